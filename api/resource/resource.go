@@ -1,0 +1,100 @@
+// Package resource is the table of kinds that Whalepod serves: names, scope, versions, defaults, validation,
+// conversion, columns and OpenAPI, taken from Kubernetes' own packages. It is pure: no I/O, no clock, no store. It is the
+// only importer of k8s.io/kubernetes. Adding a kind is one small file.
+//
+// Objects live in memory and on disk in their storage version (apps/v1 for a Deployment); every rule here works on that
+// version. What a client sends or asks for in another served version is converted at the door.
+package resource
+
+import (
+	"context"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Object is an API object with metadata, in its storage version unless said otherwise.
+type Object interface {
+	runtime.Object
+	metav1.Object
+}
+
+// Resource is one served kind. All fields are set once, at start.
+type Resource struct {
+	// Name is the plural, as in "deployments"; Singular, Kind and ListKind go with it.
+	Name, Singular, Kind string
+	ShortNames           []string
+	// Categories as in `kubectl get all`.
+	Categories []string
+	Namespaced bool
+	// Storage is the version in which objects are kept.
+	Storage schema.GroupVersion
+	// Served lists the versions under which the kind is offered, preferred first, of one or several groups.
+	Served []schema.GroupVersion
+	// Subresources by name: status, scale, binding, eviction, log, exec, attach, portforward, finalize, token, proxy.
+	Subresources map[string]Subresource
+	// Verbs as discovery lists them.
+	Verbs []string
+
+	rules Rules
+}
+
+// Subresource describes one subresource for discovery and routing.
+type Subresource struct {
+	// Kind of the body: Deployment for deployments/status, Scale of autoscaling/v1 for deployments/scale.
+	Kind schema.GroupVersionKind
+	// Verbs: get, patch, update, create.
+	Verbs []string
+}
+
+// Rules of one kind, on objects of the storage version; nil fields mean "nothing special". The functions named Prepare
+// and Default may change obj (never old); the others change nothing.
+type Rules struct {
+	// PrepareCreate drops what clients may not set on creation (status) and sets what the kind implies
+	// (generation, a pod's QoS class).
+	PrepareCreate func(obj Object)
+	// PrepareUpdate keeps what an update of the main resource may not change (status), and bumps the generation when the
+	// spec changed.
+	PrepareUpdate func(obj, old Object)
+	// PrepareStatus keeps what an update of the status may not change (spec, most metadata).
+	PrepareStatus  func(obj, old Object)
+	Validate       func(ctx context.Context, obj Object) field.ErrorList
+	ValidateUpdate func(ctx context.Context, obj, old Object) field.ErrorList
+	ValidateStatus func(ctx context.Context, obj, old Object) field.ErrorList
+	Warnings       func(ctx context.Context, obj, old Object) []string
+	// Fields that field selectors may name, besides metadata.name and metadata.namespace.
+	Fields func(obj Object) map[string]string
+	// Scale reads and sets replicas through the scale subresource.
+	Scale *ScaleRules
+	// GraceSeconds is the default termination grace period of an object (pods); nil means deletion is immediate.
+	GraceSeconds func(obj Object) int64
+	// AllowCreateOnUpdate and AllowUnconditionalUpdate as in Kubernetes' strategies.
+	AllowCreateOnUpdate, AllowUnconditionalUpdate bool
+	// GenerateNameMaxTries etc. need no rule: names are made by the registry.
+}
+
+// ScaleRules give the scale subresource of a kind.
+type ScaleRules struct {
+	Get func(obj Object) (specReplicas, statusReplicas int32, selector string)
+	Set func(obj Object, replicas int32)
+}
+
+// Key is the resource's name with its storage group, as in "pods" or "deployments.apps": its name in the store.
+func (r *Resource) Key() string {
+	return schema.GroupResource{Group: r.Storage.Group, Resource: r.Name}.String()
+}
+
+// GroupResource is that of the storage version, used in errors: `deployments.apps "x" not found`.
+func (r *Resource) GroupResource() schema.GroupResource {
+	return schema.GroupResource{Group: r.Storage.Group, Resource: r.Name}
+}
+
+// GroupVersionKind of the storage version.
+func (r *Resource) GroupVersionKind() schema.GroupVersionKind {
+	return r.Storage.WithKind(r.Kind)
+}
+
+// Rules of this kind.
+func (r *Resource) Rules() *Rules { return &r.rules }
