@@ -24,8 +24,8 @@ type Object interface {
 // Resource is one served kind. All fields are set once, at start.
 type Resource struct {
 	// Name is the plural, as in "deployments"; Singular, Kind and ListKind go with it.
-	Name, Singular, Kind string
-	ShortNames           []string
+	Name, Singular, Kind, ListKind string
+	ShortNames                     []string
 	// Categories as in `kubectl get all`.
 	Categories []string
 	Namespaced bool
@@ -47,6 +47,8 @@ type Subresource struct {
 	Kind schema.GroupVersionKind
 	// Verbs: get, patch, update, create.
 	Verbs []string
+	// Only lists the versions that offer the subresource; empty means every version of the kind.
+	Only []schema.GroupVersion
 }
 
 // Rules of one kind, on objects of the storage version; nil fields mean "nothing special". The functions named Prepare

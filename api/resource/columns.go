@@ -1,0 +1,99 @@
+package resource
+
+import (
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/kubernetes/pkg/printers"
+)
+
+// TableOptions say what a Table holds besides the cells.
+type TableOptions struct {
+	// NoHeaders leaves the column definitions out: later events of a watch.
+	NoHeaders bool
+	// IncludeObject of each row: metadata (also when empty), the object in GroupVersion, or none.
+	IncludeObject metav1.IncludeObjectPolicy
+	// GroupVersion of included objects; empty means the storage version.
+	GroupVersion schema.GroupVersion
+}
+
+// Table makes the columns of `kubectl get` from stored objects. The rows share memory with the objects.
+func (t *Table) Table(r *Resource, objs []Object, o TableOptions) (*metav1.Table, error) {
+	table := &metav1.Table{Rows: make([]metav1.TableRow, 0, len(objs))}
+	table.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("Table"))
+	if !o.NoHeaders {
+		columns, err := t.columns(r)
+		if err != nil {
+			return nil, err
+		}
+		table.ColumnDefinitions = columns
+	}
+	for _, obj := range objs {
+		internal, err := t.internal(r, obj)
+		if err != nil {
+			return nil, err
+		}
+		part, err := t.printer.GenerateTable(internal, printers.GenerateOptions{NoHeaders: true, Wide: true})
+		if err != nil {
+			return nil, err
+		}
+		for i := range part.Rows {
+			if part.Rows[i].Object.Object, err = t.rowObject(obj, o); err != nil {
+				return nil, err
+			}
+		}
+		table.Rows = append(table.Rows, part.Rows...)
+	}
+	return table, nil
+}
+
+// columns asks the printer for the headers alone.
+func (t *Table) columns(r *Resource) ([]metav1.TableColumnDefinition, error) {
+	internal, err := t.internal(r, r.New())
+	if err != nil {
+		return nil, err
+	}
+	table, err := t.printer.GenerateTable(internal, printers.GenerateOptions{Wide: true})
+	if err != nil {
+		return nil, err
+	}
+	return table.ColumnDefinitions, nil
+}
+
+// internal gives the internal form of a stored object, sharing its memory.
+func (t *Table) internal(r *Resource, obj Object) (runtime.Object, error) {
+	gvk := r.GroupVersionKind()
+	internal, err := t.scheme.New(schema.GroupVersionKind{
+		Group: gvk.Group, Version: runtime.APIVersionInternal, Kind: gvk.Kind,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := t.scheme.Convert(obj, internal, nil); err != nil {
+		return nil, fmt.Errorf("convert %s: %w", r.Name, err)
+	}
+	return internal, nil
+}
+
+func (t *Table) rowObject(obj Object, o TableOptions) (runtime.Object, error) {
+	switch o.IncludeObject {
+	case metav1.IncludeNone:
+		return nil, nil
+	case metav1.IncludeObject:
+		if o.GroupVersion.Empty() {
+			return obj, nil
+		}
+		return t.FromStorage(obj, o.GroupVersion)
+	default:
+		var from metav1.Object = obj
+		if accessor, ok := obj.(metav1.ObjectMetaAccessor); ok {
+			from = accessor.GetObjectMeta()
+		}
+		partial := meta.AsPartialObjectMetadata(from)
+		partial.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata"))
+		return partial, nil
+	}
+}

@@ -1,0 +1,137 @@
+package resource
+
+import (
+	"slices"
+	"strings"
+	"sync"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1beta1 "k8s.io/apimachinery/pkg/apis/meta/v1beta1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/printers"
+	"k8s.io/kubernetes/pkg/printers/internalversion" // installs every group of Kubernetes into the scheme
+)
+
+// kinds lists every served kind; each is defined in a file of its own (kind_*.go). The order is that of Table.All.
+var kinds = []func() *Resource{
+	namespaces, nodes, pods, services, endpoints, configMaps, secrets, events, serviceAccounts,
+	endpointSlices, leases,
+	deployments, replicaSets,
+}
+
+// groupOrder is the order in which discovery offers groups; kubectl resolves a short name such as "deployments" to the
+// first group that has it. Kubernetes put extensions before apps while it served both; here it is last, so that old
+// manifests are accepted and answers speak of apps.
+var groupOrder = []string{
+	"", "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling", "batch",
+	"certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "storage.k8s.io",
+	"admissionregistration.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io", "node.k8s.io",
+	"discovery.k8s.io", "flowcontrol.apiserver.k8s.io", "extensions",
+}
+
+// Table is the set of served kinds. It never changes after NewTable and may be used by many goroutines.
+type Table struct {
+	scheme    *runtime.Scheme
+	codecs    serializer.CodecFactory
+	printer   *printers.HumanReadableGenerator
+	all       []*Resource
+	versions  []schema.GroupVersion
+	byKey     map[string]*Resource
+	byKind    map[schema.GroupVersionKind]*Resource
+	byName    map[schema.GroupVersionResource]*Resource
+	storageOf map[string]storageKind
+}
+
+// addMetaTypes adds what a client may ask for instead of the object: Table and PartialObjectMetadata. Kubernetes keeps
+// them out of this scheme and builds a second one; one is enough here. The scheme is the process's own, hence once.
+var addMetaTypes = sync.OnceFunc(func() {
+	utilruntime.Must(metav1.AddMetaToScheme(legacyscheme.Scheme))
+	utilruntime.Must(metav1beta1.AddMetaToScheme(legacyscheme.Scheme))
+})
+
+// NewTable makes the table of every kind served.
+func NewTable() *Table {
+	addMetaTypes()
+	t := &Table{
+		scheme:    legacyscheme.Scheme,
+		codecs:    legacyscheme.Codecs,
+		printer:   printers.NewTableGenerator().With(internalversion.AddHandlers),
+		byKey:     map[string]*Resource{},
+		byKind:    map[schema.GroupVersionKind]*Resource{},
+		byName:    map[schema.GroupVersionResource]*Resource{},
+		storageOf: map[string]storageKind{},
+	}
+	for _, kind := range kinds {
+		t.add(kind())
+	}
+	slices.SortStableFunc(t.versions, t.compareVersions)
+	return t
+}
+
+func (t *Table) add(r *Resource) {
+	t.all = append(t.all, r)
+	t.byKey[r.Key()] = r
+	t.storageOf[r.Key()] = newStorageKind(r.GroupVersionKind())
+	for _, gv := range r.Served {
+		t.byKind[gv.WithKind(r.Kind)] = r
+		t.byName[gv.WithResource(r.Name)] = r
+		if !slices.Contains(t.versions, gv) {
+			t.versions = append(t.versions, gv)
+		}
+	}
+}
+
+// compareVersions orders by group as groupOrder says (unknown ones at the end, by name), then by the scheme's own
+// priority of versions.
+func (t *Table) compareVersions(a, b schema.GroupVersion) int {
+	if a.Group != b.Group {
+		i, j := groupIndex(a.Group), groupIndex(b.Group)
+		if i != j {
+			return i - j
+		}
+		return strings.Compare(a.Group, b.Group)
+	}
+	order := t.scheme.PrioritizedVersionsForGroup(a.Group)
+	return slices.Index(order, a) - slices.Index(order, b)
+}
+
+func groupIndex(group string) int {
+	if i := slices.Index(groupOrder, group); i >= 0 {
+		return i
+	}
+	return len(groupOrder)
+}
+
+// Lookup finds the kind served under a plural, as in apps/v1 and "deployments".
+func (t *Table) Lookup(gv schema.GroupVersion, plural string) (*Resource, bool) {
+	r, ok := t.byName[gv.WithResource(plural)]
+	return r, ok
+}
+
+// ByKey finds a kind by its name in the store, as in "deployments.apps".
+func (t *Table) ByKey(key string) (*Resource, bool) {
+	r, ok := t.byKey[key]
+	return r, ok
+}
+
+// ByKind finds a kind by any of its served versions.
+func (t *Table) ByKind(gvk schema.GroupVersionKind) (*Resource, bool) {
+	r, ok := t.byKind[gvk]
+	return r, ok
+}
+
+// All kinds, always in the same order. The slice must not be changed.
+func (t *Table) All() []*Resource { return t.all }
+
+// GroupVersions served, preferred first. The slice must not be changed.
+func (t *Table) GroupVersions() []schema.GroupVersion { return t.versions }
+
+// Scheme knows every type of Kubernetes, served here or not, and the meta types.
+func (t *Table) Scheme() *runtime.Scheme { return t.scheme }
+
+// Codecs of the scheme: JSON, YAML and protobuf.
+func (t *Table) Codecs() serializer.CodecFactory { return t.codecs }
