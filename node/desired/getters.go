@@ -1,0 +1,58 @@
+package desired
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+// Pods of this node.
+func (s *State) Pods() []*corev1.Pod { return list[*corev1.Pod](s, Pods) }
+
+// Pod of this node.
+func (s *State) Pod(namespace, name string) (*corev1.Pod, bool) {
+	return get[*corev1.Pod](s, Pods, Key(namespace, name))
+}
+
+// Services of the cluster.
+func (s *State) Services() []*corev1.Service { return list[*corev1.Service](s, Services) }
+
+// Service by name.
+func (s *State) Service(namespace, name string) (*corev1.Service, bool) {
+	return get[*corev1.Service](s, Services, Key(namespace, name))
+}
+
+// EndpointSlices of the cluster.
+func (s *State) EndpointSlices() []*discoveryv1.EndpointSlice {
+	return list[*discoveryv1.EndpointSlice](s, EndpointSlices)
+}
+
+// EndpointSlice by name.
+func (s *State) EndpointSlice(namespace, name string) (*discoveryv1.EndpointSlice, bool) {
+	return get[*discoveryv1.EndpointSlice](s, EndpointSlices, Key(namespace, name))
+}
+
+// ConfigMap that a pod of this node refers to.
+func (s *State) ConfigMap(namespace, name string) (*corev1.ConfigMap, bool) {
+	return get[*corev1.ConfigMap](s, ConfigMaps, Key(namespace, name))
+}
+
+// Secret that a pod of this node refers to.
+func (s *State) Secret(namespace, name string) (*corev1.Secret, bool) {
+	return get[*corev1.Secret](s, Secrets, Key(namespace, name))
+}
+
+// ServiceAccount that a pod of this node runs as.
+func (s *State) ServiceAccount(namespace, name string) (*corev1.ServiceAccount, bool) {
+	return get[*corev1.ServiceAccount](s, ServiceAccounts, Key(namespace, name))
+}
+
+// Nodes of the cluster.
+func (s *State) Nodes() []*corev1.Node { return list[*corev1.Node](s, Nodes) }
+
+// Node by name.
+func (s *State) Node(name string) (*corev1.Node, bool) { return get[*corev1.Node](s, Nodes, name) }
+
+// Namespace by name.
+func (s *State) Namespace(name string) (*corev1.Namespace, bool) {
+	return get[*corev1.Namespace](s, Namespaces, name)
+}
