@@ -1,0 +1,107 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/whalepod/whalepod/api/resource"
+	"github.com/whalepod/whalepod/api/server"
+)
+
+// TokenSigner makes service account tokens (TokenRequest).
+type TokenSigner interface {
+	Sign(sa *corev1.ServiceAccount, spec authenticationv1.TokenRequestSpec) (token string, expires time.Time, err error)
+}
+
+// Act implements server.Backend.
+func (r *Registry) Act(ctx context.Context, res *resource.Resource, sub, namespace, name string, body runtime.Object, o server.WriteOptions) (runtime.Object, error) {
+	switch b := body.(type) {
+	case *corev1.Binding:
+		return r.actBinding(ctx, namespace, name, b, o)
+	case *policyv1.Eviction:
+		return r.actEviction(ctx, res, namespace, name, b, o)
+	case *authenticationv1.TokenRequest:
+		return r.actToken(namespace, name, b)
+	}
+	return nil, apierrors.NewMethodNotSupported(res.GroupResource(), "create "+sub)
+}
+
+func success() *metav1.Status {
+	return &metav1.Status{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusSuccess, Code: 201,
+	}
+}
+
+func (r *Registry) actBinding(ctx context.Context, namespace, name string, b *corev1.Binding, o server.WriteOptions) (runtime.Object, error) {
+	if b.Target.Name == "" || (b.Target.Kind != "" && b.Target.Kind != "Node") {
+		return nil, apierrors.NewBadRequest("a binding needs a target of kind Node with a name")
+	}
+	if name == "" {
+		name = b.Name
+	}
+	err := r.Transact(ctx, func(tx *Tx) error {
+		pod, err := Get[*corev1.Pod](tx, namespace, name)
+		if err != nil {
+			return err
+		}
+		if err := tx.bind(pod, b); err != nil {
+			return err
+		}
+		if o.DryRun {
+			return errDryRun
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errDryRun) {
+		return nil, err
+	}
+	return success(), nil
+}
+
+// actEviction deletes a pod; disruption budgets, when they are served, are asked here.
+func (r *Registry) actEviction(ctx context.Context, res *resource.Resource, namespace, name string, e *policyv1.Eviction, o server.WriteOptions) (runtime.Object, error) {
+	if e.Name != "" && e.Name != name {
+		return nil, apierrors.NewBadRequest("name in URL does not match name in Eviction object")
+	}
+	do := server.DeleteOptions{WriteOptions: o}
+	if d := e.DeleteOptions; d != nil {
+		do.GracePeriodSeconds, do.Propagation = d.GracePeriodSeconds, d.PropagationPolicy
+		do.DryRun = do.DryRun || len(d.DryRun) > 0
+		if p := d.Preconditions; p != nil {
+			do.UID, do.ResourceVersion = p.UID, p.ResourceVersion
+		}
+	}
+	if _, _, err := r.Delete(ctx, res, namespace, name, do); err != nil {
+		return nil, err
+	}
+	return success(), nil
+}
+
+func (r *Registry) actToken(namespace, name string, t *authenticationv1.TokenRequest) (runtime.Object, error) {
+	if r.cfg.Signer == nil {
+		return nil, apierrors.NewServiceUnavailable("this master has no key to sign service account tokens with")
+	}
+	var sa *corev1.ServiceAccount
+	if err := r.View(func(v *View) (err error) {
+		sa, err = Get[*corev1.ServiceAccount](v, namespace, name)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	out := t.DeepCopy()
+	token, expires, err := r.cfg.Signer.Sign(sa, t.Spec)
+	if err != nil {
+		return nil, err
+	}
+	out.ObjectMeta = metav1.ObjectMeta{Name: name, Namespace: namespace, CreationTimestamp: metav1.Now()}
+	out.Status = authenticationv1.TokenRequestStatus{Token: token, ExpirationTimestamp: metav1.NewTime(expires)}
+	return out, nil
+}

@@ -1,0 +1,103 @@
+package registry
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Names and values of the two priority classes that every cluster has.
+var systemPriorities = map[string]int32{
+	"system-cluster-critical": 2000000000,
+	"system-node-critical":    2000001000,
+}
+
+// admitPod fills in what Kubernetes' ServiceAccount, Priority and DefaultTolerationSeconds admission fill in.
+func (r *Registry) admitPod(v *View, pod *corev1.Pod) error {
+	if err := admitServiceAccount(v, pod); err != nil {
+		return err
+	}
+	if err := admitPriority(pod); err != nil {
+		return err
+	}
+	r.admitTolerations(pod)
+	return nil
+}
+
+func admitServiceAccount(v *View, pod *corev1.Pod) error {
+	if pod.Spec.ServiceAccountName == "" {
+		pod.Spec.ServiceAccountName = "default"
+	}
+	pod.Spec.DeprecatedServiceAccount = pod.Spec.ServiceAccountName
+	sa, err := Get[*corev1.ServiceAccount](v, pod.Namespace, pod.Spec.ServiceAccountName)
+	if err != nil {
+		if pod.Spec.ServiceAccountName == "default" {
+			return nil // a new namespace gets its default account a moment later; nothing of it is needed yet
+		}
+		return apierrors.NewForbidden(corev1.Resource("pods"), pod.Name,
+			errorf("error looking up service account %s/%s: %w", pod.Namespace, pod.Spec.ServiceAccountName, err))
+	}
+	if len(pod.Spec.ImagePullSecrets) == 0 {
+		pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, sa.ImagePullSecrets...)
+	}
+	return nil
+}
+
+func admitPriority(pod *corev1.Pod) error {
+	class := pod.Spec.PriorityClassName
+	value, known := systemPriorities[class]
+	if class != "" && !known {
+		return apierrors.NewForbidden(corev1.Resource("pods"), pod.Name, errorf("no PriorityClass with name %v was found", class))
+	}
+	if pod.Spec.Priority != nil && *pod.Spec.Priority != value {
+		return apierrors.NewForbidden(corev1.Resource("pods"), pod.Name,
+			errorf("the integer value of priority (%d) must not be provided in pod spec; priority admission controller computed %d from the given PriorityClass name", *pod.Spec.Priority, value))
+	}
+	pod.Spec.Priority = &value
+	if pod.Spec.PreemptionPolicy == nil {
+		p := corev1.PreemptLowerPriority
+		pod.Spec.PreemptionPolicy = &p
+	}
+	return nil
+}
+
+func (r *Registry) admitTolerations(pod *corev1.Pod) {
+	for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
+		if tolerates(pod, key) {
+			continue
+		}
+		seconds := r.cfg.TolerationSeconds
+		pod.Spec.Tolerations = append(pod.Spec.Tolerations, corev1.Toleration{
+			Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &seconds,
+		})
+	}
+}
+
+// tolerates says whether the manifest speaks of this NoExecute taint itself.
+func tolerates(pod *corev1.Pod, key string) bool {
+	for _, t := range pod.Spec.Tolerations {
+		if (t.Key == key || t.Key == "") && (t.Effect == corev1.TaintEffectNoExecute || t.Effect == "") {
+			return true
+		}
+	}
+	return false
+}
+
+func setPodCondition(pod *corev1.Pod, kind corev1.PodConditionType, status corev1.ConditionStatus, reason, message string) {
+	now := metav1.Now().Rfc3339Copy()
+	for i := range pod.Status.Conditions {
+		c := &pod.Status.Conditions[i]
+		if c.Type != kind {
+			continue
+		}
+		if c.Status != status {
+			c.LastTransitionTime = now
+		}
+		c.Status, c.Reason, c.Message = status, reason, message
+		c.ObservedGeneration = pod.Generation
+		return
+	}
+	pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{
+		Type: kind, Status: status, Reason: reason, Message: message, LastTransitionTime: now, ObservedGeneration: pod.Generation,
+	})
+}

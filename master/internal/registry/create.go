@@ -1,0 +1,153 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/uuid"
+
+	"github.com/whalepod/whalepod/api/resource"
+	"github.com/whalepod/whalepod/api/server"
+)
+
+// errDryRun rolls a dry run's transaction back.
+var errDryRun = errors.New("dry run")
+
+const (
+	// A generated name is cut so that with its suffix it still fits a DNS label (RFC 1123).
+	maxNameLength, randomLength = 63, 5
+	// Suffixes collide rarely; Kubernetes tries as often.
+	maxNameTries = 8
+)
+
+// Create implements server.Backend.
+func (r *Registry) Create(ctx context.Context, res *resource.Resource, namespace string, obj resource.Object, o server.WriteOptions) (resource.Object, error) {
+	if err := r.View(func(v *View) error { return r.prepareCreate(v, res, namespace, obj) }); err != nil {
+		return nil, err
+	}
+	rules := res.Rules()
+	if rules.Validate != nil {
+		if errs := rules.Validate(ctx, obj); len(errs) > 0 {
+			return nil, apierrors.NewInvalid(res.GroupVersionKind().GroupKind(), obj.GetName(), errs)
+		}
+	}
+	if rules.Warnings != nil && o.Warn != nil {
+		for _, w := range rules.Warnings(ctx, obj, nil) {
+			o.Warn(w)
+		}
+	}
+	var made Object
+	err := r.Transact(ctx, func(tx *Tx) error {
+		made = obj.DeepCopyObject().(Object) // the store may call again from the start
+		if err := r.insert(tx, res, made); err != nil {
+			return err
+		}
+		if o.DryRun {
+			made.SetResourceVersion("")
+			return errDryRun
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errDryRun) {
+		return nil, err
+	}
+	return made, nil
+}
+
+// prepareCreate sets what the system sets on a new object, before validation.
+func (r *Registry) prepareCreate(v *View, res *resource.Resource, namespace string, obj Object) error {
+	if err := checkNamespace(res, namespace, obj); err != nil {
+		return err
+	}
+	if obj.GetResourceVersion() != "" {
+		return apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
+	}
+	obj.SetUID(uuid.NewUUID())
+	obj.SetCreationTimestamp(metav1.Time{Time: time.Now().Truncate(time.Second)})
+	obj.SetDeletionTimestamp(nil)
+	obj.SetDeletionGracePeriodSeconds(nil)
+	obj.SetSelfLink("")
+	if obj.GetName() == "" && obj.GetGenerateName() != "" {
+		obj.SetName(generateName(obj.GetGenerateName()))
+	}
+	r.cfg.Table.Default(obj)
+	if prepare := res.Rules().PrepareCreate; prepare != nil {
+		prepare(obj)
+	}
+	if pod, ok := obj.(*corev1.Pod); ok {
+		return r.admitPod(v, pod)
+	}
+	return nil
+}
+
+func generateName(base string) string {
+	if len(base) > maxNameLength-randomLength {
+		base = base[:maxNameLength-randomLength]
+	}
+	return base + rand.String(randomLength)
+}
+
+func checkNamespace(res *resource.Resource, namespace string, obj Object) error {
+	switch {
+	case !res.Namespaced:
+		if obj.GetNamespace() != "" && namespace == "" {
+			obj.SetNamespace("")
+		}
+	case obj.GetNamespace() == "":
+		obj.SetNamespace(namespace)
+	case obj.GetNamespace() != namespace:
+		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	return nil
+}
+
+// insert allocates what the object needs and writes it, trying other generated names when one is taken.
+func (r *Registry) insert(tx *Tx, res *resource.Resource, obj Object) error {
+	if err := checkNamespaceOpen(tx, res, obj); err != nil {
+		return err
+	}
+	if svc, ok := obj.(*corev1.Service); ok {
+		if err := r.allocate(tx, svc, nil); err != nil {
+			return err
+		}
+	}
+	for try := 1; ; try++ {
+		err := statusError(tx.tx.Create(keyOf(res, obj.GetNamespace(), obj.GetName()), obj), res, obj.GetName())
+		if !apierrors.IsAlreadyExists(err) || obj.GetGenerateName() == "" {
+			return err
+		}
+		if try == maxNameTries {
+			return apierrors.NewGenerateNameConflict(res.GroupResource(), obj.GetName(), 1)
+		}
+		obj.SetName(generateName(obj.GetGenerateName()))
+	}
+}
+
+// checkNamespaceOpen refuses objects in namespaces that do not exist or are being emptied.
+func checkNamespaceOpen(tx *Tx, res *resource.Resource, obj Object) error {
+	if !res.Namespaced {
+		return nil
+	}
+	ns, err := Get[*corev1.Namespace](tx, "", obj.GetNamespace())
+	if err != nil {
+		return err
+	}
+	if ns.DeletionTimestamp == nil {
+		return nil
+	}
+	err = apierrors.NewForbidden(res.GroupResource(), obj.GetName(),
+		errorf("unable to create new content in namespace %s because it is being terminated", ns.Name))
+	var status *apierrors.StatusError
+	if errors.As(err, &status) {
+		status.ErrStatus.Details.Causes = append(status.ErrStatus.Details.Causes, metav1.StatusCause{
+			Type:    corev1.NamespaceTerminatingCause,
+			Message: "namespace " + ns.Name + " is being terminated", Field: "metadata.namespace",
+		})
+	}
+	return err
+}

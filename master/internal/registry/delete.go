@@ -1,0 +1,195 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/whalepod/whalepod/api/resource"
+	"github.com/whalepod/whalepod/api/server"
+)
+
+// deletion is what one deletion asks for.
+type deletion struct {
+	grace           *int64
+	propagation     *metav1.DeletionPropagation
+	uid             *types.UID
+	resourceVersion *string
+	dryRun          bool
+}
+
+// Delete implements server.Backend.
+func (r *Registry) Delete(ctx context.Context, res *resource.Resource, namespace, name string, o server.DeleteOptions) (resource.Object, bool, error) {
+	var obj Object
+	var done bool
+	err := r.Transact(ctx, func(tx *Tx) (err error) {
+		obj, done, err = r.deleteIn(tx, res, namespace, name, deletion{
+			grace: o.GracePeriodSeconds, propagation: o.Propagation, uid: o.UID, resourceVersion: o.ResourceVersion,
+		})
+		if err == nil && o.DryRun {
+			return errDryRun
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, errDryRun) {
+		return nil, false, err
+	}
+	return obj, done, nil
+}
+
+// DeleteCollection implements server.Backend. Objects go one transaction each, so that a large collection does not hold up
+// other writers; one that has gone meanwhile is as good as deleted.
+func (r *Registry) DeleteCollection(ctx context.Context, res *resource.Resource, q server.ListQuery, o server.DeleteOptions) ([]resource.Object, error) {
+	page, err := r.List(ctx, res, q)
+	if err != nil {
+		return nil, err
+	}
+	for _, obj := range page.Items {
+		each := o
+		if each.UID == nil {
+			uid := obj.GetUID()
+			each.UID = &uid
+		}
+		_, _, err := r.Delete(ctx, res, obj.GetNamespace(), obj.GetName(), each)
+		if err != nil && !apierrors.IsNotFound(err) && !(apierrors.IsConflict(err) && o.UID == nil) {
+			return nil, err
+		}
+	}
+	return page.Items, nil
+}
+
+// deleteIn begins or completes a deletion. An object goes at once unless finalizers or a grace period hold it; then it
+// gets a deletionTimestamp, and goes when the last of them is fulfilled (see deletionComplete).
+func (r *Registry) deleteIn(tx *Tx, res *resource.Resource, namespace, name string, d deletion) (Object, bool, error) {
+	key := keyOf(res, namespace, name)
+	cur, err := tx.Reader.Get(key)
+	if err != nil {
+		return nil, false, statusError(err, res, name)
+	}
+	if err := checkPreconditions(res, cur, d); err != nil {
+		return nil, false, err
+	}
+	if err := checkDeletable(res, cur); err != nil {
+		return nil, false, err
+	}
+	obj := cur.DeepCopyObject().(Object)
+	finalizersChanged := setDeletionFinalizers(obj, d.propagation)
+	grace := gracePeriod(res, obj, d.grace)
+	changed := begin(obj, grace) || finalizersChanged
+	if deletionComplete(obj) {
+		gone, err := tx.tx.Delete(key, string(cur.GetUID()), "")
+		return gone, true, statusError(err, res, name)
+	}
+	if !changed {
+		return cur, false, nil
+	}
+	if err := tx.tx.Put(key, obj); err != nil {
+		return nil, false, statusError(err, res, name)
+	}
+	return obj, false, nil
+}
+
+func checkPreconditions(res *resource.Resource, cur Object, d deletion) error {
+	if d.uid != nil && *d.uid != cur.GetUID() {
+		return apierrors.NewConflict(res.GroupResource(), cur.GetName(),
+			errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", *d.uid, cur.GetUID()))
+	}
+	if d.resourceVersion != nil && *d.resourceVersion != cur.GetResourceVersion() {
+		return apierrors.NewConflict(res.GroupResource(), cur.GetName(),
+			errorf("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", *d.resourceVersion, cur.GetResourceVersion()))
+	}
+	return nil
+}
+
+// Namespaces without which the cluster does not work; Kubernetes' NamespaceLifecycle admission names the same.
+var immortal = map[string]bool{metav1.NamespaceDefault: true, metav1.NamespaceSystem: true, metav1.NamespacePublic: true}
+
+func checkDeletable(res *resource.Resource, cur Object) error {
+	if _, ok := cur.(*corev1.Namespace); ok && immortal[cur.GetName()] {
+		return apierrors.NewForbidden(res.GroupResource(), cur.GetName(), errors.New("this namespace may not be deleted"))
+	}
+	return nil
+}
+
+// setDeletionFinalizers notes on the object what is to become of its dependents: the garbage collector acts on it.
+func setDeletionFinalizers(obj Object, p *metav1.DeletionPropagation) bool {
+	if p == nil {
+		return false
+	}
+	old := obj.GetFinalizers()
+	keep := slices.DeleteFunc(slices.Clone(old), func(f string) bool {
+		return f == metav1.FinalizerOrphanDependents || f == metav1.FinalizerDeleteDependents
+	})
+	switch *p {
+	case metav1.DeletePropagationForeground:
+		keep = append(keep, metav1.FinalizerDeleteDependents)
+	case metav1.DeletePropagationOrphan:
+		keep = append(keep, metav1.FinalizerOrphanDependents)
+	}
+	if slices.Equal(old, keep) {
+		return false
+	}
+	obj.SetFinalizers(keep)
+	return true
+}
+
+// gracePeriod is how long the object may take to end, in seconds. Pods that no node knows, or that have ended, need none.
+func gracePeriod(res *resource.Resource, obj Object, asked *int64) int64 {
+	if res.Rules().GraceSeconds == nil {
+		return 0
+	}
+	if pod, ok := obj.(*corev1.Pod); ok {
+		if pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+			return 0
+		}
+	}
+	if asked == nil {
+		return max(res.Rules().GraceSeconds(obj), 0)
+	}
+	if *asked < 0 {
+		return 1 // as Kubernetes reads a negative grace period
+	}
+	return *asked
+}
+
+// begin marks the object as being deleted; a second deletion may only shorten the time.
+func begin(obj Object, grace int64) bool {
+	now := time.Now()
+	if ts := obj.GetDeletionTimestamp(); ts != nil {
+		old := obj.GetDeletionGracePeriodSeconds()
+		if old == nil || grace >= *old {
+			return false
+		}
+		started := ts.Add(-time.Duration(*old) * time.Second)
+		obj.SetDeletionTimestamp(&metav1.Time{Time: started.Add(time.Duration(grace) * time.Second)})
+		obj.SetDeletionGracePeriodSeconds(&grace)
+		return true
+	}
+	obj.SetDeletionTimestamp(&metav1.Time{Time: now.Add(time.Duration(grace) * time.Second).Truncate(time.Second)})
+	obj.SetDeletionGracePeriodSeconds(&grace)
+	if g := obj.GetGeneration(); g > 0 {
+		obj.SetGeneration(g + 1)
+	}
+	if ns, ok := obj.(*corev1.Namespace); ok {
+		ns.Status.Phase = corev1.NamespaceTerminating
+	}
+	return true
+}
+
+// deletionComplete says that nothing holds an object which is being deleted.
+func deletionComplete(obj Object) bool {
+	if obj.GetDeletionTimestamp() == nil || len(obj.GetFinalizers()) > 0 {
+		return false
+	}
+	if ns, ok := obj.(*corev1.Namespace); ok && len(ns.Spec.Finalizers) > 0 {
+		return false
+	}
+	grace := obj.GetDeletionGracePeriodSeconds()
+	return grace == nil || *grace == 0
+}

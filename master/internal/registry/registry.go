@@ -1,0 +1,153 @@
+// Package registry holds the cluster's objects by Kubernetes' rules: names, UIDs, resourceVersions, generations,
+// finalizers, graceful deletion, defaults, validation and allocation, on top of the store. It implements the API
+// server's Backend, and gives controllers typed, transactional access. Nobody else writes the store.
+package registry
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/whalepod/whalepod/api/resource"
+	"github.com/whalepod/whalepod/api/server"
+	"github.com/whalepod/whalepod/master/internal/store"
+)
+
+// What controllers need of the store's vocabulary.
+type (
+	Object = store.Object
+	Key    = store.Key
+	Event  = store.Event
+)
+
+// Config of a registry.
+type Config struct {
+	Table *resource.Table
+	// ServiceCIDR is the range of ClusterIPs.
+	ServiceCIDR netip.Prefix
+	// NodePortFirst and NodePortLast bound the ports of NodePort Services, both included.
+	NodePortFirst, NodePortLast int32
+	// TolerationSeconds are added to pods that say nothing about nodes that are not ready or unreachable: how long a pod
+	// stays bound to a lost node.
+	TolerationSeconds int64
+	// Signer makes service account tokens; may be nil.
+	Signer TokenSigner
+	Logger *slog.Logger
+}
+
+// Registry implements server.Backend and is what controllers and sessions read and write through.
+type Registry struct {
+	cfg    Config
+	store  store.Store
+	byType map[reflect.Type]*resource.Resource
+	log    *slog.Logger
+	events *recorder
+}
+
+var _ server.Backend = (*Registry)(nil)
+
+// New makes a registry on a store that was opened with Schema(cfg.Table).
+func New(s store.Store, cfg Config) *Registry {
+	r := &Registry{cfg: cfg, store: s, byType: map[reflect.Type]*resource.Resource{}, log: cfg.Logger.With("component", "registry")}
+	for _, res := range cfg.Table.All() {
+		r.byType[reflect.TypeOf(res.New())] = res
+	}
+	r.events = newRecorder(r)
+	return r
+}
+
+// Run owns the event recorder until ctx ends.
+func (r *Registry) Run(ctx context.Context) error { return r.events.run(ctx) }
+
+// Ready says whether writes can be served.
+func (r *Registry) Ready() error {
+	return r.store.View(func(store.Reader) error { return nil })
+}
+
+// Names of the indexes.
+const (
+	// IndexNode: pods by spec.nodeName; Unbound for those without.
+	IndexNode = "node"
+	// IndexOwner: objects of every resource by the UIDs of their owners.
+	IndexOwner = "owner"
+	// IndexClusterIP: Services by each of their cluster IPs.
+	IndexClusterIP = "clusterIP"
+	// IndexNodePort: Services by "PROTOCOL/port" of their node ports.
+	IndexNodePort = "nodePort"
+	// Unbound is the value of IndexNode for pods that no node has been chosen for.
+	Unbound = "<none>"
+)
+
+// Schema tells a store about the served kinds.
+func Schema(t *resource.Table) store.Schema {
+	s := store.Schema{
+		Codec:    storageCodec{t},
+		Indexes:  map[string]map[string]store.Index{},
+		Volatile: map[string]bool{"events": true, "leases.coordination.k8s.io": true},
+	}
+	for _, res := range t.All() {
+		s.Indexes[res.Key()] = map[string]store.Index{IndexOwner: ownerUIDs}
+	}
+	s.Indexes["pods"][IndexNode] = func(o store.Object) []string {
+		if n := o.(*corev1.Pod).Spec.NodeName; n != "" {
+			return []string{n}
+		}
+		return []string{Unbound}
+	}
+	s.Indexes["services"][IndexClusterIP] = func(o store.Object) []string { return allocatedIPs(o.(*corev1.Service)) }
+	s.Indexes["services"][IndexNodePort] = func(o store.Object) []string { return allocatedPorts(o.(*corev1.Service)) }
+	return s
+}
+
+func ownerUIDs(o store.Object) []string {
+	refs := o.GetOwnerReferences()
+	if len(refs) == 0 {
+		return nil
+	}
+	uids := make([]string, 0, len(refs))
+	for _, ref := range refs {
+		uids = append(uids, string(ref.UID))
+	}
+	return uids
+}
+
+// storageCodec bends the table's codec to the store's interface.
+type storageCodec struct{ t *resource.Table }
+
+func (c storageCodec) Encode(res string, o store.Object) ([]byte, error) {
+	return c.t.StorageCodec().Encode(res, o)
+}
+
+func (c storageCodec) Decode(res string, data []byte) (store.Object, error) {
+	o, err := c.t.StorageCodec().Decode(res, data)
+	if err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+func (r *Registry) resourceOf(o Object) (*resource.Resource, error) {
+	res, ok := r.byType[reflect.TypeOf(o)]
+	if !ok {
+		return nil, fmt.Errorf("no resource is served for objects of type %T", o)
+	}
+	return res, nil
+}
+
+func keyOf(res *resource.Resource, namespace, name string) Key {
+	if !res.Namespaced {
+		namespace = ""
+	}
+	return Key{Resource: res.Key(), Namespace: namespace, Name: name}
+}
+
+// parseRevision reads a resourceVersion, which is the store's revision in decimal.
+func parseRevision(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) }
+
+// FormatRevision writes a revision as a resourceVersion.
+func FormatRevision(rev int64) string { return strconv.FormatInt(rev, 10) }

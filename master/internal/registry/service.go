@@ -1,0 +1,238 @@
+package registry
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// ClusterIPs and node ports have no allocator of their own that could disagree with the Services: what is taken is what
+// the store's indexes say, inside the transaction that takes it. So allocations survive whatever the Services survive.
+
+// How often a random address or port is tried before the range is walked from there.
+const randomTries = 16
+
+func allocatedIPs(svc *corev1.Service) []string {
+	if svc.Spec.Type == corev1.ServiceTypeExternalName {
+		return nil
+	}
+	var ips []string
+	for _, ip := range svc.Spec.ClusterIPs {
+		if ip != "" && ip != corev1.ClusterIPNone {
+			ips = append(ips, ip)
+		}
+	}
+	return ips
+}
+
+func allocatedPorts(svc *corev1.Service) []string {
+	var out []string
+	for _, p := range svc.Spec.Ports {
+		if p.NodePort != 0 {
+			out = append(out, portKey(p.Protocol, p.NodePort))
+		}
+	}
+	if p := svc.Spec.HealthCheckNodePort; p != 0 {
+		out = append(out, portKey(corev1.ProtocolTCP, p))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func portKey(proto corev1.Protocol, port int32) string {
+	if proto == "" {
+		proto = corev1.ProtocolTCP
+	}
+	return fmt.Sprintf("%s/%d", proto, port)
+}
+
+// allocate gives a Service the cluster IP and node ports it asks for or needs; old is nil when it is new.
+func (r *Registry) allocate(tx *Tx, svc, old *corev1.Service) error {
+	var errs field.ErrorList
+	if e := r.allocateIP(tx, svc, old); e != nil {
+		errs = append(errs, e)
+	}
+	errs = append(errs, r.allocateNodePorts(tx, svc)...)
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Service").GroupKind(), svc.Name, errs)
+	}
+	return nil
+}
+
+func (r *Registry) allocateIP(tx *Tx, svc, old *corev1.Service) *field.Error {
+	if svc.Spec.Type == corev1.ServiceTypeExternalName {
+		return nil
+	}
+	path := field.NewPath("spec", "clusterIPs")
+	switch ip := svc.Spec.ClusterIP; {
+	case ip == corev1.ClusterIPNone:
+		svc.Spec.ClusterIPs = []string{ip}
+		return nil
+	case ip != "":
+		if len(svc.Spec.ClusterIPs) == 0 {
+			svc.Spec.ClusterIPs = []string{ip}
+		}
+		if old != nil && slices.Contains(allocatedIPs(old), ip) {
+			return nil
+		}
+		addr, err := netip.ParseAddr(ip)
+		if err != nil || !r.cfg.ServiceCIDR.Contains(addr) {
+			return field.Invalid(path, svc.Spec.ClusterIPs,
+				fmt.Sprintf("failed to allocate IP %s: the provided IP (%s) is not in the valid range. The range of valid IPs is %s", ip, ip, r.cfg.ServiceCIDR))
+		}
+		if ipTaken(tx, svc, ip) {
+			return field.Invalid(path, svc.Spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", ip))
+		}
+		return nil
+	}
+	ip, ok := r.freeIP(tx, svc)
+	if !ok {
+		return field.InternalError(path, fmt.Errorf("failed to allocate a serviceIP: range %s is full", r.cfg.ServiceCIDR))
+	}
+	svc.Spec.ClusterIP, svc.Spec.ClusterIPs = ip, []string{ip}
+	return nil
+}
+
+func ipTaken(tx *Tx, svc *corev1.Service, ip string) bool {
+	return takenByOther(tx, svc, IndexClusterIP, ip)
+}
+
+func takenByOther(tx *Tx, svc *corev1.Service, index, value string) bool {
+	for other := range ByIndex[*corev1.Service](tx, index, value) {
+		if other.Namespace != svc.Namespace || other.Name != svc.Name {
+			return true
+		}
+	}
+	return false
+}
+
+// The addresses at the two ends of the range are kept for Services that name theirs: the first ones (the API server), and
+// 254.x at the top of a /16 (DNS).
+const reservedIPs = 16
+
+func (r *Registry) freeIP(tx *Tx, svc *corev1.Service) (string, bool) {
+	p := r.cfg.ServiceCIDR.Masked()
+	size := uint32(1) << (32 - p.Bits())
+	base := ipToUint(p.Addr())
+	first, n := uint32(1), size-2
+	if size > 8*reservedIPs {
+		first, n = reservedIPs, size-reservedIPs-2
+	}
+	pick := rand.Uint32N(n)
+	for try := uint32(0); try < n; try++ {
+		if try > 0 && try < randomTries {
+			pick = rand.Uint32N(n)
+		} else if try >= randomTries {
+			pick = (pick + 1) % n
+		}
+		ip := uintToIP(base + first + pick).String()
+		if !ipTaken(tx, svc, ip) {
+			return ip, true
+		}
+	}
+	return "", false
+}
+
+func ipToUint(a netip.Addr) uint32 {
+	b := a.As4()
+	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+}
+
+func uintToIP(v uint32) netip.Addr {
+	return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
+}
+
+func needsNodePorts(svc *corev1.Service) bool {
+	switch svc.Spec.Type {
+	case corev1.ServiceTypeNodePort:
+		return true
+	case corev1.ServiceTypeLoadBalancer:
+		return svc.Spec.AllocateLoadBalancerNodePorts == nil || *svc.Spec.AllocateLoadBalancerNodePorts
+	}
+	return false
+}
+
+func (r *Registry) allocateNodePorts(tx *Tx, svc *corev1.Service) (errs field.ErrorList) {
+	for i := range svc.Spec.Ports {
+		p := &svc.Spec.Ports[i]
+		path := field.NewPath("spec", "ports").Index(i).Child("nodePort")
+		switch {
+		case p.NodePort != 0:
+			errs = append(errs, r.checkNodePort(tx, svc, path, p.Protocol, p.NodePort)...)
+		case needsNodePorts(svc):
+			port, ok := r.freeNodePort(tx, svc, i)
+			if !ok {
+				errs = append(errs, field.InternalError(path, fmt.Errorf("failed to allocate a nodePort: range %d-%d is full", r.cfg.NodePortFirst, r.cfg.NodePortLast)))
+				continue
+			}
+			p.NodePort = port
+		}
+	}
+	local := svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal && svc.Spec.Type == corev1.ServiceTypeLoadBalancer
+	path := field.NewPath("spec", "healthCheckNodePort")
+	switch p := svc.Spec.HealthCheckNodePort; {
+	case local && p == 0:
+		if port, ok := r.freeNodePort(tx, svc, -1); ok {
+			svc.Spec.HealthCheckNodePort = port
+		}
+	case p != 0:
+		errs = append(errs, r.checkNodePort(tx, svc, path, corev1.ProtocolTCP, p)...)
+	}
+	return errs
+}
+
+func (r *Registry) checkNodePort(tx *Tx, svc *corev1.Service, path *field.Path, proto corev1.Protocol, port int32) field.ErrorList {
+	if port < r.cfg.NodePortFirst || port > r.cfg.NodePortLast {
+		return field.ErrorList{field.Invalid(path, port,
+			fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", r.cfg.NodePortFirst, r.cfg.NodePortLast))}
+	}
+	if takenByOther(tx, svc, IndexNodePort, portKey(proto, port)) {
+		return field.ErrorList{field.Invalid(path, port, "provided port is already allocated")}
+	}
+	return nil
+}
+
+// freeNodePort finds a port that no Service has for any protocol, and that this one has not for another of its ports; port
+// i of the same name under another protocol shares its number, as DNS over UDP and TCP wants it.
+func (r *Registry) freeNodePort(tx *Tx, svc *corev1.Service, i int) (int32, bool) {
+	if i >= 0 {
+		for j, q := range svc.Spec.Ports[:i] {
+			if q.Port == svc.Spec.Ports[i].Port && q.Protocol != svc.Spec.Ports[i].Protocol && svc.Spec.Ports[j].NodePort != 0 {
+				return q.NodePort, true
+			}
+		}
+	}
+	n := r.cfg.NodePortLast - r.cfg.NodePortFirst + 1
+	pick := rand.Int32N(n)
+	for try := int32(0); try < n; try++ {
+		if try > 0 && try < randomTries {
+			pick = rand.Int32N(n)
+		} else if try >= randomTries {
+			pick = (pick + 1) % n
+		}
+		port := r.cfg.NodePortFirst + pick
+		if !r.portInUse(tx, svc, port) {
+			return port, true
+		}
+	}
+	return 0, false
+}
+
+func (r *Registry) portInUse(tx *Tx, svc *corev1.Service, port int32) bool {
+	for _, p := range svc.Spec.Ports {
+		if p.NodePort == port {
+			return true
+		}
+	}
+	for _, proto := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP} {
+		if takenByOther(tx, svc, IndexNodePort, portKey(proto, port)) {
+			return true
+		}
+	}
+	return svc.Spec.HealthCheckNodePort == port
+}
