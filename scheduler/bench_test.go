@@ -1,0 +1,55 @@
+package scheduler
+
+import (
+	"fmt"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// BenchmarkSchedule places pods of 100 owners and reports pods a second, the snapshot's upkeep included.
+func BenchmarkSchedule(b *testing.B) {
+	for _, nodes := range []int{3, 1000, 5000} {
+		for _, affinity := range []bool{false, true} {
+			b.Run(fmt.Sprintf("nodes=%d/affinity=%v", nodes, affinity), func(b *testing.B) {
+				s := NewSnapshot()
+				for i := range nodes {
+					s.SetNode(testNode(fmt.Sprintf("node-%04d", i), "64", "256Gi", label("disk", []string{"ssd", "hdd"}[i%2]),
+						func(n *corev1.Node) { n.Status.Allocatable[corev1.ResourcePods] = list("", "", "1000000")["pods"] }))
+				}
+				pods := make([]*corev1.Pod, 10_000)
+				for i := range pods {
+					pods[i] = testPod("1m", "1Mi", ownedBy(fmt.Sprintf("rs-%d", i%100)))
+					if affinity {
+						required(expression("disk", corev1.NodeSelectorOpIn, "ssd"))(pods[i])
+					}
+				}
+				b.ReportAllocs()
+				b.ResetTimer()
+				for i := range b.N {
+					p := pods[i%len(pods)]
+					d := Schedule(s, p)
+					if d.Node == "" {
+						b.Fatal(d.Message)
+					}
+					s.Assume(p, d.Node)
+				}
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "pods/s")
+			})
+		}
+	}
+}
+
+// BenchmarkUnschedulable is the price of a pod that fits nowhere, its message included.
+func BenchmarkUnschedulable(b *testing.B) {
+	s := NewSnapshot()
+	for i := range 1000 {
+		s.SetNode(testNode(fmt.Sprintf("node-%04d", i), "1", "1Gi"))
+	}
+	p := testPod("2", "")
+	for b.Loop() {
+		if Schedule(s, p).Node != "" {
+			b.Fatal("fits")
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package scheduler
+
+import corev1 "k8s.io/api/core/v1"
+
+// filter answers for one pod whether a node can take it.
+type filter interface {
+	fits(*Node) bool
+	// explain says why not; it is asked only after fits said no.
+	explain(*Node) refusal
+}
+
+// refusal is why a node cannot take a pod, in kube-scheduler's words.
+type refusal struct {
+	reasons []string
+	// preemptible: the pod would fit if others on the node went.
+	preemptible bool
+}
+
+func refuse(reason string) refusal { return refusal{reasons: []string{reason}} }
+
+// newFilters are made for each pod anew. Their order is kube-scheduler's: the first that refuses is the one counted.
+func newFilters(pod *corev1.Pod, info *podInfo) []filter {
+	filters := make([]filter, 0, 8)
+	if names := requiredNodeNames(pod); names != nil {
+		filters = append(filters, fieldFilter{names})
+	}
+	filters = append(filters, newUnschedulableFilter(pod))
+	if pod.Spec.NodeName != "" {
+		filters = append(filters, nameFilter{pod.Spec.NodeName})
+	}
+	filters = append(filters, taintFilter{pod.Spec.Tolerations})
+	if required := requiredTerms(pod); required != nil || len(pod.Spec.NodeSelector) > 0 {
+		filters = append(filters, affinityFilter{pod.Spec.NodeSelector, required})
+	}
+	if len(info.ports) > 0 {
+		filters = append(filters, portFilter{info.ports})
+	}
+	return append(filters, resourceFilter{&info.requests})
+}
+
+// nameFilter: the pod names its node itself.
+type nameFilter struct{ name string }
+
+func (f nameFilter) fits(n *Node) bool { return n.name == f.name }
+
+func (nameFilter) explain(*Node) refusal {
+	return refuse("node(s) didn't match the requested node name")
+}
+
+// portFilter refuses nodes on which another pod holds one of the host ports.
+type portFilter struct{ ports []hostPort }
+
+func (f portFilter) fits(n *Node) bool {
+	for _, want := range f.ports {
+		for _, used := range n.ports {
+			if want.conflicts(used) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (portFilter) explain(*Node) refusal {
+	return refusal{[]string{"node(s) didn't have free ports for the requested pod ports"}, true}
+}
+
+// resourceFilter refuses nodes that have not enough left.
+type resourceFilter struct{ want *resources }
+
+func (f resourceFilter) fits(n *Node) bool {
+	free := func(want, have, used int64) bool { return want == 0 || want <= have-used }
+	if n.requested.pods+1 > n.allocatable.pods ||
+		!free(f.want.milliCPU, n.allocatable.milliCPU, n.requested.milliCPU) ||
+		!free(f.want.memory, n.allocatable.memory, n.requested.memory) ||
+		!free(f.want.ephemeral, n.allocatable.ephemeral, n.requested.ephemeral) {
+		return false
+	}
+	for name, q := range f.want.other {
+		if !free(q, n.allocatable.other[name], n.requested.other[name]) {
+			return false
+		}
+	}
+	return true
+}
+
+func (f resourceFilter) explain(n *Node) refusal {
+	r := refusal{preemptible: true}
+	check := func(reason string, want, have, used int64) {
+		if want == 0 || want <= have-used {
+			return
+		}
+		r.reasons = append(r.reasons, reason)
+		if want > have {
+			r.preemptible = false
+		}
+	}
+	if n.requested.pods+1 > n.allocatable.pods {
+		r.reasons = append(r.reasons, "Too many pods")
+	}
+	check("Insufficient cpu", f.want.milliCPU, n.allocatable.milliCPU, n.requested.milliCPU)
+	check("Insufficient memory", f.want.memory, n.allocatable.memory, n.requested.memory)
+	check("Insufficient ephemeral-storage", f.want.ephemeral, n.allocatable.ephemeral, n.requested.ephemeral)
+	for name, q := range f.want.other {
+		check("Insufficient "+string(name), q, n.allocatable.other[name], n.requested.other[name])
+	}
+	return r
+}
