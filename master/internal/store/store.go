@@ -26,6 +26,8 @@ var (
 	ErrCompacted = errors.New("revision compacted")
 	// ErrFuture: the revision asked for has not been reached.
 	ErrFuture = errors.New("revision is in the future")
+	// ErrClosed: the store takes no more writes, Run has ended.
+	ErrClosed = errors.New("the store is closed")
 )
 
 // Object is any API object with metadata. Objects that come out of a store are shared by all its readers and must
@@ -105,24 +107,26 @@ type Watcher interface {
 type Store interface {
 	// View calls fn with the last committed state.
 	View(fn func(Reader) error) error
-	// ViewAt calls fn with the state at a revision: ErrCompacted when it is too old, ErrFuture when not reached.
+	// ViewAt calls fn with the state at a revision: ErrCompacted when it is too old, ErrFuture when not reached. Whether a
+	// resource's history reaches back is known only when fn reads it: after an error, what fn has gathered is void.
 	ViewAt(revision int64, fn func(Reader) error) error
 	// Update calls fn alone among writers and commits what it wrote, all or nothing, when it returns nil; it returns
 	// after the writes are on the disk (see Index on volatile resources) and visible to View. fn must not
-	// call out: no network, no sleeping, no other store method. It may be called again from the start.
+	// call out: no network, no sleeping, no other store method. It may be called again from the start. Before Run begins
+	// it waits, after Run has ended it returns ErrClosed.
 	Update(ctx context.Context, fn func(Tx) error) error
 	// Watch begins behind a revision: ErrCompacted when it is too old, ErrFuture when not reached.
 	Watch(WatchOptions) (Watcher, error)
 	// ViewAndWatch calls fn with the last committed state and returns a watcher that begins right behind it.
 	ViewAndWatch(opts WatchOptions, fn func(Reader) error) (Watcher, error)
-	// Backup writes a consistent copy of everything while writes go on.
+	// Backup writes a consistent copy of everything while writes go on and returns the revision of the copy.
 	Backup(ctx context.Context, w io.Writer) (int64, error)
 	// Run owns the store's goroutines until ctx ends; then everything acknowledged or volatile is on the disk. Update
 	// works only while it runs.
 	Run(ctx context.Context) error
 }
 
-// Codec turns objects into the bytes kept on disk and back.
+// Codec turns objects into the bytes kept on disk and back. Decode must not keep data: the buffer is used again.
 type Codec interface {
 	Encode(resource string, obj Object) ([]byte, error)
 	Decode(resource string, data []byte) (Object, error)
