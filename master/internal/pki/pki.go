@@ -1,0 +1,256 @@
+// Package pki is the cluster's identity: the CA made at the first start, the certificates of master, people and nodes, the
+// keys of gossip and service account tokens, and the admin kubeconfig. It owns the files below its directory and imports
+// nothing of ours.
+package pki
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/big"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+)
+
+// Lifetimes. A certificate is renewed when a third of its life is left.
+const (
+	caLife   = 10 * 365 * 24 * time.Hour
+	certLife = 365 * 24 * time.Hour
+	// Clocks of cheap servers differ.
+	backdate   = 5 * time.Minute
+	checkEvery = 12 * time.Hour
+)
+
+// Names that Kubernetes gives a meaning.
+const (
+	// GroupMasters may do everything.
+	GroupMasters = "system:masters"
+	// GroupNodes are the agents; a node's user name is NodePrefix and its name.
+	GroupNodes = "system:nodes"
+	NodePrefix = "system:node:"
+	adminUser  = "kubernetes-admin"
+)
+
+const keyBytes = 32
+
+// Config of the cluster's identity.
+type Config struct {
+	// Dir holds the files; it is made with mode 0700.
+	Dir string
+	// SANs are the names and addresses under which the master is reached.
+	SANs   []string
+	Logger *slog.Logger
+}
+
+// PKI is the opened identity.
+type PKI struct {
+	cfg       Config
+	log       *slog.Logger
+	caCert    *x509.Certificate
+	caKey     crypto.Signer
+	server    atomic.Pointer[tls.Certificate]
+	gossipKey []byte
+}
+
+// Open reads the identity below cfg.Dir, making what is missing. A file that cannot be read is an error, never replaced:
+// a new CA would lock every node and person out.
+func Open(cfg Config) (*PKI, error) {
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("directory of the cluster's certificates: %w", err)
+	}
+	p := &PKI{cfg: cfg, log: cfg.Logger.With("component", "pki")}
+	if err := p.openCA(); err != nil {
+		return nil, err
+	}
+	if err := p.openServer(); err != nil {
+		return nil, err
+	}
+	var err error
+	p.gossipKey, err = secretFile(filepath.Join(cfg.Dir, "gossip.key"))
+	return p, err
+}
+
+func (p *PKI) path(name string) string { return filepath.Join(p.cfg.Dir, name) }
+
+func (p *PKI) openCA() error {
+	cert, key, err := readPair(p.path("ca.crt"), p.path("ca.key"))
+	if err == nil {
+		p.caCert, p.caKey = cert, key
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the cluster's CA is damaged: %w; restore ca.crt and ca.key in %s from a backup, or remove both to make a new CA, after which every node must join again", err, p.cfg.Dir)
+	}
+	key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	tmpl := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "whalepod-ca"}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature | x509.KeyUsageCRLSign,
+	}
+	der, err := sign(tmpl, tmpl, key.Public(), key, caLife)
+	if err != nil {
+		return err
+	}
+	if err := writePair(p.path("ca.crt"), p.path("ca.key"), der, key); err != nil {
+		return err
+	}
+	p.log.Info("made the cluster's CA", "file", p.path("ca.crt"))
+	p.caKey = key
+	p.caCert, err = x509.ParseCertificate(der)
+	return err
+}
+
+// openServer reads the master's certificate, or issues one when it is missing, near its end, of another CA, or does not
+// name all SANs.
+func (p *PKI) openServer() error {
+	cert, key, err := readPair(p.path("apiserver.crt"), p.path("apiserver.key"))
+	switch {
+	case err == nil && p.good(cert):
+		p.setServer(cert.Raw, key)
+		return nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		p.log.Warn("the master's certificate cannot be read and is made again", "err", err)
+	}
+	return p.issueServer()
+}
+
+func (p *PKI) good(cert *x509.Certificate) bool {
+	if cert.CheckSignatureFrom(p.caCert) != nil || dueForRenewal(cert, time.Now()) {
+		return false
+	}
+	for _, san := range p.cfg.SANs {
+		if cert.VerifyHostname(san) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func dueForRenewal(cert *x509.Certificate, now time.Time) bool {
+	life := cert.NotAfter.Sub(cert.NotBefore)
+	return now.After(cert.NotAfter.Add(-life/3)) || now.Before(cert.NotBefore)
+}
+
+func (p *PKI) issueServer() error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	tmpl := &x509.Certificate{
+		Subject:     pkix.Name{CommonName: "wp-master"},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	addSANs(tmpl, p.cfg.SANs)
+	der, err := sign(tmpl, p.caCert, key.Public(), p.caKey, certLife)
+	if err != nil {
+		return err
+	}
+	if err := writePair(p.path("apiserver.crt"), p.path("apiserver.key"), der, key); err != nil {
+		return err
+	}
+	p.setServer(der, key)
+	p.log.Info("issued the master's certificate", "names", p.cfg.SANs)
+	return nil
+}
+
+func (p *PKI) setServer(der []byte, key crypto.Signer) {
+	p.server.Store(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
+}
+
+// Run renews the master's certificate while it is in use, until ctx ends.
+func (p *PKI) Run(ctx context.Context) error {
+	t := time.NewTicker(checkEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			cert, err := x509.ParseCertificate(p.server.Load().Certificate[0])
+			if err == nil && !dueForRenewal(cert, time.Now()) {
+				continue
+			}
+			if err := p.issueServer(); err != nil {
+				p.log.Error("the master's certificate could not be renewed", "err", err)
+			}
+		}
+	}
+}
+
+// ServerTLS is the configuration of the master's listeners. Clients may come without a certificate (they get 401 later, or
+// bring a token); one that they do bring must be the cluster's.
+func (p *PKI) ServerTLS() *tls.Config {
+	pool := x509.NewCertPool()
+	pool.AddCert(p.caCert)
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		ClientAuth: tls.VerifyClientCertIfGiven,
+		ClientCAs:  pool,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return p.server.Load(), nil
+		},
+	}
+}
+
+// CA is the cluster's CA certificate in PEM.
+func (p *PKI) CA() []byte { return certPEM(p.caCert.Raw) }
+
+// CAHash is the SHA-256 of the CA's public key, as in kubeadm's --discovery-token-ca-cert-hash: sha256:HEX.
+func (p *PKI) CAHash() string { return HashOf(p.caCert) }
+
+// HashOf a CA certificate; see CAHash.
+func HashOf(ca *x509.Certificate) string {
+	sum := sha256.Sum256(ca.RawSubjectPublicKeyInfo)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// GossipKey encrypts the gossip between machines; 32 bytes.
+func (p *PKI) GossipKey() []byte { return p.gossipKey }
+
+// SignNode answers a node's certificate request (PKCS #10, DER). Only its public key is taken from it.
+func (p *PKI) SignNode(name string, csr []byte) (pem []byte, err error) {
+	req, err := x509.ParseCertificateRequest(csr)
+	if err != nil {
+		return nil, fmt.Errorf("certificate request of node %s: %w", name, err)
+	}
+	if err := req.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("certificate request of node %s is not signed with its own key: %w", name, err)
+	}
+	der, err := sign(clientTemplate(NodePrefix+name, GroupNodes), p.caCert, req.PublicKey, p.caKey, certLife)
+	return certPEM(der), err
+}
+
+func clientTemplate(user string, groups ...string) *x509.Certificate {
+	return &x509.Certificate{
+		Subject:     pkix.Name{CommonName: user, Organization: groups},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+}
+
+func sign(tmpl, parent *x509.Certificate, pub crypto.PublicKey, key crypto.Signer, life time.Duration) ([]byte, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, err
+	}
+	tmpl.SerialNumber = serial
+	tmpl.NotBefore = time.Now().Add(-backdate)
+	tmpl.NotAfter = time.Now().Add(life)
+	return x509.CreateCertificate(rand.Reader, tmpl, parent, pub, key)
+}

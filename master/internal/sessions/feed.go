@@ -1,0 +1,238 @@
+package sessions
+
+import (
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/whalepod/whalepod/master/internal/registry"
+	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
+)
+
+// What nodes are told of, in the order of a snapshot: what pods refer to comes before them.
+var feedResources = []string{
+	"nodes", "services", "endpointslices.discovery.k8s.io", "configmaps", "secrets", "pods",
+}
+
+// A message holds at most this many bytes of objects, unless a single one is larger.
+const feedChunk = 1 << 20
+
+// feed is what one session has been told. It belongs to the session's sending goroutine.
+type feed struct {
+	s    *Server
+	node string
+	// sent remembers the revision of each object sent, and so what to take back.
+	sent map[registry.Key]string
+	// refs are the ConfigMaps and Secrets that each pod refers to; users counts the pods of each.
+	refs  map[registry.Key][]registry.Key
+	users map[registry.Key]int
+
+	batch agentv1.Changes
+	size  int
+}
+
+func newFeed(s *Server, node string) *feed {
+	return &feed{
+		s: s, node: node, sent: map[registry.Key]string{}, refs: map[registry.Key][]registry.Key{}, users: map[registry.Key]int{},
+	}
+}
+
+// send tells the agent about the keys, or everything.
+func (f *feed) send(keys map[registry.Key]struct{}, all bool, send func(*agentv1.FromMaster) error) error {
+	var fail error
+	flush := func(complete bool, rev int64) {
+		if fail != nil || (len(f.batch.Changes) == 0 && !complete) {
+			return
+		}
+		m := &agentv1.Changes{Changes: f.batch.Changes, Complete: complete, Revision: rev}
+		f.batch.Changes, f.size = nil, 0
+		fail = send(&agentv1.FromMaster{Message: &agentv1.FromMaster_Changes{Changes: m}})
+	}
+	if all {
+		*f = *newFeed(f.s, f.node)
+	}
+	// Sending under a View is fine: a View is a pointer to a state that does not change and holds up nobody.
+	err := f.s.cfg.Registry.View(func(v *registry.View) error {
+		if all {
+			f.snapshot(v, func() { flush(false, v.Revision()) })
+		} else {
+			for k := range keys {
+				f.tell(v, k)
+				if f.size > feedChunk {
+					flush(false, v.Revision())
+				}
+			}
+		}
+		flush(all, v.Revision())
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return fail
+}
+
+func (f *feed) snapshot(v *registry.View, flush func()) {
+	each := func(k registry.Key) {
+		f.tell(v, k)
+		if f.size > feedChunk {
+			flush()
+		}
+	}
+	for n := range registry.List[*corev1.Node](v, "") {
+		each(registry.Key{Resource: "nodes", Name: n.Name})
+	}
+	for o := range registry.List[*corev1.Service](v, "") {
+		each(registry.Key{Resource: "services", Namespace: o.Namespace, Name: o.Name})
+	}
+	for o := range registry.List[*discoveryv1.EndpointSlice](v, "") {
+		each(registry.Key{Resource: "endpointslices.discovery.k8s.io", Namespace: o.Namespace, Name: o.Name})
+	}
+	for o := range registry.ByIndex[*corev1.Pod](v, registry.IndexNode, f.node) {
+		each(registry.Key{Resource: "pods", Namespace: o.Namespace, Name: o.Name})
+	}
+}
+
+// tell adds what there is to say about one key.
+func (f *feed) tell(v *registry.View, k registry.Key) {
+	o, err := v.Get(k)
+	if err != nil {
+		o = nil
+	}
+	switch k.Resource {
+	case "pods":
+		pod, _ := o.(*corev1.Pod)
+		if pod == nil || pod.Spec.NodeName != f.node {
+			f.take(k)
+			f.refer(v, k, nil)
+			return
+		}
+		f.refer(v, k, podRefs(pod))
+	case "configmaps", "secrets":
+		if f.users[k] == 0 {
+			f.take(k)
+			return
+		}
+	case "nodes":
+		if n, ok := o.(*corev1.Node); ok {
+			o = peerOf(n)
+		}
+	}
+	if o == nil {
+		f.take(k)
+		return
+	}
+	f.put(k, o)
+}
+
+func (f *feed) put(k registry.Key, o registry.Object) {
+	if f.sent[k] == o.GetResourceVersion() {
+		return
+	}
+	data, err := f.s.enc.encode(k, o)
+	if err != nil {
+		f.s.log.Error("object not sent to node", "node", f.node, "resource", k.Resource, "namespace", k.Namespace, "name", k.Name, "err", err)
+		return
+	}
+	f.sent[k] = o.GetResourceVersion()
+	f.add(&agentv1.Change{Resource: k.Resource, Namespace: k.Namespace, Name: k.Name, Object: data})
+}
+
+func (f *feed) take(k registry.Key) {
+	if _, ok := f.sent[k]; !ok {
+		return
+	}
+	delete(f.sent, k)
+	f.add(&agentv1.Change{Resource: k.Resource, Namespace: k.Namespace, Name: k.Name, Deleted: true})
+}
+
+func (f *feed) add(c *agentv1.Change) {
+	f.batch.Changes = append(f.batch.Changes, c)
+	f.size += len(c.Object)
+}
+
+// refer notes what a pod refers to, sends what is new to this node and takes back what nobody refers to any more.
+func (f *feed) refer(v *registry.View, pod registry.Key, refs []registry.Key) {
+	old := f.refs[pod]
+	for _, k := range refs {
+		f.users[k]++
+	}
+	for _, k := range old {
+		f.users[k]--
+		if f.users[k] == 0 {
+			delete(f.users, k)
+			f.take(k)
+		}
+	}
+	if len(refs) == 0 {
+		delete(f.refs, pod)
+	} else {
+		f.refs[pod] = refs
+	}
+	for _, k := range refs {
+		if _, ok := f.sent[k]; !ok {
+			f.tell(v, k)
+		}
+	}
+}
+
+// peerOf is what other nodes need of a node. Its resourceVersion is made from the contents, so that heartbeats and
+// image lists do not travel to everybody.
+func peerOf(n *corev1.Node) *corev1.Node {
+	p := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, Labels: n.Labels},
+		Spec:       corev1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs, Unschedulable: n.Spec.Unschedulable},
+		Status:     corev1.NodeStatus{Addresses: n.Status.Addresses},
+	}
+	data, _ := p.Marshal()
+	p.ResourceVersion = string(data)
+	return p
+}
+
+// encodings keeps the bytes of objects that go to many nodes, so that each is encoded once and not once a node.
+type encodings struct {
+	mu    sync.Mutex
+	cache map[registry.Key]encoded
+}
+
+type encoded struct {
+	revision string
+	data     []byte
+}
+
+// Enough for a burst of changes to reach all sessions; a snapshot of more encodes again.
+const encodingCache = 512
+
+func (e *encodings) encode(k registry.Key, o registry.Object) ([]byte, error) {
+	rev := o.GetResourceVersion()
+	if k.Resource == "pods" {
+		return marshal(o)
+	}
+	e.mu.Lock()
+	c, ok := e.cache[k]
+	e.mu.Unlock()
+	if ok && c.revision == rev {
+		return c.data, nil
+	}
+	if peer, ok := o.(*corev1.Node); ok {
+		peer.ResourceVersion = ""
+		defer func() { peer.ResourceVersion = rev }()
+	}
+	data, err := marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.cache == nil || len(e.cache) >= encodingCache {
+		e.cache = map[registry.Key]encoded{}
+	}
+	e.cache[k] = encoded{rev, data}
+	return data, nil
+}
+
+func marshal(o registry.Object) ([]byte, error) {
+	return o.(interface{ Marshal() ([]byte, error) }).Marshal()
+}

@@ -1,0 +1,222 @@
+package sessions
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/whalepod/whalepod/master/internal/registry"
+	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
+)
+
+// Messages other than changes (tunnels, acknowledgements) waiting to be sent to one agent.
+const outQueue = 64
+
+// session is one connected agent. Events only name keys (dirty); what is sent is read from the present state, so a slow
+// agent costs a set of keys, never a queue of objects.
+type session struct {
+	node   string
+	cancel func(error)
+	out    chan *agentv1.FromMaster
+	wake   chan struct{}
+
+	mu    sync.Mutex
+	dirty map[registry.Key]struct{}
+	all   bool
+}
+
+func newSession(node string, cancel func(error)) *session {
+	return &session{
+		node: node, cancel: cancel, out: make(chan *agentv1.FromMaster, outQueue), wake: make(chan struct{}, 1),
+		dirty: map[registry.Key]struct{}{}, all: true,
+	}
+}
+
+func (n *session) mark(keys ...registry.Key) {
+	n.mu.Lock()
+	for _, k := range keys {
+		n.dirty[k] = struct{}{}
+	}
+	n.mu.Unlock()
+	n.poke()
+}
+
+// markAll asks for a complete snapshot.
+func (n *session) markAll() {
+	n.mu.Lock()
+	n.all = true
+	n.mu.Unlock()
+	n.poke()
+}
+
+func (n *session) poke() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (n *session) take() (keys map[registry.Key]struct{}, all bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	keys, all = n.dirty, n.all
+	n.dirty, n.all = map[registry.Key]struct{}{}, false
+	return keys, all
+}
+
+// Session implements agentv1.AgentServer.
+func (s *Server) Session(stream agentv1.Agent_SessionServer) error {
+	node, err := nodeName(stream.Context())
+	if err != nil {
+		return err
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	hello := first.GetHello()
+	if hello == nil {
+		return status.Error(codes.InvalidArgument, "a session begins with a hello")
+	}
+	cidr, err := s.register(stream.Context(), node, hello)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	n := newSession(node, cancel)
+	s.add(n)
+	defer s.remove(n)
+	s.log.Info("session began", "node", node, "version", hello.Version)
+	n.out <- &agentv1.FromMaster{Message: &agentv1.FromMaster_Welcome{Welcome: &agentv1.Welcome{
+		Config: s.cfg.Cluster, PodCidr: cidr, HeartbeatMillis: HeartbeatEvery.Milliseconds(),
+	}}}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.send(ctx, n, stream) })
+	g.Go(func() error { return s.receive(ctx, n, stream) })
+	// Recv returns only when the stream ends: when another reason ends the session, leaving this function ends the stream.
+	done := make(chan error, 1)
+	go func() { done <- g.Wait() }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	s.log.Info("session ended", "node", node, "err", err)
+	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (s *Server) receive(ctx context.Context, n *session, stream agentv1.Agent_SessionServer) error {
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				return io.EOF
+			}
+			return err
+		}
+		s.heard(n)
+		batch := m.GetStatus()
+		if batch == nil {
+			continue // a heartbeat has said what it has to say
+		}
+		if err := s.applyStatus(ctx, n.node, batch); err != nil {
+			return status.Errorf(codes.Unavailable, "status of node %s not stored: %v", n.node, err)
+		}
+		ack := &agentv1.FromMaster{Message: &agentv1.FromMaster_Acknowledge{Acknowledge: &agentv1.Acknowledge{Sequence: batch.Sequence}}}
+		select {
+		case n.out <- ack:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (s *Server) send(ctx context.Context, n *session, stream agentv1.Agent_SessionServer) error {
+	f := newFeed(s, n.node)
+	// The welcome goes first.
+	if err := stream.Send(<-n.out); err != nil {
+		return err
+	}
+	n.poke()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-n.out:
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+		case <-n.wake:
+			keys, all := n.take()
+			if err := f.send(keys, all, stream.Send); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// Run routes changes to sessions until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		w, err := s.cfg.Registry.ViewAndWatch(feedResources, func(*registry.View) error { return nil })
+		if err != nil {
+			return err
+		}
+		for _, n := range s.all() {
+			n.markAll()
+		}
+		err = s.route(ctx, w)
+		w.Close()
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("changes came faster than they could be routed; sending complete snapshots", "err", err)
+		}
+	}
+	return nil
+}
+
+const routeBatch = 256
+
+func (s *Server) route(ctx context.Context, w interface {
+	Next(context.Context, int) ([]registry.Event, error)
+},
+) error {
+	for {
+		events, err := w.Next(ctx, routeBatch)
+		if err != nil {
+			return err
+		}
+		byNode := map[string][]registry.Key{}
+		var everybody []registry.Key
+		for _, e := range events {
+			if e.Key.Resource != "pods" {
+				everybody = append(everybody, e.Key)
+				continue
+			}
+			for _, o := range []registry.Object{e.Object, e.Prev} {
+				if pod, ok := o.(*corev1.Pod); ok && pod != nil && pod.Spec.NodeName != "" {
+					byNode[pod.Spec.NodeName] = append(byNode[pod.Spec.NodeName], e.Key)
+				}
+			}
+		}
+		for node, keys := range byNode {
+			if n := s.session(node); n != nil {
+				n.mark(keys...)
+			}
+		}
+		if len(everybody) > 0 {
+			for _, n := range s.all() {
+				n.mark(everybody...)
+			}
+		}
+	}
+}
