@@ -1,0 +1,286 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/distribution/reference"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/whalepod/whalepod/node/runtime"
+)
+
+// Reasons as they stand in a waiting container's status.
+const (
+	ErrImagePull      = "ErrImagePull"
+	ImagePullBackOff  = "ImagePullBackOff"
+	ErrImageNeverPull = "ErrImageNeverPull"
+	InvalidImageName  = "InvalidImageName"
+	ImageInspectError = "ImageInspectError"
+)
+
+// Timing. Back-off as documented: 10 s, doubling, at most 5 min; forgotten after twice the maximum.
+const (
+	backoffFirst = 10 * time.Second
+	backoffMax   = 5 * time.Minute
+	// showError is how long ErrImagePull stands before it becomes ImagePullBackOff.
+	showError = 3 * time.Second
+	// retryAbsent is when an image that must not be pulled is looked for again.
+	retryAbsent = 30 * time.Second
+	lookTimeout = 30 * time.Second
+	// pullTimeout bounds a pull that makes no end; slow lines need long.
+	pullTimeout = time.Hour
+	knownMax    = 256
+)
+
+// Config of a Puller.
+type Config struct {
+	Images runtime.Images
+	// Parallel pulls at a time; 0 is 3.
+	Parallel int
+	// NodeConfigs are Docker config.json files of the node, used for all pods.
+	NodeConfigs []string
+	Log         *slog.Logger
+}
+
+// Puller gets images. Safe for concurrent use.
+type Puller struct {
+	cfg   Config
+	slots chan struct{}
+
+	mu      sync.Mutex
+	pulls   map[string]*pull
+	backoff map[string]*backoff
+	// known images, so that a second pod of the same image asks the engine nothing.
+	known map[string]runtime.Image
+}
+
+type backoff struct {
+	delay time.Duration
+	since time.Time
+	last  string
+}
+
+// New makes a Puller.
+func New(cfg Config) *Puller {
+	if cfg.Parallel <= 0 {
+		cfg.Parallel = 3
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Puller{cfg: cfg, slots: make(chan struct{}, cfg.Parallel), pulls: map[string]*pull{}, backoff: map[string]*backoff{}, known: map[string]runtime.Image{}}
+}
+
+// Request for one container's image.
+type Request struct {
+	PodUID string
+	// Ref as in the pod.
+	Ref    string
+	Policy corev1.PullPolicy
+	// Credentials of the pod's pull secrets.
+	Credentials Credentials
+	// Event receives the kubelet's words. It must not block.
+	Event func(eventType, reason, message string)
+}
+
+// Error says why there is no image. It is a waiting container's reason and message.
+type Error struct {
+	Reason, Message string
+	// RetryAt is when to Start again.
+	RetryAt time.Time
+}
+
+// Job is one Start under way.
+type Job struct {
+	cancel context.CancelFunc
+	mu     sync.Mutex
+	done   bool
+	image  runtime.Image
+	err    *Error
+}
+
+// Result returns what became of it; done is false while it is still under way.
+func (j *Job) Result() (image runtime.Image, err *Error, done bool) { //nolint:revive // err is a result, not a failure of Result
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.image, j.err, j.done
+}
+
+// Cancel ends it; the pull goes on only if others want it too.
+func (j *Job) Cancel() { j.cancel() }
+
+func (j *Job) finish(image runtime.Image, err *Error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.image, j.err, j.done = image, err, true
+}
+
+// Start gets the image; wake is called when the Job is done, unless it is done already on return.
+func (p *Puller) Start(ctx context.Context, r Request, wake func()) *Job {
+	ctx, cancel := context.WithCancel(ctx)
+	j := &Job{cancel: cancel}
+	ref, err := normalize(r.Ref)
+	if err != nil {
+		msg := fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: %v", r.Ref, r.Ref, err)
+		r.Event(corev1.EventTypeWarning, "InspectFailed", msg)
+		j.finish(runtime.Image{}, failed(r, InvalidImageName, msg, retryAbsent))
+		return j
+	}
+	if r.Policy != corev1.PullAlways {
+		if image, ok := p.knows(ref); ok {
+			p.present(r)
+			j.finish(image, nil)
+			return j
+		}
+	}
+	if e := p.inBackoff(r, ref); e != nil && r.Policy == corev1.PullAlways {
+		j.finish(runtime.Image{}, e)
+		return j
+	}
+	go func() {
+		defer cancel()
+		image, e := p.get(ctx, r, ref)
+		j.finish(image, e)
+		wake()
+	}()
+	return j
+}
+
+// normalize adds the tag that everybody means.
+func normalize(ref string) (string, error) {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return "", err
+	}
+	return reference.FamiliarString(reference.TagNameOnly(named)), nil
+}
+
+func failed(r Request, reason, message string, retry time.Duration) *Error {
+	r.Event(corev1.EventTypeWarning, "Failed", "Error: "+reason)
+	return &Error{Reason: reason, Message: message, RetryAt: time.Now().Add(retry)}
+}
+
+func (p *Puller) present(r Request) {
+	r.Event(corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", r.Ref))
+}
+
+// get looks for the image as the policy says and pulls it if needed.
+func (p *Puller) get(ctx context.Context, r Request, ref string) (runtime.Image, *Error) {
+	if r.Policy != corev1.PullAlways {
+		look, cancel := context.WithTimeout(ctx, lookTimeout)
+		image, err := p.cfg.Images.Image(look, ref)
+		cancel()
+		switch {
+		case err == nil:
+			p.remember(ref, image)
+			p.present(r)
+			return image, nil
+		case !errors.Is(err, runtime.ErrNotFound):
+			msg := fmt.Sprintf("Failed to inspect image %q: %v", r.Ref, err)
+			r.Event(corev1.EventTypeWarning, "InspectFailed", msg)
+			return runtime.Image{}, failed(r, ImageInspectError, msg, backoffFirst)
+		case r.Policy == corev1.PullNever:
+			msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.Ref)
+			r.Event(corev1.EventTypeWarning, ErrImageNeverPull, msg)
+			return runtime.Image{}, failed(r, ErrImageNeverPull, msg, retryAbsent)
+		}
+		if e := p.inBackoff(r, ref); e != nil {
+			return runtime.Image{}, e
+		}
+	}
+	return p.pullNow(ctx, r, ref)
+}
+
+func backoffKey(r Request, ref string) string { return r.PodUID + "_" + ref }
+
+// inBackoff returns the error to show while the last failure is too recent.
+func (p *Puller) inBackoff(r Request, ref string) *Error {
+	p.mu.Lock()
+	b := p.backoff[backoffKey(r, ref)]
+	p.mu.Unlock()
+	if b == nil || !time.Now().Before(b.since.Add(b.delay)) {
+		return nil
+	}
+	msg := fmt.Sprintf("Back-off pulling image %q", r.Ref)
+	r.Event(corev1.EventTypeNormal, "BackOff", msg)
+	e := failed(r, ImagePullBackOff, msg+": "+ErrImagePull+": "+b.last, 0)
+	e.RetryAt = b.since.Add(b.delay)
+	return e
+}
+
+func (p *Puller) pullNow(ctx context.Context, r Request, ref string) (runtime.Image, *Error) {
+	r.Event(corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", r.Ref))
+	start := time.Now()
+	creds := r.Credentials
+	for _, file := range p.cfg.NodeConfigs {
+		creds = append(creds[:len(creds):len(creds)], FromFile(file)...)
+	}
+	image, took, err := p.share(ctx, ref, creds.For(ref))
+	if ctx.Err() != nil {
+		return runtime.Image{}, &Error{Reason: ErrImagePull, Message: ctx.Err().Error(), RetryAt: time.Now()}
+	}
+	key := backoffKey(r, ref)
+	if err != nil {
+		r.Event(corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %v", r.Ref, err))
+		now := time.Now()
+		p.mu.Lock()
+		b := p.backoff[key]
+		if b == nil || now.Sub(b.since) > 2*backoffMax {
+			b = &backoff{delay: backoffFirst}
+		} else {
+			b = &backoff{delay: min(2*b.delay, backoffMax)}
+		}
+		b.since, b.last = now, err.Error()
+		p.backoff[key] = b
+		p.mu.Unlock()
+		return runtime.Image{}, failed(r, ErrImagePull, err.Error(), showError)
+	}
+	p.mu.Lock()
+	delete(p.backoff, key)
+	p.mu.Unlock()
+	p.remember(ref, image)
+	r.Event(corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
+		r.Ref, took.Truncate(time.Millisecond), time.Since(start).Truncate(time.Millisecond), image.SizeBytes))
+	return image, nil
+}
+
+// Forget what is known of an image, when the engine turned out not to have it any more.
+func (p *Puller) Forget(ref string) {
+	if n, err := normalize(ref); err == nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.known, n)
+	}
+}
+
+// ForgetPod drops the back-offs of a pod that is gone.
+func (p *Puller) ForgetPod(uid string, refs []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, ref := range refs {
+		if n, err := normalize(ref); err == nil {
+			delete(p.backoff, uid+"_"+n)
+		}
+	}
+}
+
+func (p *Puller) knows(ref string) (runtime.Image, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	image, ok := p.known[ref]
+	return image, ok
+}
+
+func (p *Puller) remember(ref string, image runtime.Image) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.known) >= knownMax {
+		clear(p.known)
+	}
+	p.known[ref] = image
+}
