@@ -1,0 +1,31 @@
+package proxy
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// HostPort is a port of the node that leads to a pod on it.
+type HostPort struct {
+	Protocol corev1.Protocol
+	// HostIP limits it to one address of the node; the zero value is every address.
+	HostIP netip.Addr
+	Port   uint16
+	Pod    netip.AddrPort
+}
+
+// rules are the port's lines in WP-HOSTPORTS. A client on 127.0.0.1 is masqueraded, since the pod could not answer it.
+func (p HostPort) rules(pod string) string {
+	proto := strings.ToLower(string(cmp.Or(p.Protocol, corev1.ProtocolTCP)))
+	to := ""
+	if p.HostIP.Is4() && !p.HostIP.IsUnspecified() {
+		to = fmt.Sprintf("-d %s/32 ", p.HostIP)
+	}
+	match := fmt.Sprintf("-p %s -m comment --comment \"%s hostPort\" -m %s --dport %d", proto, pod, proto, p.Port)
+	return fmt.Sprintf("-A %s -s 127.0.0.0/8 %s%s -j MARK --set-xmark %s\n-A %s %s%s -j DNAT --to-destination %s\n",
+		chainHostPorts, to, match, masqMark, chainHostPorts, to, match, p.Pod)
+}
