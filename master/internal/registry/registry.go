@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/whalepod/whalepod/api/resource"
 	"github.com/whalepod/whalepod/api/server"
@@ -75,6 +76,8 @@ const (
 	IndexNode = "node"
 	// IndexOwner: objects of every resource by the UIDs of their owners.
 	IndexOwner = "owner"
+	// IndexOrphan: objects that no controller owns by their namespace, of the kinds that controllers adopt.
+	IndexOrphan = "orphan"
 	// IndexClusterIP: Services by each of their cluster IPs.
 	IndexClusterIP = "clusterIP"
 	// IndexNodePort: Services by "PROTOCOL/port" of their node ports.
@@ -92,6 +95,9 @@ func Schema(t *resource.Table) store.Schema {
 	}
 	for _, res := range t.All() {
 		s.Indexes[res.Key()] = map[string]store.Index{IndexOwner: ownerUIDs}
+	}
+	for _, adopted := range []string{"pods", "replicasets.apps"} {
+		s.Indexes[adopted][IndexOrphan] = orphanIn
 	}
 	s.Indexes["pods"][IndexNode] = func(o store.Object) []string {
 		if n := o.(*corev1.Pod).Spec.NodeName; n != "" {
@@ -114,6 +120,13 @@ func ownerUIDs(o store.Object) []string {
 		uids = append(uids, string(ref.UID))
 	}
 	return uids
+}
+
+func orphanIn(o store.Object) []string {
+	if metav1.GetControllerOfNoCopy(o) != nil {
+		return nil
+	}
+	return []string{o.GetNamespace()}
 }
 
 // storageCodec bends the table's codec to the store's interface.

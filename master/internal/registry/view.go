@@ -94,8 +94,11 @@ func typed[T Object](all iter.Seq[store.Object]) iter.Seq[T] {
 // Create adds an object on behalf of a controller: name, UID, defaults, admission and allocation as for anybody else.
 // Validation is left out, since controllers make objects from templates that were validated at the door.
 func Create[T Object](tx *Tx, obj T) (T, error) {
-	res := resourceFor[T](&tx.View)
 	var none T
+	res, err := tx.r.resourceOf(obj)
+	if err != nil {
+		return none, err
+	}
 	if err := tx.r.prepareCreate(&tx.View, res, obj.GetNamespace(), obj); err != nil {
 		return none, err
 	}
@@ -111,9 +114,15 @@ func Put[T Object](tx *Tx, obj T) (T, error) { return put(tx, "", obj) }
 // PutStatus replaces an object's status.
 func PutStatus[T Object](tx *Tx, obj T) (T, error) { return put(tx, "status", obj) }
 
+// Finalize replaces the finalizers in a namespace's spec, as the finalize subresource does.
+func Finalize(tx *Tx, ns *corev1.Namespace) (*corev1.Namespace, error) { return put(tx, "finalize", ns) }
+
 func put[T Object](tx *Tx, sub string, obj T) (T, error) {
 	var none T
-	res := resourceFor[T](&tx.View)
+	res, err := tx.r.resourceOf(obj)
+	if err != nil {
+		return none, err
+	}
 	old, err := tx.Reader.Get(keyOf(res, obj.GetNamespace(), obj.GetName()))
 	if err != nil {
 		return none, statusError(err, res, obj.GetName())
