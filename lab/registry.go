@@ -1,0 +1,117 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/whalepod/whalepod/lab/images"
+)
+
+// registryConfig is docker-registry's configuration. Read-only: what it serves is
+// the cache that several labs share.
+const registryConfig = `version: 0.1
+log:
+  level: warn
+  accesslog:
+    disabled: true
+storage:
+  filesystem:
+    rootdirectory: %q
+  maintenance:
+    readonly:
+      enabled: true
+http:
+  addr: %q
+`
+
+// store is where the images from this source ("lab" or "hub") are.
+func (l *Lab) store(source string) images.Store {
+	return images.Store{Dir: filepath.Join(l.cfg.Cache, "images", source)}
+}
+
+// PrepareImages fills the registry's storage, unless it is full already. The
+// images are the lab's own or, where Docker Hub can be reached (and Config.Images
+// is "auto"), the real ones.
+func (l *Lab) PrepareImages(ctx context.Context) (string, error) {
+	source := l.cfg.Images
+	if source == "auto" {
+		source = "lab"
+		if images.HubReachable(ctx) {
+			source = "hub"
+		}
+	}
+	if err := l.record(func(s *state) { s.Images = source }); err != nil {
+		return "", err
+	}
+	if source == "hub" {
+		hub := images.Hub{Store: l.store(source), Arch: runtime.GOARCH, Log: func(m string) { l.note("%s", m) }}
+		return "from Docker Hub", hub.Copy(ctx, images.HubImages)
+	}
+	made := 0
+	b := images.Builder{
+		Cache: filepath.Join(l.cfg.Cache, "images"), Store: l.store(source), Programs: l.cfg.Bin,
+		Log: func(m string) { made++; l.note("built %s", m) },
+	}
+	if err := b.Build(ctx); err != nil {
+		return "", err
+	}
+	if made == 0 {
+		return "cached", nil
+	}
+	return "built from this machine's package sources", nil
+}
+
+// StartRegistry starts the registry beside the nodes, as their engines' mirror of
+// Docker Hub.
+func (l *Lab) StartRegistry(ctx context.Context) (string, error) {
+	addr := fmt.Sprintf("%s:%d", l.cfg.address(1), registryPort)
+	l.mu.Lock()
+	storage := l.store(l.state.Images).Dir
+	l.mu.Unlock()
+	argv := []string{"nsenter", "--net=" + netnsPath(l.cfg.labName())}
+	if program, err := exec.LookPath("docker-registry"); err == nil {
+		file := l.path("registry.yml")
+		if err := os.WriteFile(file, fmt.Appendf(nil, registryConfig, storage, addr), 0o644); err != nil {
+			return "", err
+		}
+		argv = append(argv, program, "serve", file)
+	} else {
+		// Not every distribution has the package; ours serves the same files.
+		argv = append(argv, filepath.Join(l.cfg.Bin, "wpctl"), "demo", "registry", "--storage", storage, "--listen", addr)
+	}
+	p, err := l.start(ctx, daemon{name: "registry", argv: argv})
+	if err != nil {
+		return "", err
+	}
+	if err := l.remember("registry", p); err != nil {
+		return "", err
+	}
+	client := l.HTTPClient(2 * time.Second)
+	defer client.CloseIdleConnections()
+	return addr, l.until(ctx, "registry", p, 15*time.Second, func(ctx context.Context) error {
+		return get(ctx, client, "http://"+addr+"/v2/")
+	})
+}
+
+// get succeeds when the answer is 200.
+func get(ctx context.Context, client *http.Client, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, res.Status)
+	}
+	return nil
+}
