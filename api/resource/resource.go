@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
 // Object is an API object with metadata, in its storage version unless said otherwise.
@@ -74,7 +75,19 @@ type Rules struct {
 	GraceSeconds func(obj Object) int64
 	// AllowCreateOnUpdate and AllowUnconditionalUpdate as in Kubernetes' strategies.
 	AllowCreateOnUpdate, AllowUnconditionalUpdate bool
-	// GenerateNameMaxTries etc. need no rule: names are made by the registry.
+	// Updates are the rules of further subresources that are written like the object itself, by name:
+	// namespaces/finalize.
+	Updates map[string]UpdateRules
+	// Reset names, by subresource ("" for the object itself), the fields that a write through it never changes;
+	// server-side apply leaves them out of what an applier owns. See Resource.ResetFields.
+	Reset map[string][]fieldpath.Path
+}
+
+// UpdateRules are those of one subresource.
+type UpdateRules struct {
+	// Prepare keeps what the subresource may not change.
+	Prepare  func(obj, old Object)
+	Validate func(ctx context.Context, obj, old Object) field.ErrorList
 }
 
 // ScaleRules give the scale subresource of a kind.
