@@ -45,6 +45,9 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (int64, error) {
 		err = store.ErrClosed
 	}
 	if err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err() // bbolt keeps only its text
+		}
 		return 0, fmt.Errorf("store: backup: %w", err)
 	}
 	return revision, nil
@@ -110,7 +113,7 @@ func Restore(ctx context.Context, backup, path string) error {
 }
 
 func copyFile(ctx context.Context, from, to string) error {
-	src, err := os.Open(from)
+	src, err := openLocked(from) // the file of a running store is no backup
 	if err != nil {
 		return err
 	}
