@@ -34,11 +34,12 @@ func (c *Config) baseRules() map[string]map[string]string {
 
 	const reject = "-j REJECT --reject-with icmp-port-unreachable"
 	filter := chainSet{}
+	// (No apostrophes in comments: iptables-save would print a backslash before them.)
 	// route_localnet lets NodePorts work on 127.0.0.1; without this rule the neighbours on the link could reach
 	// what listens there only (CVE-2020-8558).
 	filter.add(chainInput, "! -s 127.0.0.0/8 -d 127.0.0.0/8 %s -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP", note("guards 127.0.0.1"))
 	for _, ip := range c.LocalIPs {
-		filter.add(chainInput, "-s %s -d %s/32 %s -j ACCEPT", c.ClusterPodCIDR, ip, note("pods to the node's DNS"))
+		filter.add(chainInput, "-s %s -d %s/32 %s -j ACCEPT", c.ClusterPodCIDR, ip, note("pods to DNS"))
 		filter.add(chainOutput, "-d %s/32 -j RETURN", ip)
 	}
 	filter.add(chainInput, "-m conntrack --ctstate NEW -j %s", chainRefuse)
