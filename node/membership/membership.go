@@ -1,0 +1,198 @@
+// Package membership is gossip between all machines of the cluster: it tells within seconds that a machine is dead, so
+// that routes to it are withdrawn before anybody is asked. It is a signal, never the source of desired state. It is the
+// only importer of memberlist, and a leaf.
+package membership
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// Timing of the detection: each machine is probed by another about once in probeEvery; one that does not answer directly
+// or through others is suspected, and dead when nobody has vouched for it in suspicionMult*probeEvery (memberlist scales
+// that with the logarithm of the cluster's size). All in all about 2.5 s for a few machines.
+const (
+	probeEvery    = 600 * time.Millisecond
+	probeTimeout  = 250 * time.Millisecond
+	suspicionMult = 2
+	rejoinEvery   = 15 * time.Second
+	leaveTimeout  = time.Second
+	deadReclaim   = 30 * time.Second
+)
+
+// Config of a machine's membership.
+type Config struct {
+	// Name of this machine, unique in the cluster.
+	Name string
+	// Addr is where the others reach this machine; Port is 7946 by default, TCP and UDP.
+	Addr string
+	Port int
+	// Key encrypts the gossip; 32 bytes.
+	Key []byte
+	// Seeds names machines to join, as host:port; it is asked again while this machine is alone or parts are missing.
+	Seeds  func() []string
+	Logger *slog.Logger
+}
+
+// Member is another machine, or this one.
+type Member struct {
+	Name, Addr string
+}
+
+// Membership is this machine's part in the gossip.
+type Membership struct {
+	cfg     Config
+	log     *slog.Logger
+	changed chan struct{}
+
+	mu      sync.Mutex
+	members map[string]Member
+	// dead are machines that were members and went silent, with the time when they did. One that left is not dead.
+	dead map[string]time.Time
+}
+
+// New makes a membership; Run starts it.
+func New(cfg Config) *Membership {
+	return &Membership{
+		cfg: cfg, log: cfg.Logger.With("component", "membership"), changed: make(chan struct{}, 1),
+		members: map[string]Member{}, dead: map[string]time.Time{},
+	}
+}
+
+// Members are the machines that are alive as far as this one knows.
+func (m *Membership) Members() []Member {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]Member, 0, len(m.members))
+	for _, v := range m.members {
+		out = append(out, v)
+	}
+	return out
+}
+
+// Dead are the machines that were alive and fell silent, with the time when that was noticed.
+func (m *Membership) Dead() map[string]time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make(map[string]time.Time, len(m.dead))
+	for k, v := range m.dead {
+		out[k] = v
+	}
+	return out
+}
+
+// Changed is poked when Members or Dead changed. It has one reader.
+func (m *Membership) Changed() <-chan struct{} { return m.changed }
+
+// Run takes part in the gossip until ctx ends, and then says good-bye.
+func (m *Membership) Run(ctx context.Context) error {
+	c := memberlist.DefaultLANConfig()
+	c.Name, c.BindAddr, c.BindPort = m.cfg.Name, m.cfg.Addr, m.cfg.Port
+	c.AdvertiseAddr, c.AdvertisePort = m.cfg.Addr, m.cfg.Port
+	c.SecretKey = m.cfg.Key
+	c.ProbeInterval, c.ProbeTimeout, c.SuspicionMult = probeEvery, probeTimeout, suspicionMult
+	c.DeadNodeReclaimTime = deadReclaim // a machine that comes back with another address keeps its name
+	c.Events = events{m}
+	goodbye := &delegate{}
+	c.Delegate = goodbye
+	c.Logger = log.New(bridge{m.log}, "", 0)
+	list, err := memberlist.Create(c)
+	if err != nil {
+		return fmt.Errorf("gossip on %s: %w; is the port in use, or the address not this machine's?", net.JoinHostPort(m.cfg.Addr, strconv.Itoa(m.cfg.Port)), err)
+	}
+	defer func() {
+		goodbye.leaving.Store(true)
+		_ = list.UpdateNode(leaveTimeout)
+		_ = list.Leave(leaveTimeout)
+		_ = list.Shutdown()
+	}()
+	t := time.NewTicker(rejoinEvery)
+	defer t.Stop()
+	for {
+		m.join(list)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+// join calls the seeds that are not members: at the start, and again after a cut that lasted long enough for both sides to
+// forget each other.
+func (m *Membership) join(list *memberlist.Memberlist) {
+	known := map[string]bool{}
+	for _, n := range list.Members() {
+		known[net.JoinHostPort(n.Addr.String(), strconv.Itoa(int(n.Port)))] = true
+	}
+	for _, seed := range m.cfg.Seeds() {
+		if known[seed] {
+			continue
+		}
+		if _, err := list.Join([]string{seed}); err != nil {
+			m.log.Debug("gossip seed does not answer", "seed", seed, "err", err)
+		}
+	}
+}
+
+// events are memberlist's callbacks, made while it holds its lock: they note, poke and return.
+type events struct{ m *Membership }
+
+func (e events) NotifyJoin(n *memberlist.Node)   { e.m.note(n, true) }
+func (e events) NotifyUpdate(n *memberlist.Node) { e.m.note(n, true) }
+func (e events) NotifyLeave(n *memberlist.Node)  { e.m.note(n, false) }
+
+func (m *Membership) note(n *memberlist.Node, alive bool) {
+	m.mu.Lock()
+	if alive {
+		m.members[n.Name] = Member{Name: n.Name, Addr: n.Addr.String()}
+		delete(m.dead, n.Name)
+	} else {
+		delete(m.members, n.Name)
+		if string(n.Meta) != leavingMeta {
+			m.dead[n.Name] = time.Now()
+		}
+	}
+	m.mu.Unlock()
+	select {
+	case m.changed <- struct{}{}:
+	default:
+	}
+}
+
+// leavingMeta is what a machine tells of itself before it leaves: memberlist's callback does not say whether a machine left
+// or died.
+const leavingMeta = "leaving"
+
+type delegate struct{ leaving atomic.Bool }
+
+func (d *delegate) NodeMeta(int) []byte {
+	if d.leaving.Load() {
+		return []byte(leavingMeta)
+	}
+	return nil
+}
+func (*delegate) NotifyMsg([]byte)                {}
+func (*delegate) GetBroadcasts(_, _ int) [][]byte { return nil }
+func (*delegate) LocalState(bool) []byte          { return nil }
+func (*delegate) MergeRemoteState([]byte, bool)   {}
+
+// bridge turns memberlist's log lines into debug records: what matters of them the agent says in its own words.
+type bridge struct{ log *slog.Logger }
+
+var _ io.Writer = bridge{}
+
+func (b bridge) Write(p []byte) (int, error) {
+	b.log.Debug("memberlist", "line", string(p))
+	return len(p), nil
+}

@@ -1,0 +1,82 @@
+package membership
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// start runs a member on loopback and returns a function that ends it and waits.
+func start(t *testing.T, name, addr string, port int, key []byte, seeds ...string) (*Membership, context.CancelFunc) {
+	t.Helper()
+	m := New(Config{
+		Name: name, Addr: addr, Port: port, Key: key, Seeds: func() []string { return seeds }, Logger: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	stop := func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		done <- nil
+	}
+	t.Cleanup(stop)
+	return m, stop
+}
+
+func await(t *testing.T, m *Membership, what string, ok func() bool) {
+	t.Helper()
+	timeout := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-m.Changed():
+		case <-timeout:
+			t.Fatalf("%s: %s not seen; members %v, dead %v", m.cfg.Name, what, m.Members(), m.Dead())
+		}
+	}
+}
+
+// freePort finds a port free for TCP and UDP on an address.
+func freePort(t *testing.T, addr string) int {
+	t.Helper()
+	l, err := net.Listen("tcp", addr+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func TestMembersFindEachOtherAndLeave(t *testing.T) {
+	key := make([]byte, 32)
+	portA, portB := freePort(t, "127.0.0.1"), freePort(t, "127.0.0.2")
+	a, _ := start(t, "a", "127.0.0.1", portA, key)
+	b, stopB := start(t, "b", "127.0.0.2", portB, key, "127.0.0.1:"+strconv.Itoa(portA))
+	await(t, a, "b joining", func() bool { return len(a.Members()) == 2 })
+	await(t, b, "a", func() bool { return len(b.Members()) == 2 })
+	stopB()
+	await(t, a, "b leaving", func() bool { return len(a.Members()) == 1 })
+	if len(a.Dead()) != 0 {
+		t.Errorf("a machine that said good-bye counts as dead: %v", a.Dead())
+	}
+}
+
+func TestStrangersAreNotLetIn(t *testing.T) {
+	portA, portB := freePort(t, "127.0.0.1"), freePort(t, "127.0.0.2")
+	key, other := make([]byte, 32), make([]byte, 32)
+	other[0] = 1
+	a, _ := start(t, "a", "127.0.0.1", portA, key)
+	b, _ := start(t, "b", "127.0.0.2", portB, other, "127.0.0.1:"+strconv.Itoa(portA))
+	c, _ := start(t, "c", "127.0.0.3", freePort(t, "127.0.0.3"), key, "127.0.0.1:"+strconv.Itoa(portA))
+	await(t, c, "a", func() bool { return len(c.Members()) == 2 })
+	await(t, a, "c", func() bool { return len(a.Members()) == 2 })
+	await(t, b, "itself", func() bool { return len(b.Members()) == 1 })
+	if len(a.Members()) != 2 || len(b.Members()) != 1 {
+		t.Errorf("a machine with another key takes part: a sees %v, b sees %v", a.Members(), b.Members())
+	}
+}
