@@ -1,0 +1,51 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/pkg/stdcopy"
+
+	"github.com/whalepod/whalepod/node/runtime"
+)
+
+// Logs implements runtime.Streamer. Timestamps are the engine's, RFC 3339 with nine digits as the kubelet writes them.
+func (d *Engine) Logs(ctx context.Context, id string, o runtime.LogOptions) error {
+	cli := d.cli.Load()
+	short, cancel := bounded(ctx, readLimit)
+	j, err := cli.ContainerInspect(short, id)
+	cancel()
+	if err != nil {
+		return classify(err)
+	}
+	opts := container.LogsOptions{
+		ShowStdout: o.Stdout != nil, ShowStderr: o.Stderr != nil, Follow: o.Follow, Timestamps: o.Timestamps, Tail: "all",
+	}
+	tty := j.Config != nil && j.Config.Tty
+	if tty {
+		opts.ShowStdout, opts.ShowStderr = true, true
+	}
+	if o.Tail >= 0 {
+		opts.Tail = strconv.FormatInt(o.Tail, 10)
+	}
+	if !o.Since.IsZero() {
+		opts.Since = fmt.Sprintf("%d.%09d", o.Since.Unix(), o.Since.Nanosecond())
+	}
+	body, err := cli.ContainerLogs(ctx, id, opts)
+	if err != nil {
+		return classify(err)
+	}
+	defer body.Close()
+	if tty {
+		_, err = io.Copy(orDiscard(o.Stdout), body)
+	} else {
+		_, err = stdcopy.StdCopy(orDiscard(o.Stdout), orDiscard(o.Stderr), body)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
