@@ -1,0 +1,250 @@
+package server
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"unicode"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	"sigs.k8s.io/yaml"
+
+	"github.com/whalepod/whalepod/api/resource"
+)
+
+// Who owns which field is tracked from an object's first server-side apply on, not before: most objects of a small
+// cluster never see one, and the record would double their size and the cost of each write. What an object had before
+// then belongs to "before-first-apply", as in Kubernetes for objects older than its tracking.
+
+// fieldManagers makes the field manager of each kind, version and subresource when it is first needed.
+type fieldManagers struct {
+	mu    sync.Mutex
+	byKey map[managerKey]*managedfields.FieldManager
+}
+
+type managerKey struct {
+	res         *resource.Resource
+	gv          schema.GroupVersion
+	subresource string
+}
+
+func (m *fieldManagers) get(t *resource.Table, k managerKey) (*managedfields.FieldManager, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if fm := m.byKey[k]; fm != nil {
+		return fm, nil
+	}
+	types, err := typeConverter(t)
+	if err != nil {
+		return nil, err
+	}
+	conv := converter{t: t}
+	// The hub is not a version that anybody speaks: "whatever the storage version is".
+	hub := schema.GroupVersion{Group: k.res.Storage.Group, Version: runtime.APIVersionInternal}
+	fm, err := managedfields.NewDefaultFieldManager(types, conv, conv, conv, k.gv.WithKind(k.res.Kind), hub, k.subresource, resetFields(k))
+	if err != nil {
+		return nil, err
+	}
+	if m.byKey == nil {
+		m.byKey = map[managerKey]*managedfields.FieldManager{}
+	}
+	m.byKey[k] = fm
+	return fm, nil
+}
+
+// resetFields are those that a write of this (sub)resource cannot change, hence cannot own.
+func resetFields(k managerKey) map[fieldpath.APIVersion]fieldpath.Filter {
+	if _, ok := k.res.Subresources["status"]; !ok {
+		return nil
+	}
+	var reset *fieldpath.Set
+	switch k.subresource {
+	case "":
+		reset = fieldpath.NewSet(fieldpath.MakePathOrDie("status"))
+	case "status":
+		reset = fieldpath.NewSet(fieldpath.MakePathOrDie("spec"))
+	default:
+		return nil
+	}
+	out := map[fieldpath.APIVersion]fieldpath.Filter{}
+	for _, gv := range k.res.Served {
+		out[fieldpath.APIVersion(gv.String())] = fieldpath.NewExcludeSetFilter(reset)
+	}
+	return out
+}
+
+// track records who changed what, if the object's fields are tracked at all. current is the caller's own copy.
+func (m *fieldManagers) track(rq *request, current, next resource.Object, manager string) (resource.Object, error) {
+	if len(current.GetManagedFields()) == 0 {
+		next.SetManagedFields(nil)
+		return next, nil
+	}
+	fm, err := m.get(rq.s.Table, managerKey{rq.res, rq.gv, rq.subresource})
+	if err != nil {
+		return nil, err
+	}
+	current.GetObjectKind().SetGroupVersionKind(rq.res.GroupVersionKind())
+	next.GetObjectKind().SetGroupVersionKind(rq.res.GroupVersionKind())
+	out, ok := fm.UpdateNoErrors(current, next, manager).(resource.Object)
+	if !ok {
+		return nil, fmt.Errorf("field manager of %s lost the object", rq.res.Key())
+	}
+	return out, nil
+}
+
+// apply merges an applied configuration into the current object, or makes the object of it.
+func (p *patcher) apply(current resource.Object, force bool) (resource.Object, error) {
+	rq := p.rq
+	live := current
+	if live == nil {
+		if err := p.s.mayCreate(rq); err != nil {
+			return nil, err
+		}
+		live = rq.res.New()
+	}
+	live.GetObjectKind().SetGroupVersionKind(rq.res.GroupVersionKind())
+	config := &unstructured.Unstructured{Object: map[string]any{}}
+	if err := yaml.Unmarshal(p.data, &config.Object); err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
+	}
+	fm, err := p.s.managers.get(p.s.Table, managerKey{rq.res, rq.gv, rq.subresource})
+	if err != nil {
+		return nil, err
+	}
+	merged, err := fm.Apply(live, config, p.o.manager, force)
+	if err != nil {
+		if apierrors.ReasonForError(err) != metav1.StatusReasonUnknown {
+			return nil, err
+		}
+		// What does not fit the schema is the client's fault.
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	if p.o.validation != metav1.FieldValidationIgnore {
+		if err := yaml.UnmarshalStrict(p.data, &map[string]any{}); err != nil {
+			if p.o.validation == metav1.FieldValidationStrict {
+				return nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding YAML: %v", err))
+			}
+			rq.warnStrict([]error{err})
+		}
+	}
+	next, ok := merged.(resource.Object)
+	if !ok {
+		return nil, fmt.Errorf("apply of %s gave %T", rq.res.Key(), merged)
+	}
+	if current == nil && next.GetUID() != "" {
+		return nil, rq.errUID(next)
+	}
+	if err := fitName(rq, next); err != nil {
+		return nil, err
+	}
+	rq.dedupOwners(next)
+	return next, nil
+}
+
+// converter lets the field managers convert between the versions that the table serves; runtime.APIVersionInternal stands
+// for the storage version.
+type converter struct{ t *resource.Table }
+
+// ConvertToVersion implements runtime.ObjectConvertor.
+func (c converter) ConvertToVersion(in runtime.Object, to runtime.GroupVersioner) (runtime.Object, error) {
+	gvk := in.GetObjectKind().GroupVersionKind()
+	want, ok := to.KindForGroupVersionKinds([]schema.GroupVersionKind{gvk})
+	if !ok {
+		if gv, isGV := to.(schema.GroupVersion); isGV {
+			want = gv.WithKind(gvk.Kind)
+		} else {
+			return nil, runtime.NewNotRegisteredErrForTarget("whalepod", nil, to)
+		}
+	}
+	if u, ok := in.(*unstructured.Unstructured); ok {
+		typed, err := c.t.Scheme().New(gvk)
+		if err != nil {
+			return nil, err
+		}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, typed); err != nil {
+			return nil, err
+		}
+		typed.GetObjectKind().SetGroupVersionKind(gvk)
+		in = typed
+	}
+	if want == gvk {
+		return in, nil
+	}
+	res, ok := c.t.ByKind(gvk)
+	if !ok {
+		return nil, runtime.NewNotRegisteredErrForKind("whalepod", gvk)
+	}
+	var stored resource.Object
+	var err error
+	if gvk.GroupVersion() == res.Storage {
+		stored, ok = in.(resource.Object)
+		if !ok {
+			return nil, fmt.Errorf("%T has no metadata", in)
+		}
+		if want.Version == runtime.APIVersionInternal {
+			// Fields that say the same thing twice are folded (stringData of a Secret).
+			return c.t.ToStorage(in)
+		}
+	} else if stored, err = c.t.ToStorage(in.DeepCopyObject()); err != nil {
+		return nil, err
+	}
+	if want.Version == runtime.APIVersionInternal {
+		return stored, nil
+	}
+	return c.t.FromStorage(stored, want.GroupVersion())
+}
+
+// Convert implements runtime.ObjectConvertor.
+func (c converter) Convert(in, out, _ any) error { return c.t.Scheme().Convert(in, out, nil) }
+
+// ConvertFieldLabel implements runtime.ObjectConvertor.
+func (c converter) ConvertFieldLabel(gvk schema.GroupVersionKind, label, value string) (string, string, error) {
+	return c.t.Scheme().ConvertFieldLabel(gvk, label, value)
+}
+
+// New implements runtime.ObjectCreater.
+func (c converter) New(gvk schema.GroupVersionKind) (runtime.Object, error) {
+	return c.t.NewServed(gvk)
+}
+
+// Default implements runtime.ObjectDefaulter.
+func (c converter) Default(obj runtime.Object) { c.t.Default(obj) }
+
+// managerOf makes a field manager's name of a User-Agent: what is before the first slash, as far as it is printable.
+func managerOf(agent string) string {
+	name, _, _ := strings.Cut(agent, "/")
+	name = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.TrimSpace(name))
+	for len(name) > metavalidation.FieldManagerMaxLength {
+		r := []rune(name)
+		name = string(r[:len(r)-1])
+	}
+	if name == "" {
+		return "unknown"
+	}
+	return name
+}
+
+// typeConverterSource is the part of the table that knows the kinds' schemas.
+type typeConverterSource interface {
+	TypeConverter() managedfields.TypeConverter
+}
+
+func typeConverter(t *resource.Table) (managedfields.TypeConverter, error) {
+	src, ok := any(t).(typeConverterSource)
+	if !ok {
+		return nil, fmt.Errorf("the table of kinds has no schemas")
+	}
+	return src.TypeConverter(), nil
+}
