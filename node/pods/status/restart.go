@@ -1,0 +1,61 @@
+package status
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Sidecar tells whether an init container goes on running beside the others.
+func Sidecar(c *corev1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+}
+
+// Restarts tells whether a container that ended with that code is to run again: by the container's own rules, its own
+// policy, the pod's policy, in this order.
+func Restarts(pod *corev1.Pod, c *corev1.Container, exitCode int32) bool {
+	if c.RestartPolicy != nil {
+		for _, rule := range c.RestartPolicyRules {
+			if matches(rule, exitCode) {
+				return true // restarting is the only kind of action
+			}
+		}
+		switch *c.RestartPolicy {
+		case corev1.ContainerRestartPolicyAlways:
+			return true
+		case corev1.ContainerRestartPolicyOnFailure:
+			return exitCode != 0
+		case corev1.ContainerRestartPolicyNever:
+			return false
+		}
+	}
+	switch pod.Spec.RestartPolicy {
+	case corev1.RestartPolicyOnFailure:
+		return exitCode != 0
+	case corev1.RestartPolicyNever:
+		return false
+	}
+	return true
+}
+
+// RestartsInit is Restarts for an init container: success is final, and Always means OnFailure.
+func RestartsInit(pod *corev1.Pod, c *corev1.Container, exitCode int32) bool {
+	if Sidecar(c) {
+		return true
+	}
+	return exitCode != 0 && Restarts(pod, c, exitCode)
+}
+
+func matches(rule corev1.ContainerRestartRule, exitCode int32) bool {
+	codes := rule.ExitCodes
+	if codes == nil {
+		return false
+	}
+	switch codes.Operator {
+	case corev1.ContainerRestartRuleOnExitCodesOpIn:
+		return slices.Contains(codes.Values, exitCode)
+	case corev1.ContainerRestartRuleOnExitCodesOpNotIn:
+		return !slices.Contains(codes.Values, exitCode)
+	}
+	return false
+}
