@@ -27,6 +27,7 @@ const (
 	suspicionMult = 2
 	rejoinEvery   = 15 * time.Second
 	leaveTimeout  = time.Second
+	dialTimeout   = 2 * time.Second
 	deadReclaim   = 30 * time.Second
 )
 
@@ -101,6 +102,7 @@ func (m *Membership) Run(ctx context.Context) error {
 	c.AdvertiseAddr, c.AdvertisePort = m.cfg.Addr, m.cfg.Port
 	c.SecretKey = m.cfg.Key
 	c.ProbeInterval, c.ProbeTimeout, c.SuspicionMult = probeEvery, probeTimeout, suspicionMult
+	c.TCPTimeout = dialTimeout
 	c.DeadNodeReclaimTime = deadReclaim // a machine that comes back with another address keeps its name
 	c.Events = events{m}
 	goodbye := &delegate{}
