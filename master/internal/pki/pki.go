@@ -170,7 +170,8 @@ func (p *PKI) issueServer() error {
 }
 
 func (p *PKI) setServer(der []byte, key crypto.Signer) {
-	p.server.Store(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
+	// The CA goes along so that a joining agent can compare its hash.
+	p.server.Store(&tls.Certificate{Certificate: [][]byte{der, p.caCert.Raw}, PrivateKey: key})
 }
 
 // Run renews the master's certificate while it is in use, until ctx ends.

@@ -29,8 +29,10 @@ type feed struct {
 	refs  map[registry.Key][]registry.Key
 	users map[registry.Key]int
 
-	batch agentv1.Changes
+	batch []*agentv1.Change
 	size  int
+	// begin marks the next message as the first of a snapshot.
+	begin bool
 }
 
 func newFeed(s *Server, node string) *feed {
@@ -43,15 +45,16 @@ func newFeed(s *Server, node string) *feed {
 func (f *feed) send(keys map[registry.Key]struct{}, all bool, send func(*agentv1.FromMaster) error) error {
 	var fail error
 	flush := func(complete bool, rev int64) {
-		if fail != nil || (len(f.batch.Changes) == 0 && !complete) {
+		if fail != nil || (len(f.batch) == 0 && !complete) {
 			return
 		}
-		m := &agentv1.Changes{Changes: f.batch.Changes, Complete: complete, Revision: rev}
-		f.batch.Changes, f.size = nil, 0
+		m := &agentv1.Changes{Changes: f.batch, Begin: f.begin, Complete: complete, Revision: rev}
+		f.batch, f.size, f.begin = nil, 0, false
 		fail = send(&agentv1.FromMaster{Message: &agentv1.FromMaster_Changes{Changes: m}})
 	}
 	if all {
 		*f = *newFeed(f.s, f.node)
+		f.begin = true
 	}
 	// Sending under a View is fine: a View is a pointer to a state that does not change and holds up nobody.
 	err := f.s.cfg.Registry.View(func(v *registry.View) error {
@@ -149,7 +152,7 @@ func (f *feed) take(k registry.Key) {
 }
 
 func (f *feed) add(c *agentv1.Change) {
-	f.batch.Changes = append(f.batch.Changes, c)
+	f.batch = append(f.batch, c)
 	f.size += len(c.Object)
 }
 

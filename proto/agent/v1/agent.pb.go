@@ -964,13 +964,14 @@ func (x *Welcome) GetHeartbeatMillis() int64 {
 	return 0
 }
 
-// Changes of the desired state. A session begins with all of it; complete is set on the message that ends it, and what the
-// node knows beyond that is gone.
+// Changes of the desired state. A session begins with all of it: begin is set on the first message of such a snapshot and
+// complete on the last; what the node knows beyond it is gone. A snapshot may come again later.
 type Changes struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Changes       []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
 	Complete      bool                   `protobuf:"varint,2,opt,name=complete,proto3" json:"complete,omitempty"`
 	Revision      int64                  `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Begin         bool                   `protobuf:"varint,4,opt,name=begin,proto3" json:"begin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1024,6 +1025,13 @@ func (x *Changes) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Changes) GetBegin() bool {
+	if x != nil {
+		return x.Begin
+	}
+	return false
 }
 
 type Change struct {
@@ -1305,11 +1313,12 @@ const file_agent_proto_rawDesc = "" +
 	"\aWelcome\x128\n" +
 	"\x06config\x18\x01 \x01(\v2 .whalepod.agent.v1.ClusterConfigR\x06config\x12\x19\n" +
 	"\bpod_cidr\x18\x02 \x01(\tR\apodCidr\x12)\n" +
-	"\x10heartbeat_millis\x18\x03 \x01(\x03R\x0fheartbeatMillis\"v\n" +
+	"\x10heartbeat_millis\x18\x03 \x01(\x03R\x0fheartbeatMillis\"\x8c\x01\n" +
 	"\aChanges\x123\n" +
 	"\achanges\x18\x01 \x03(\v2\x19.whalepod.agent.v1.ChangeR\achanges\x12\x1a\n" +
 	"\bcomplete\x18\x02 \x01(\bR\bcomplete\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"\x88\x01\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x14\n" +
+	"\x05begin\x18\x04 \x01(\bR\x05begin\"\x88\x01\n" +
 	"\x06Change\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +

@@ -1,0 +1,339 @@
+package session
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/whalepod/whalepod/node/desired"
+	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
+)
+
+const (
+	// Reports are merged for this long.
+	mergeFor = 100 * time.Millisecond
+	// A session that could not be kept is tried again after a pause between these, with jitter.
+	retryMin, retryMax = 500 * time.Millisecond, 5 * time.Second
+	connectTimeout     = 5 * time.Second
+	keepaliveTime      = 10 * time.Second
+	keepaliveTimeout   = 5 * time.Second
+	maxMessage         = 16 << 20
+	renewEvery         = 6 * time.Hour
+	defaultHeartbeat   = 2 * time.Second
+)
+
+// Config of a client.
+type Config struct {
+	Identity *Identity
+	// Dir keeps the identity, which changes when certificates are renewed.
+	Dir     string
+	Version string
+	// Node describes this node when a session begins.
+	Node    func(ctx context.Context) (*corev1.Node, error)
+	Desired *desired.State
+	Outbox  *Outbox
+	// Tunnels receives the byte streams that the master asks for.
+	Tunnels *Listener
+	// Welcomed is told at each beginning of a session what the cluster agrees on and this node's part of the pod range.
+	Welcomed func(cluster *agentv1.ClusterConfig, podCIDR string)
+	Logger   *slog.Logger
+}
+
+// Client keeps the session.
+type Client struct {
+	cfg Config
+	log *slog.Logger
+
+	mu sync.Mutex // guards cfg.Identity's contents
+}
+
+// New makes a client; Run starts it.
+func New(cfg Config) *Client {
+	return &Client{cfg: cfg, log: cfg.Logger.With("component", "session")}
+}
+
+// Run keeps a session with a master until ctx ends.
+func (c *Client) Run(ctx context.Context) error {
+	pause := retryMin
+	for i := 0; ctx.Err() == nil; i++ {
+		master := c.cfg.Identity.Masters[i%len(c.cfg.Identity.Masters)]
+		began := time.Now()
+		err := c.connected(ctx, master)
+		if ctx.Err() != nil {
+			break
+		}
+		if time.Since(began) > retryMax {
+			pause = retryMin // it worked for a while
+		}
+		c.log.Warn("no session with the master; pods, DNS and services go on without it", "master", master, "err", describe(err), "retry", pause)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause/2 + rand.N(pause)):
+		}
+		pause = min(2*pause, retryMax)
+	}
+	return nil
+}
+
+func describe(err error) string {
+	if s, ok := status.FromError(err); ok {
+		return s.Message()
+	}
+	return err.Error()
+}
+
+// connected runs one connection: the session, its tunnels and the renewal of the certificate.
+func (c *Client) connected(ctx context.Context, master string) error {
+	c.mu.Lock()
+	tlsConfig, err := c.cfg.Identity.tls()
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	host, _, err := net.SplitHostPort(master)
+	if err != nil {
+		return fmt.Errorf("address of the master: %w", err)
+	}
+	tlsConfig.ServerName = host
+	conn, err := grpc.NewClient("passthrough:///"+master,
+		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+	)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	api := agentv1.NewAgentClient(conn)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.session(ctx, api) })
+	g.Go(func() error { return c.renew(ctx, api) })
+	return g.Wait()
+}
+
+func (c *Client) session(ctx context.Context, api agentv1.AgentClient) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	node, err := c.cfg.Node(ctx)
+	if err != nil {
+		return err
+	}
+	data, err := node.Marshal()
+	if err != nil {
+		return err
+	}
+	stream, err := api.Session(ctx)
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(&agentv1.FromAgent{Message: &agentv1.FromAgent_Hello{Hello: &agentv1.Hello{Node: data, Version: c.cfg.Version}}}); err != nil {
+		return recvError(stream, err)
+	}
+	m, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	welcome := m.GetWelcome()
+	if welcome == nil {
+		return errors.New("the master did not welcome this node: is it of another version?")
+	}
+	if err := c.remember(welcome); err != nil {
+		return err
+	}
+	c.cfg.Welcomed(welcome.Config, welcome.PodCidr)
+	c.log.Info("session began", "podCIDR", welcome.PodCidr)
+	c.cfg.Outbox.restart()
+	heartbeat := time.Duration(welcome.HeartbeatMillis) * time.Millisecond
+	if heartbeat <= 0 {
+		heartbeat = defaultHeartbeat
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.report(gctx, stream, heartbeat) })
+	g.Go(func() error {
+		defer cancel() // ends report
+		return c.receive(gctx, stream, api)
+	})
+	return g.Wait()
+}
+
+// recvError finds why a stream broke: Send says only that it did.
+func recvError(stream agentv1.Agent_SessionClient, err error) error {
+	if _, rerr := stream.Recv(); rerr != nil {
+		return rerr
+	}
+	return err
+}
+
+// remember keeps what the master said for a start without it.
+func (c *Client) remember(w *agentv1.Welcome) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id := c.cfg.Identity
+	old, oldCIDR := string(id.Config), id.PodCIDR
+	if err := id.setConfig(w.Config); err != nil {
+		return err
+	}
+	id.PodCIDR = w.PodCidr
+	if string(id.Config) != old || id.PodCIDR != oldCIDR {
+		if err := id.Save(c.cfg.Dir); err != nil {
+			c.log.Error("what the master said is not on the disk", "err", err)
+		}
+	}
+	return nil
+}
+
+// report sends what waits in the outbox, merged, and a heartbeat when nothing else has been sent.
+func (c *Client) report(ctx context.Context, stream agentv1.Agent_SessionClient, every time.Duration) error {
+	beat := time.NewTicker(every)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-beat.C:
+			if err := stream.Send(&agentv1.FromAgent{Message: &agentv1.FromAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{}}}); err != nil {
+				return nil // receive knows why
+			}
+			continue
+		case <-c.cfg.Outbox.wake:
+		}
+		b, err := c.cfg.Outbox.batch()
+		if err != nil {
+			return fmt.Errorf("status cannot be sent: %w", err)
+		}
+		if b != nil {
+			if err := stream.Send(&agentv1.FromAgent{Message: &agentv1.FromAgent_Status{Status: b}}); err != nil {
+				return nil
+			}
+		}
+		// The first report goes at once, those right behind it together.
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(mergeFor):
+		}
+	}
+}
+
+func (c *Client) receive(ctx context.Context, stream agentv1.Agent_SessionClient, api agentv1.AgentClient) error {
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		switch m := m.Message.(type) {
+		case *agentv1.FromMaster_Changes:
+			if err := c.apply(m.Changes); err != nil {
+				return err
+			}
+		case *agentv1.FromMaster_OpenTunnel:
+			c.cfg.Tunnels.open(ctx, api, m.OpenTunnel.Id)
+		case *agentv1.FromMaster_Acknowledge:
+			c.cfg.Outbox.acknowledge(m.Acknowledge.Sequence)
+		}
+	}
+}
+
+// apply hands changes to the desired state.
+func (c *Client) apply(m *agentv1.Changes) error {
+	if m.Begin {
+		c.cfg.Desired.Begin()
+	}
+	changes := make([]desired.Change, 0, len(m.Changes))
+	for _, ch := range m.Changes {
+		name, _, _ := strings.Cut(ch.Resource, ".")
+		d := desired.Change{Resource: desired.Resource(name), Key: desired.Key(ch.Namespace, ch.Name), Revision: uint64(m.Revision)}
+		if !ch.Deleted {
+			d.Object = desired.New(d.Resource)
+			if d.Object == nil {
+				continue // a newer master speaks of kinds this agent does not know
+			}
+			if err := d.Object.Unmarshal(ch.Object); err != nil {
+				return fmt.Errorf("the master sent %s %s/%s in a form that cannot be read: %w", ch.Resource, ch.Namespace, ch.Name, err)
+			}
+		}
+		changes = append(changes, d)
+	}
+	if err := c.cfg.Desired.Apply(changes); err != nil {
+		c.log.Error("desired state is not on the disk; a restart without the master would miss it", "err", err)
+	}
+	if !m.Complete {
+		return nil
+	}
+	if err := c.cfg.Desired.Complete(uint64(m.Revision)); err != nil {
+		c.log.Error("desired state is not on the disk; a restart without the master would miss it", "err", err)
+	}
+	return nil
+}
+
+// renew replaces the node's certificate when a third of its life is left.
+func (c *Client) renew(ctx context.Context, api agentv1.AgentClient) error {
+	t := time.NewTicker(renewEvery)
+	defer t.Stop()
+	for {
+		if c.dueForRenewal(time.Now()) {
+			if err := c.renewNow(ctx, api); err != nil && ctx.Err() == nil {
+				c.log.Error("the node's certificate could not be renewed", "err", describe(err))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+func (c *Client) dueForRenewal(now time.Time) bool {
+	c.mu.Lock()
+	block, _ := pem.Decode([]byte(c.cfg.Identity.Certificate))
+	c.mu.Unlock()
+	if block == nil {
+		return false
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	return err == nil && now.After(cert.NotAfter.Add(-cert.NotAfter.Sub(cert.NotBefore)/3))
+}
+
+func (c *Client) renewNow(ctx context.Context, api agentv1.AgentClient) error {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	id := c.cfg.Identity // its Node never changes
+	key, csr, err := newRequest(id.Node)
+	if err != nil {
+		return err
+	}
+	res, err := api.Renew(ctx, &agentv1.RenewRequest{Csr: csr})
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := *id
+	next.Certificate, next.Key, next.CA = string(res.Certificate), string(key), string(res.Ca)
+	if _, err := next.tls(); err != nil {
+		return err
+	}
+	if err := next.Save(c.cfg.Dir); err != nil {
+		return err
+	}
+	*id = next // the next connection uses it; this one stays good
+	return nil
+}

@@ -1,0 +1,170 @@
+package session
+
+import (
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
+)
+
+// Events kept while the master is away; older ones are dropped first.
+const maxEvents = 1000
+
+// Event is something worth telling the user about a pod, or about the node when Kind is "Node".
+type Event struct {
+	Kind                            string
+	Namespace, Name, UID, FieldPath string
+	Type, Reason, Message           string
+	Time                            time.Time
+}
+
+type podReport struct {
+	namespace, name string
+	status          *corev1.PodStatus
+	gone            bool
+	// sequence of the batch that carried it last; 0 while it waits.
+	sequence uint64
+}
+
+// Outbox merges what is to be told to the master: of each pod and of the node only the last status. It remembers them after
+// they were sent, and a new session begins with all of them.
+type Outbox struct {
+	wake chan struct{}
+
+	mu       sync.Mutex
+	pods     map[types.UID]*podReport
+	node     *corev1.NodeStatus
+	nodeSent bool
+	events   []Event
+	inFlight map[uint64][]Event
+	sequence uint64
+}
+
+// NewOutbox makes an empty one.
+func NewOutbox() *Outbox {
+	return &Outbox{wake: make(chan struct{}, 1), pods: map[types.UID]*podReport{}, inFlight: map[uint64][]Event{}}
+}
+
+// Pod tells a pod's status. gone says that nothing of it is left on the node. status belongs to the outbox afterwards.
+func (o *Outbox) Pod(namespace, name string, uid types.UID, status *corev1.PodStatus, gone bool) {
+	o.mu.Lock()
+	o.pods[uid] = &podReport{namespace: namespace, name: name, status: status, gone: gone}
+	o.mu.Unlock()
+	o.poke()
+}
+
+// Forget drops what is remembered of a pod that the master no longer knows.
+func (o *Outbox) Forget(uid types.UID) {
+	o.mu.Lock()
+	delete(o.pods, uid)
+	o.mu.Unlock()
+}
+
+// Node tells the node's status, which belongs to the outbox afterwards.
+func (o *Outbox) Node(status *corev1.NodeStatus) {
+	o.mu.Lock()
+	o.node, o.nodeSent = status, false
+	o.mu.Unlock()
+	o.poke()
+}
+
+// Event tells an event.
+func (o *Outbox) Event(e Event) {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	o.mu.Lock()
+	o.events = append(o.events, e)
+	if n := len(o.events) - maxEvents; n > 0 {
+		o.events = append([]Event(nil), o.events[n:]...)
+	}
+	o.mu.Unlock()
+	o.poke()
+}
+
+func (o *Outbox) poke() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// restart makes everything unsent: a new session knows nothing of the old one.
+func (o *Outbox) restart() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, p := range o.pods {
+		p.sequence = 0
+	}
+	o.nodeSent = o.node == nil
+	var lost []Event
+	for _, events := range o.inFlight {
+		lost = append(lost, events...)
+	}
+	o.events = append(lost, o.events...)
+	clear(o.inFlight)
+	o.poke()
+}
+
+// batch takes what waits, or nil.
+func (o *Outbox) batch() (*agentv1.StatusBatch, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	b := &agentv1.StatusBatch{Sequence: o.sequence + 1}
+	for uid, p := range o.pods {
+		if p.sequence != 0 {
+			continue
+		}
+		m := &agentv1.PodStatus{Namespace: p.namespace, Name: p.name, Uid: string(uid), Gone: p.gone}
+		if p.status != nil {
+			data, err := p.status.Marshal()
+			if err != nil {
+				return nil, err
+			}
+			m.Status = data
+		}
+		p.sequence = b.Sequence
+		b.Pods = append(b.Pods, m)
+	}
+	if o.node != nil && !o.nodeSent {
+		data, err := o.node.Marshal()
+		if err != nil {
+			return nil, err
+		}
+		b.Node, o.nodeSent = data, true
+	}
+	for _, e := range o.events {
+		b.Events = append(b.Events, &agentv1.PodEvent{
+			Kind: e.Kind, Namespace: e.Namespace, Name: e.Name, Uid: e.UID, FieldPath: e.FieldPath,
+			Type: e.Type, Reason: e.Reason, Message: e.Message, UnixNano: e.Time.UnixNano(),
+		})
+	}
+	if len(b.Pods) == 0 && len(b.Node) == 0 && len(b.Events) == 0 {
+		return nil, nil
+	}
+	o.sequence = b.Sequence
+	if len(o.events) > 0 {
+		o.inFlight[b.Sequence] = o.events
+		o.events = nil
+	}
+	return b, nil
+}
+
+// acknowledge notes that the master has stored everything up to a batch.
+func (o *Outbox) acknowledge(sequence uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for s := range o.inFlight {
+		if s <= sequence {
+			delete(o.inFlight, s)
+		}
+	}
+	for uid, p := range o.pods {
+		if p.gone && p.sequence != 0 && p.sequence <= sequence {
+			delete(o.pods, uid)
+		}
+	}
+}
