@@ -116,6 +116,7 @@ func TestErrorWords(t *testing.T) {
 		{"exact zero", "GET", pods + "?resourceVersionMatch=Exact&resourceVersion=0", "", nil, 422, `resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"`},
 		{"initial events of a list", "GET", pods + "?sendInitialEvents=true", "", nil, 422, "sendInitialEvents is forbidden for list"},
 		{"initial events need match", "GET", pods + "?watch=1&sendInitialEvents=true", "", nil, 422, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"},
+		{"shards", "GET", pods + "?shardSelector=x", "", nil, 422, "shardSelector: Forbidden"},
 		{"timeout", "GET", pods + "?timeout=soon", "", nil, 400, "invalid timeout specified in the request URL"},
 		{"includeObject", "GET", pods + "?includeObject=Some", "", []string{tableJSON}, 400, "Unable to convert to Table as requested"},
 		{"patch of nothing", "PATCH", pods + "/nope", "{}", []string{"Content-Type: application/merge-patch+json"}, 404, `pods \"nope\" not found`},

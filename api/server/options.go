@@ -39,7 +39,11 @@ func (rq *request) listOptions() (*internalversion.ListOptions, error) {
 		return nil, err
 	}
 	o.Watch = rq.verb == "watch"
-	if err := invalidOptions("ListOptions", listvalidation.ValidateListOptions(o, true)); err != nil {
+	errs := listvalidation.ValidateListOptions(o, true)
+	if o.ShardSelector != "" {
+		errs = append(errs, field.Forbidden(field.NewPath("shardSelector"), "this server does not shard lists and watches"))
+	}
+	if err := invalidOptions("ListOptions", errs); err != nil {
 		return nil, err
 	}
 	if o.LabelSelector == nil {
