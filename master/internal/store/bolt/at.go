@@ -1,9 +1,9 @@
 package bolt
 
 import (
+	"cmp"
 	"iter"
-
-	"github.com/google/btree"
+	"slices"
 
 	"github.com/whalepod/whalepod/master/internal/store"
 )
@@ -38,30 +38,62 @@ type past struct {
 	err      error
 }
 
-// overlay is what differed at the earlier revision: items whose object is nil did not exist.
+// overlay is what differed at the earlier revision, in key order: items whose object is nil did not exist.
 type overlay struct {
-	old *btree.BTreeG[item]
+	old []item
 }
 
-// overlay undoes a resource's newer events; the first one behind the revision knows the state at the revision.
+func compareItems(a, b item) int {
+	return cmp.Or(cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.name, b.name))
+}
+
+// overlay undoes a resource's newer events; the first one of a key behind the revision knows its state at the revision.
 func (p *past) overlay(resource string) *overlay {
 	if o := p.undone[resource]; o != nil {
 		return o
 	}
-	o := &overlay{old: btree.NewG(degree, itemLess)}
+	o := new(overlay)
 	p.undone[resource] = o
 	events, err := p.store.topic(resource).recent.Load().since(p.revision, p.current.revision)
 	if err != nil {
 		p.err = err
 		return o
 	}
-	for _, e := range events {
-		it := item{namespace: e.Key.Namespace, name: e.Key.Name, object: e.Prev}
-		if !o.old.Has(it) {
-			o.old.ReplaceOrInsert(it)
+	o.old = make([]item, len(events))
+	for i, e := range events {
+		o.old[i] = item{namespace: e.Key.Namespace, name: e.Key.Name, object: e.Prev}
+	}
+	slices.SortStableFunc(o.old, compareItems)
+	o.old = slices.CompactFunc(o.old, func(a, b item) bool { return compareItems(a, b) == 0 }) // keeps the first
+	return o
+}
+
+func (o *overlay) get(key store.Key) (store.Object, bool) {
+	i, ok := slices.BinarySearchFunc(o.old, item{namespace: key.Namespace, name: key.Name}, compareItems)
+	if !ok {
+		return nil, false
+	}
+	return o.old[i].object, true
+}
+
+// part is the items of a namespace ("" for all) behind a key.
+func (o *overlay) part(namespace string, after store.Key) []item {
+	part := o.old
+	if (after != store.Key{}) {
+		i, found := slices.BinarySearchFunc(part, item{namespace: after.Namespace, name: after.Name}, compareItems)
+		if found {
+			i++
+		}
+		part = part[i:]
+	}
+	if namespace != "" {
+		begin, _ := slices.BinarySearchFunc(part, item{namespace: namespace}, compareItems)
+		part = part[begin:]
+		if end := slices.IndexFunc(part, func(it item) bool { return it.namespace != namespace }); end >= 0 {
+			part = part[:end]
 		}
 	}
-	return o
+	return part
 }
 
 func (p *past) Revision() int64 { return p.revision }
@@ -71,11 +103,11 @@ func (p *past) Get(key store.Key) (store.Object, error) {
 	if p.err != nil {
 		return nil, p.err
 	}
-	if it, ok := o.old.Get(item{namespace: key.Namespace, name: key.Name}); ok {
-		if it.object == nil {
+	if object, ok := o.get(key); ok {
+		if object == nil {
 			return nil, &keyError{key, store.ErrNotFound}
 		}
-		return it.object, nil
+		return object, nil
 	}
 	return p.current.Get(key)
 }
@@ -90,11 +122,7 @@ func (p *past) List(resource, namespace string, after store.Key) iter.Seq[store.
 		if now == nil {
 			now = newTable(nil)
 		}
-		old := &table{objects: o.old}
-		merge(
-			func(yield func(item) bool) { now.walk(namespace, after, yield) },
-			func(yield func(item) bool) { old.walk(namespace, after, yield) },
-			yield)
+		merge(func(yield func(item) bool) { now.walk(namespace, after, yield) }, o.part(namespace, after), yield)
 	}
 }
 
@@ -115,25 +143,14 @@ func (p *past) ByIndex(resource, index, value string) iter.Seq[store.Object] {
 			})
 		}
 		// Every overlaid object takes part, so that it hides its current self; those without the value yield nothing.
-		old := func(yield func(item) bool) {
-			o.old.Ascend(func(it item) bool {
-				if it.object != nil && !contains(values(it.object), value) {
-					it.object = nil
-				}
-				return yield(it)
-			})
+		old := slices.Clone(o.old)
+		for i := range old {
+			if old[i].object != nil && !slices.Contains(values(old[i].object), value) {
+				old[i].object = nil
+			}
 		}
 		merge(indexed, old, yield)
 	}
-}
-
-func contains(values []string, value string) bool {
-	for _, v := range values {
-		if v == value {
-			return true
-		}
-	}
-	return false
 }
 
 func (p *past) Count(resource, namespace string) int {
@@ -145,28 +162,25 @@ func (p *past) Count(resource, namespace string) int {
 }
 
 // merge yields two ordered walks as one. Where both have a key the second wins; its nil objects are left out.
-func merge(now, old iter.Seq[item], yield func(store.Object) bool) {
-	next, stop := iter.Pull(old)
-	defer stop()
-	over, more := next()
+func merge(now iter.Seq[item], old []item, yield func(store.Object) bool) {
 	emit := func(it item) bool { return it.object == nil || yield(it.object) }
-	done := false
-	now(func(it item) bool {
-		for more && itemLess(over, it) {
-			if !emit(over) {
-				done = true
-				return false
+	for it := range now {
+		for len(old) > 0 && itemLess(old[0], it) {
+			if !emit(old[0]) {
+				return
 			}
-			over, more = next()
+			old = old[1:]
 		}
-		if more && !itemLess(it, over) { // the same key
-			it = over
-			over, more = next()
+		if len(old) > 0 && !itemLess(it, old[0]) { // the same key
+			it, old = old[0], old[1:]
 		}
-		done = !emit(it)
-		return !done
-	})
-	for ; more && !done; over, more = next() {
-		done = !emit(over)
+		if !emit(it) {
+			return
+		}
+	}
+	for _, it := range old {
+		if !emit(it) {
+			return
+		}
 	}
 }

@@ -3,6 +3,7 @@ package bolt
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -45,6 +46,8 @@ const (
 	// mmapSize is address space, not memory. Below it bbolt never maps anew, for which it would wait until readers end:
 	// a slow backup would stop all writers.
 	mmapSize = 1 << 30
+	// dropEvery is the number of transactions after which the pages that they touched are given back.
+	dropEvery = 1024
 	// allocSize is the step in which the file grows.
 	allocSize = 4 << 20
 )
@@ -90,6 +93,9 @@ func Open(cfg Config) (*Store, error) {
 	cfg.History = cmp.Or(cfg.History, DefaultHistory)
 	cfg.HistoryBytes = cmp.Or(cfg.HistoryBytes, DefaultHistoryBytes)
 	cfg.FlushDelay = cmp.Or(cfg.FlushDelay, DefaultFlushDelay)
+	if cfg.Path == "" || cfg.Schema.Codec == nil {
+		return nil, errors.New("store: a path and a codec are needed")
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}

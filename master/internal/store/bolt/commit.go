@@ -20,7 +20,7 @@ func (s *Store) commitLoop(ctx context.Context) error {
 	flush := time.NewTimer(time.Hour)
 	flush.Stop()
 	armed := false
-	for {
+	for n := 1; ; n++ {
 		due := false
 		select {
 		case <-ctx.Done():
@@ -31,6 +31,9 @@ func (s *Store) commitLoop(ctx context.Context) error {
 		}
 		if err := s.commitNext(due); err != nil {
 			return err
+		}
+		if n%dropEvery == 0 {
+			dropPages(s.db)
 		}
 		// One timer for the oldest volatile write, none while there is nothing to flush.
 		if !armed && s.hasDirty() {

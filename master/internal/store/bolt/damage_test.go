@@ -118,7 +118,7 @@ func TestDamagedFiles(t *testing.T) {
 	t.Run("below a file", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "file")
 		writeTo(t, path, nil)
-		if _, err := Open(Config{Path: filepath.Join(path, "store.db")}); err == nil || !strings.Contains(err.Error(), "not a directory") {
+		if _, err := Open(Config{Path: filepath.Join(path, "store.db"), Schema: storetest.Schema()}); err == nil || !strings.Contains(err.Error(), "not a directory") {
 			t.Error(err)
 		}
 	})

@@ -39,7 +39,8 @@ type inspector struct {
 	pageSize int64
 	pages    uint64 // high-water mark: pages that the file is said to have
 	seen     []uint64
-	fallback bool // one meta page is invalid
+	fallback bool                 // one meta page is invalid
+	buffers  [maxDepth + 1][]byte // one page for each depth of the walk
 	visit    func(bucket, key string, value []byte) error
 }
 
@@ -142,15 +143,16 @@ func (in *inspector) walkPage(id uint64, w walk) error {
 	if w.depth > maxDepth {
 		return broken("its tree has a loop at page %d", id)
 	}
-	page, err := in.readPage(id)
+	page, err := in.readPage(id, w.depth)
 	if err != nil {
 		return err
 	}
 	return in.walkElements(id, page, w)
 }
 
-// readPage reads a page with its overflow, each page once.
-func (in *inspector) readPage(id uint64) ([]byte, error) {
+// readPage reads a page with its overflow, each page once, into the buffer of its depth: it is valid until the walk
+// comes to the next page as deep.
+func (in *inspector) readPage(id uint64, depth int) ([]byte, error) {
 	if id < 2 || id >= in.pages {
 		return nil, broken("it refers to page %d of %d", id, in.pages)
 	}
@@ -171,7 +173,11 @@ func (in *inspector) readPage(id uint64) ([]byte, error) {
 		}
 		in.seen[p/64] |= 1 << (p % 64)
 	}
-	page := make([]byte, int64(overflow+1)*in.pageSize)
+	size := int(overflow+1) * int(in.pageSize)
+	if cap(in.buffers[depth]) < size {
+		in.buffers[depth] = make([]byte, size)
+	}
+	page := in.buffers[depth][:size]
 	return page, in.readAt(page, id)
 }
 

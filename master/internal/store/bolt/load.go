@@ -120,7 +120,7 @@ func (l *loader) visit(bucket, diskKey string, record []byte) error {
 		t = newTable(l.schema.Indexes[bucket])
 		l.tables[bucket] = t
 	}
-	t.put(l.schema.Indexes[bucket], key, object, len(record))
+	t.put(l.schema.Indexes[bucket], ownStrings(key, object), object, len(record))
 	return nil
 }
 

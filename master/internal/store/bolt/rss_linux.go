@@ -6,8 +6,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// dropPages gives back the memory of the file's map, which opening has read from end to end. The pages stay in the
-// kernel's cache, counted as nobody's.
+// dropPages gives back the memory of the file's map: opening has read it from end to end, and writing reads it here and
+// there. The pages stay in the kernel's cache, counted as nobody's.
 func dropPages(db *bbolt.DB) {
 	info := db.Info()
 	var size int64

@@ -87,6 +87,7 @@ func (t *tx) Put(key store.Key, object store.Object) error {
 }
 
 func (t *tx) set(key store.Key, object store.Object) error {
+	key = ownStrings(key, object)
 	revision := t.revision + 1
 	object.SetResourceVersion(strconv.FormatInt(revision, 10))
 	data, err := encodeRecord(t.schema.Codec, key, revision, object)
@@ -120,6 +121,14 @@ func (t *tx) Delete(key store.Key, uid, resourceVersion string) (store.Object, e
 	t.weight = append(t.weight, 2*old.size) // the last state and its copy with the new revision
 	t.writes = append(t.writes, write{key, nil})
 	return last, nil
+}
+
+// ownStrings makes a key of the strings that the object has anyway, so that the tables keep no others alive.
+func ownStrings(key store.Key, object store.Object) store.Key {
+	if namespace, name := object.GetNamespace(), object.GetName(); namespace == key.Namespace && name == key.Name {
+		key.Namespace, key.Name = namespace, name
+	}
+	return key
 }
 
 // volatile says that nothing written here needs the disk before it is acknowledged.
