@@ -1,0 +1,98 @@
+package master
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/whalepod/whalepod/master/internal/registry"
+)
+
+const (
+	dnsPort      = 53
+	httpsPort    = 443
+	bootstrapTry = time.Second
+)
+
+// bootstrap makes the objects that every cluster has: its namespaces, the Service by which pods reach the API, and the
+// Service that stands for the DNS servers of the nodes. It tries until it succeeds or ctx ends.
+func (m *Master) bootstrap(ctx context.Context) error {
+	for {
+		err := m.registry.Transact(ctx, m.createDefaults)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		m.log.Error("the cluster's own objects could not be made", "err", err, "retry", bootstrapTry)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(bootstrapTry):
+		}
+	}
+}
+
+func (m *Master) createDefaults(tx *registry.Tx) error {
+	for _, name := range []string{
+		metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease,
+	} {
+		if err := ensure(tx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
+			return err
+		}
+	}
+	if err := ensure(tx, m.apiService()); err != nil {
+		return err
+	}
+	return ensure(tx, m.dnsService())
+}
+
+// ensure creates an object unless one of its name is there: what an admin changed stays changed.
+func ensure[T registry.Object](tx *registry.Tx, obj T) error {
+	_, err := registry.Get[T](tx, obj.GetNamespace(), obj.GetName())
+	if !apierrors.IsNotFound(err) {
+		return err
+	}
+	if _, err = registry.Create(tx, obj); err != nil {
+		return fmt.Errorf("%s: %w", obj.GetName(), err)
+	}
+	return nil
+}
+
+func (m *Master) apiService() *corev1.Service {
+	ip := m.cfg.ServiceCIDR.Masked().Addr().Next().String()
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: metav1.NamespaceDefault, Name: "kubernetes",
+			Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"},
+		},
+		Spec: corev1.ServiceSpec{
+			Type: corev1.ServiceTypeClusterIP, ClusterIP: ip, ClusterIPs: []string{ip},
+			SessionAffinity: corev1.ServiceAffinityNone,
+			Ports: []corev1.ServicePort{{
+				Name: "https", Protocol: corev1.ProtocolTCP, Port: httpsPort, TargetPort: intstr.FromInt32(int32(m.cfg.APIPort)),
+			}},
+		},
+	}
+}
+
+// dnsService has no selector and no endpoints: each node answers at this address itself.
+func (m *Master) dnsService() *corev1.Service {
+	ip := m.cfg.DNSIP.String()
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: metav1.NamespaceSystem, Name: "kube-dns",
+			Labels: map[string]string{"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS", "kubernetes.io/cluster-service": "true"},
+		},
+		Spec: corev1.ServiceSpec{
+			Type: corev1.ServiceTypeClusterIP, ClusterIP: ip, ClusterIPs: []string{ip},
+			Ports: []corev1.ServicePort{
+				{Name: "dns", Protocol: corev1.ProtocolUDP, Port: dnsPort, TargetPort: intstr.FromInt32(dnsPort)},
+				{Name: "dns-tcp", Protocol: corev1.ProtocolTCP, Port: dnsPort, TargetPort: intstr.FromInt32(dnsPort)},
+			},
+		},
+	}
+}
