@@ -2,6 +2,7 @@ package resource
 
 import (
 	"fmt"
+	"reflect"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,10 +32,15 @@ func (t *Table) Table(r *Resource, objs []Object, o TableOptions) (*metav1.Table
 		}
 		table.ColumnDefinitions = columns
 	}
+	internal, err := t.newInternal(r)
+	if err != nil {
+		return nil, err
+	}
 	for _, obj := range objs {
-		internal, err := t.internal(r, obj)
-		if err != nil {
-			return nil, err
+		// One internal object serves all rows: cells are strings and numbers, and the row's object is replaced.
+		reflect.ValueOf(internal).Elem().SetZero()
+		if err := t.scheme.Convert(obj, internal, nil); err != nil {
+			return nil, fmt.Errorf("convert %s: %w", r.Name, err)
 		}
 		part, err := t.printer.GenerateTable(internal, printers.GenerateOptions{NoHeaders: true, Wide: true})
 		if err != nil {
@@ -52,7 +58,7 @@ func (t *Table) Table(r *Resource, objs []Object, o TableOptions) (*metav1.Table
 
 // columns asks the printer for the headers alone.
 func (t *Table) columns(r *Resource) ([]metav1.TableColumnDefinition, error) {
-	internal, err := t.internal(r, r.New())
+	internal, err := t.newInternal(r)
 	if err != nil {
 		return nil, err
 	}
@@ -63,19 +69,11 @@ func (t *Table) columns(r *Resource) ([]metav1.TableColumnDefinition, error) {
 	return table.ColumnDefinitions, nil
 }
 
-// internal gives the internal form of a stored object, sharing its memory.
-func (t *Table) internal(r *Resource, obj Object) (runtime.Object, error) {
-	gvk := r.GroupVersionKind()
-	internal, err := t.scheme.New(schema.GroupVersionKind{
-		Group: gvk.Group, Version: runtime.APIVersionInternal, Kind: gvk.Kind,
+// newInternal makes an empty object of the internal version, which the printer knows.
+func (t *Table) newInternal(r *Resource) (runtime.Object, error) {
+	return t.scheme.New(schema.GroupVersionKind{
+		Group: r.Storage.Group, Version: runtime.APIVersionInternal, Kind: r.Kind,
 	})
-	if err != nil {
-		return nil, err
-	}
-	if err := t.scheme.Convert(obj, internal, nil); err != nil {
-		return nil, fmt.Errorf("convert %s: %w", r.Name, err)
-	}
-	return internal, nil
 }
 
 func (t *Table) rowObject(obj Object, o TableOptions) (runtime.Object, error) {

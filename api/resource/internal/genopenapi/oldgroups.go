@@ -1,0 +1,218 @@
+package main
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+var appsV1 = schema.GroupVersion{Group: "apps", Version: "v1"}
+
+// evictionPath is the model for deployments/rollback: a subresource that is only posted to.
+const evictionPath = "/api/v1/namespaces/{namespace}/pods/{name}/eviction"
+
+// isOld says that Kubernetes' documents no longer have a version.
+func isOld(gv schema.GroupVersion) bool {
+	return gv.Group == "extensions" || gv.Group == "apps" && gv.Version != "v1"
+}
+
+// addOldGroup adds paths and definitions of an old version: the paths are those of apps/v1 under another name, the
+// definitions come from the Go types, whose doc strings k8s.io/api still carries.
+func (g *generator) addOldGroup(gv schema.GroupVersion, paths, definitions object, style refStyle) {
+	label := title(gv.Group) + title(gv.Version)
+	rename := func(item any, more ...string) any {
+		out, err := rewrite(item.(object), append(more,
+			"io.k8s.api.apps.v1.", definitionPrefix(gv),
+			"io.k8s.api.autoscaling.v1.Scale\"", definitionPrefix(gv)+"Scale\"",
+			gvkText(appsV1, "Deployment"), gvkText(gv, "Deployment"),
+			gvkText(appsV1, "ReplicaSet"), gvkText(gv, "ReplicaSet"),
+			`{"group":"autoscaling","kind":"Scale","version":"v1"}`, gvkText(gv, "Scale"),
+			"AppsV1", label,
+			`"apps_v1"`, `"`+gv.Group+"_"+gv.Version+`"`,
+		)...)
+		if err != nil {
+			panic(err) // what was read as JSON is JSON
+		}
+		return out
+	}
+	from, to := "/"+versionPath(appsV1)+"/", "/"+versionPath(gv)+"/"
+	for path, item := range paths {
+		rest, ok := strings.CutPrefix(path, from)
+		if ok && g.keep(to+rest) {
+			paths[to+rest] = rename(item)
+		}
+	}
+	if r, ok := g.table.Lookup(gv, "deployments"); ok {
+		if _, ok := r.SubresourceIn(gv, "rollback"); ok {
+			paths[to+"namespaces/{namespace}/deployments/{name}/rollback"] = rename(paths[evictionPath],
+				"CoreV1NamespacedPodEviction", label+"NamespacedDeploymentRollback",
+				"io.k8s.api.policy.v1.Eviction", definitionPrefix(gv)+"DeploymentRollback",
+				`{"group":"policy","kind":"Eviction","version":"v1"}`, gvkText(gv, "DeploymentRollback"),
+				`"core_v1"`, `"`+gv.Group+"_"+gv.Version+`"`,
+				"Eviction", "DeploymentRollback", "of a Pod", "of a Deployment")
+		}
+	}
+	types := &typeWriter{gv: gv, definitions: definitions, style: style}
+	for gvk, typ := range g.table.Scheme().AllKnownTypes() {
+		if gvk.GroupVersion() == gv && g.describes(gv, gvk.Kind) {
+			types.define(typ)
+			definitions[definitionPrefix(gv)+typ.Name()].(object)["x-kubernetes-group-version-kind"] = []any{
+				object{"group": gv.Group, "kind": gvk.Kind, "version": gv.Version},
+			}
+		}
+	}
+}
+
+func gvkText(gv schema.GroupVersion, kind string) string {
+	return fmt.Sprintf(`{"group":%q,"kind":%q,"version":%q}`, gv.Group, kind, gv.Version)
+}
+
+func definitionPrefix(gv schema.GroupVersion) string {
+	return "io.k8s.api." + gv.Group + "." + gv.Version + "."
+}
+
+// describes says whether the documents need a kind of an old version: those served, their lists and subresources.
+func (g *generator) describes(gv schema.GroupVersion, kind string) bool {
+	for _, r := range g.table.All() {
+		if _, ok := g.table.Lookup(gv, r.Name); !ok {
+			continue
+		}
+		if kind == r.Kind || kind == r.ListKind {
+			return true
+		}
+		for _, sub := range r.SubresourcesIn(gv) {
+			if sub.Kind == gv.WithKind(kind) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// typeWriter writes definitions of the Go types of one version.
+type typeWriter struct {
+	gv          schema.GroupVersion
+	definitions object
+	style       refStyle
+}
+
+func (w *typeWriter) define(typ reflect.Type) {
+	name := definitionPrefix(w.gv) + typ.Name()
+	if _, done := w.definitions[name]; done {
+		return
+	}
+	definition := object{"type": "object"}
+	w.definitions[name] = definition
+	docs := map[string]string{}
+	if d, ok := reflect.Zero(typ).Interface().(interface{ SwaggerDoc() map[string]string }); ok {
+		docs = d.SwaggerDoc()
+	}
+	if docs[""] != "" {
+		definition["description"] = docs[""]
+	}
+	// The kind of the same name in apps/v1, for what only comments in its source say.
+	model, _ := w.definitions["io.k8s.api.apps.v1."+typ.Name()].(object)
+	modelProperties, _ := model["properties"].(object)
+	properties := object{}
+	var required []any
+	for i := range typ.NumField() {
+		field := typ.Field(i)
+		if field.Name == "TypeMeta" {
+			w.typeMeta(properties)
+			continue
+		}
+		name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
+		property := w.property(field, modelProperties[name])
+		if docs[name] != "" {
+			property["description"] = docs[name]
+		}
+		properties[name] = property
+		if !strings.Contains(options, "omitempty") {
+			required = append(required, name)
+		}
+	}
+	if len(properties) > 0 {
+		definition["properties"] = properties
+	}
+	if len(required) > 0 {
+		definition["required"] = required
+	}
+}
+
+// typeMeta takes apiVersion and kind, with their descriptions, from another definition.
+func (w *typeWriter) typeMeta(properties object) {
+	other := w.definitions["io.k8s.api.apps.v1.Deployment"].(object)["properties"].(object)
+	properties["apiVersion"], properties["kind"] = other["apiVersion"], other["kind"]
+}
+
+func (w *typeWriter) property(field reflect.StructField, model any) object {
+	property := w.schema(field.Type)
+	if w.style.allOf && field.Type.Kind() == reflect.Struct && field.Type.Name() != "Time" {
+		property["default"] = object{}
+	}
+	if model, ok := model.(object); ok {
+		for key, value := range model {
+			if strings.HasPrefix(key, "x-kubernetes-list-") || key == "x-kubernetes-map-type" {
+				property[key] = value
+			}
+		}
+	}
+	if strategy := field.Tag.Get("patchStrategy"); strategy != "" {
+		property["x-kubernetes-patch-strategy"] = strategy
+	}
+	if key := field.Tag.Get("patchMergeKey"); key != "" {
+		property["x-kubernetes-patch-merge-key"] = key
+	}
+	return property
+}
+
+func (w *typeWriter) schema(typ reflect.Type) object {
+	switch typ.Kind() {
+	case reflect.Pointer:
+		return w.schema(typ.Elem())
+	case reflect.String:
+		return object{"type": "string"}
+	case reflect.Bool:
+		return object{"type": "boolean"}
+	case reflect.Int32:
+		return object{"type": "integer", "format": "int32"}
+	case reflect.Int64:
+		return object{"type": "integer", "format": "int64"}
+	case reflect.Slice:
+		return object{"type": "array", "items": w.items(typ.Elem())}
+	case reflect.Map:
+		return object{"type": "object", "additionalProperties": w.items(typ.Elem())}
+	case reflect.Struct:
+		return w.style.ref(w.named(typ))
+	}
+	panic(fmt.Sprintf("no OpenAPI type for %s", typ)) // a kind of field that no served type has
+}
+
+// items of lists and maps have an empty default in v3 as well.
+func (w *typeWriter) items(typ reflect.Type) object {
+	item := w.schema(typ)
+	if w.style.allOf {
+		switch typ.Kind() {
+		case reflect.Struct:
+			item["default"] = object{}
+		case reflect.String:
+			item["default"] = ""
+		}
+	}
+	return item
+}
+
+// named is the name of a struct's definition, which is written when it belongs to the old version itself.
+func (w *typeWriter) named(typ reflect.Type) string {
+	path := typ.PkgPath()
+	if rest, ok := strings.CutPrefix(path, "k8s.io/api/"); ok {
+		if rest == w.gv.Group+"/"+w.gv.Version {
+			w.define(typ)
+		}
+		return "io.k8s.api." + strings.ReplaceAll(rest, "/", ".") + "." + typ.Name()
+	}
+	rest := strings.TrimPrefix(path, "k8s.io/")
+	return "io.k8s." + strings.ReplaceAll(rest, "/", ".") + "." + typ.Name()
+}
