@@ -1,0 +1,105 @@
+package dns
+
+import (
+	"context"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// maxCNAMEs bounds how many aliases are followed for one question.
+const maxCNAMEs = 8
+
+// quick answers what needs nobody else: refusals, the cache, the zone. done is false when an upstream must be asked.
+// A nil answer with done means silence.
+func (s *Server) quick(q *question, msg, out []byte, limit int, now time.Time) (answer []byte, done bool) {
+	rcode, ok := q.parse(msg)
+	if !ok {
+		if rcode == ignore {
+			return nil, true
+		}
+		return refuse(q, out, rcode), true
+	}
+	if limit == 0 {
+		limit = q.size
+	}
+	snap := s.zone.Snapshot()
+	key := q.key[:q.keyLen]
+	if p := s.cache.get(key, snap.generation, now); p != nil {
+		return p.write(q, out, limit, s.turn.Add(1), now), true
+	}
+	name := q.name()
+	r := snap.Lookup(name, q.qtype)
+	if !r.Ours || r.Target != "" {
+		return nil, false
+	}
+	p, err := pack(name, flagAA|flagRA|uint16(r.Rcode), r.Answer, r.Auth, r.Extra)
+	if err != nil {
+		return refuse(q, out, dns.RcodeServerFailure), true
+	}
+	p.generation = snap.generation
+	s.cache.put(key, p, now)
+	return p.write(q, out, limit, s.turn.Add(1), now), true
+}
+
+// slow asks upstreams, or follows an ExternalName's target, and keeps the answer.
+func (s *Server) slow(ctx context.Context, q *question, out []byte, limit int) []byte {
+	if limit == 0 {
+		limit = q.size
+	}
+	name := q.name()
+	if name == s.forward.probe {
+		// We asked that ourselves: the upstreams send our questions back to us.
+		if !s.forward.looping.Swap(true) {
+			s.log.Error("DNS questions go in a circle", "err", errLoop)
+		}
+		return refuse(q, out, dns.RcodeServerFailure)
+	}
+	m, err := s.resolve(ctx, name, q)
+	now := time.Now()
+	if err != nil {
+		s.log.Debug("no answer", "name", name, "type", dns.TypeToString[q.qtype], "err", err)
+		m = &dns.Msg{MsgHdr: dns.MsgHdr{Rcode: dns.RcodeServerFailure}}
+	}
+	flags := uint16(flagRA) | uint16(m.Rcode&0xf)
+	if m.AuthenticatedData {
+		flags |= 1 << 5
+	}
+	p, err := pack(name, flags, m.Answer, m.Ns, withoutOPT(m.Extra))
+	if err != nil {
+		return refuse(q, out, dns.RcodeServerFailure)
+	}
+	if keep := keepFor(m); keep > 0 && q.flags&flagCD == 0 {
+		p.stored, p.expires = now, now.Add(keep)
+		s.cache.put(q.key[:q.keyLen], p, now)
+	}
+	return p.write(q, out, limit, s.turn.Add(1), now)
+}
+
+// resolve follows aliases that start in the zone; the rest is the upstreams' work.
+func (s *Server) resolve(ctx context.Context, name string, q *question) (*dns.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	out := new(dns.Msg)
+	for range maxCNAMEs {
+		r := s.zone.Snapshot().Lookup(name, q.qtype)
+		if !r.Ours {
+			up, err := s.forward.ask(ctx, name, q.qtype, q.dnssecOK)
+			if err != nil {
+				return nil, err
+			}
+			// The message may be shared with other callers: take its records, do not change it.
+			out.Rcode, out.Truncated, out.AuthenticatedData = up.Rcode, up.Truncated, up.AuthenticatedData
+			out.Answer = append(out.Answer, up.Answer...)
+			out.Ns, out.Extra = up.Ns, up.Extra
+			return out, nil
+		}
+		out.Answer = append(out.Answer, r.Answer...)
+		if r.Target == "" {
+			out.Rcode, out.Ns, out.Extra = r.Rcode, r.Auth, r.Extra
+			return out, nil
+		}
+		name = r.Target
+	}
+	return nil, errTooManyAliases
+}

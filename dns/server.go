@@ -1,0 +1,259 @@
+package dns
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// batch is how many datagrams one system call may move when clients are many.
+	batch = 32
+	// maxDatagram is the largest query taken; a query is a name and an OPT record.
+	maxDatagram = 4096
+	// tcpConns and tcpIdle bound what clients of TCP may hold.
+	tcpConns = 256
+	tcpIdle  = 10 * time.Second
+	// cacheSize is the default number of answers kept.
+	cacheSize = 8192
+)
+
+var errTooManyAliases = errors.New("too many aliases")
+
+// Config says where to listen and whom to ask.
+type Config struct {
+	Zone        *Zone
+	PacketConns []net.PacketConn
+	Listeners   []net.Listener
+	// Upstreams are addresses with or without port; the server's own are left out.
+	Upstreams []string
+	// CacheSize bounds the number of answers kept; 0 is 8192.
+	CacheSize int
+	Logger    *slog.Logger
+
+	exchange exchange // for tests
+}
+
+// Server answers on the sockets it was given.
+type Server struct {
+	cfg     Config
+	zone    *Zone
+	log     *slog.Logger
+	cache   *cache
+	forward *forwarder
+	turn    atomic.Uint32
+	pending sync.WaitGroup
+}
+
+// New starts nothing.
+func New(cfg Config) (*Server, error) {
+	if cfg.Zone == nil {
+		return nil, errors.New("dns: no zone")
+	}
+	if cfg.CacheSize <= 0 {
+		cfg.CacheSize = cacheSize
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg, zone: cfg.Zone, log: cfg.Logger.With("component", "dns"), cache: newCache(cfg.CacheSize), forward: newForwarder(cfg.exchange)}
+	s.SetUpstreams(cfg.Upstreams)
+	return s, nil
+}
+
+// SetUpstreams replaces the servers that are asked for names outside the cluster.
+func (s *Server) SetUpstreams(upstreams []string) {
+	var own []net.Addr
+	for _, c := range s.cfg.PacketConns {
+		own = append(own, c.LocalAddr())
+	}
+	for _, l := range s.cfg.Listeners {
+		own = append(own, l.Addr())
+	}
+	s.forward.set(upstreams, own)
+}
+
+// Run answers until ctx ends, then closes the sockets.
+func (s *Server) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, c := range s.cfg.PacketConns {
+		g.Go(func() error { return s.serveUDP(ctx, c) })
+	}
+	for _, l := range s.cfg.Listeners {
+		g.Go(func() error { return s.serveTCP(ctx, l) })
+	}
+	g.Go(func() error {
+		s.probeLoop(ctx)
+		<-ctx.Done()
+		for _, c := range s.cfg.PacketConns {
+			_ = c.Close()
+		}
+		for _, l := range s.cfg.Listeners {
+			_ = l.Close()
+		}
+		return nil
+	})
+	err := g.Wait()
+	s.pending.Wait()
+	return err
+}
+
+// probeLoop asks the upstreams for a name that nobody else knows; slow notices when it comes back.
+func (s *Server) probeLoop(ctx context.Context) {
+	if len(*s.forward.upstreams.Load()) == 0 {
+		return
+	}
+	s.pending.Add(1)
+	go func() {
+		defer s.pending.Done()
+		_, _ = s.forward.ask(ctx, s.forward.probe, dns.TypeHINFO, false)
+	}()
+}
+
+func (s *Server) serveUDP(ctx context.Context, conn net.PacketConn) error {
+	pc := ipv4.NewPacketConn(conn)
+	in, out := make([]ipv4.Message, batch), make([]ipv4.Message, 0, batch)
+	buffers := make([][]byte, batch)
+	for i := range in {
+		in[i].Buffers = [][]byte{make([]byte, maxDatagram)}
+		buffers[i] = make([]byte, udpMost)
+	}
+	for {
+		n, err := pc.ReadBatch(in, 0)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("DNS socket %s: %w", conn.LocalAddr(), err)
+			}
+			continue // an ICMP error of an earlier answer
+		}
+		now := time.Now()
+		out = out[:0]
+		for i := range n {
+			msg := in[i].Buffers[0][:in[i].N]
+			var q question
+			answer, done := s.quick(&q, msg, buffers[i], 0, now)
+			if !done {
+				s.forwardUDP(ctx, conn, in[i].Addr, msg)
+				continue
+			}
+			if answer != nil {
+				out = append(out, ipv4.Message{Buffers: [][]byte{answer}, Addr: in[i].Addr})
+			}
+		}
+		for sent := 0; sent < len(out); {
+			n, err := pc.WriteBatch(out[sent:], 0)
+			if err != nil || n == 0 {
+				n = 1 // this client is not reachable; the next may be
+			}
+			sent += n
+		}
+	}
+}
+
+// forwardUDP answers later, from a goroutine of its own; when too many are out the client is told to ask again.
+func (s *Server) forwardUDP(ctx context.Context, conn net.PacketConn, to net.Addr, msg []byte) {
+	copied := append([]byte(nil), msg...)
+	var q question
+	q.parse(copied)
+	select {
+	case s.forward.slots <- struct{}{}:
+	default:
+		_, _ = conn.WriteTo(refuse(&q, make([]byte, headerLen, udpMost), dns.RcodeServerFailure), to)
+		return
+	}
+	s.pending.Add(1)
+	go func() {
+		defer s.pending.Done()
+		defer func() { <-s.forward.slots }()
+		answer := s.slow(ctx, &q, make([]byte, udpMost), 0)
+		_, _ = conn.WriteTo(answer, to)
+	}()
+}
+
+func (s *Server) serveTCP(ctx context.Context, l net.Listener) error {
+	slots := make(chan struct{}, tcpConns)
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("DNS listener %s: %w", l.Addr(), err)
+			}
+			if !pause(ctx, 50*time.Millisecond) { // out of descriptors, say
+				return nil
+			}
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			_ = c.Close()
+			continue
+		}
+		s.pending.Add(1)
+		go func() {
+			defer s.pending.Done()
+			defer func() { <-slots }()
+			stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+			defer stop()
+			defer func() { _ = c.Close() }()
+			s.serveConn(ctx, c)
+		}()
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// serveConn answers one query after the other, as RFC 7766 has it, until the client is silent.
+func (s *Server) serveConn(ctx context.Context, c net.Conn) {
+	out := make([]byte, 2+1<<16)
+	msg := make([]byte, 1<<16)
+	for {
+		if c.SetDeadline(time.Now().Add(tcpIdle)) != nil {
+			return
+		}
+		var size [2]byte
+		if _, err := io.ReadFull(c, size[:]); err != nil {
+			return
+		}
+		n := int(binary.BigEndian.Uint16(size[:]))
+		if _, err := io.ReadFull(c, msg[:n]); err != nil {
+			return
+		}
+		var q question
+		answer, done := s.quick(&q, msg[:n], out[2:], dns.MaxMsgSize, time.Now())
+		if !done {
+			answer = s.slow(ctx, &q, out[2:], dns.MaxMsgSize)
+		}
+		if answer == nil {
+			return
+		}
+		binary.BigEndian.PutUint16(out, uint16(len(answer)))
+		if _, err := c.Write(append(out[:2], answer...)); err != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,294 @@
+package dns
+
+import (
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	// specVersion is the version of the Kubernetes DNS specification that the records follow.
+	specVersion = "1.1.0"
+	// recordTTL in seconds is short, so that clients follow a Service that is made anew.
+	recordTTL = 5
+	// shardCount keeps a change cheap: it copies one shard, not the zone.
+	shardCount = 256
+)
+
+// ZoneConfig says what the cluster's names look like.
+type ZoneConfig struct {
+	// Domain is the cluster domain, cluster.local.
+	Domain string
+	// ServerIP is the address of the DNS server itself (ns.dns.DOMAIN).
+	ServerIP netip.Addr
+	// Reverse are the ranges whose addresses belong to the cluster: unknown ones do not exist and are never forwarded.
+	Reverse []netip.Prefix
+}
+
+// Snapshot is the zone at one moment. It never changes.
+type Snapshot struct {
+	*zoneNames
+	synced     bool
+	generation uint64
+	services   [shardCount]map[string]*record // "namespace/name"
+	reverse    [shardCount]map[netip.Addr][]pointer
+	namespaces map[string]int // how many Services each has
+}
+
+type zoneNames struct {
+	ZoneConfig
+	domain string // lower case, with the final dot
+	soa    *dns.SOA
+}
+
+// record is what the zone knows of one Service.
+type record struct {
+	fqdn     string
+	external string // ExternalName's target
+	ips      []netip.Addr
+	ports    []namedPort
+	hosts    []host // of a headless Service
+}
+
+type namedPort struct {
+	name, proto string
+	port        uint16
+}
+
+// host is one endpoint of a headless Service.
+type host struct {
+	name  string
+	ip    netip.Addr
+	ports []namedPort
+}
+
+// pointer is a name that an address leads back to, and the Service it comes from.
+type pointer struct{ service, name string }
+
+var hashSeed = maphash.MakeSeed()
+
+func serviceShard(k string) int         { return int(maphash.String(hashSeed, k) % shardCount) }
+func addressShard(ip netip.Addr) int    { return int(maphash.Comparable(hashSeed, ip) % shardCount) }
+func serviceKey(ns, name string) string { return ns + "/" + name }
+
+func newZoneNames(cfg ZoneConfig) *zoneNames {
+	z := &zoneNames{ZoneConfig: cfg, domain: dns.CanonicalName(cfg.Domain)}
+	z.soa = &dns.SOA{
+		Hdr: dns.RR_Header{Name: z.domain, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: recordTTL},
+		Ns:  "ns.dns." + z.domain, Mbox: "hostmaster." + z.domain, Serial: 1, Refresh: 7200, Retry: 1800, Expire: 86400, Minttl: recordTTL,
+	}
+	return z
+}
+
+// newRecord reads the objects; nil when the Service has no name in DNS.
+func (z *zoneNames) newRecord(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, dead map[string]bool) *record {
+	r := &record{fqdn: strings.ToLower(svc.Name+"."+svc.Namespace) + ".svc." + z.domain}
+	switch {
+	case svc.Spec.Type == corev1.ServiceTypeExternalName:
+		if _, ok := dns.IsDomainName(svc.Spec.ExternalName); !ok || svc.Spec.ExternalName == "" {
+			return nil
+		}
+		r.external = dns.CanonicalName(svc.Spec.ExternalName)
+	case svc.Spec.ClusterIP == corev1.ClusterIPNone:
+		r.hosts = headlessHosts(svc, eps, dead)
+		seen := map[netip.Addr]bool{}
+		for _, h := range r.hosts {
+			if !seen[h.ip] {
+				seen[h.ip] = true
+				r.ips = append(r.ips, h.ip)
+			}
+		}
+		r.ports = servicePorts(svc)
+	default:
+		ip, err := netip.ParseAddr(svc.Spec.ClusterIP)
+		if err != nil {
+			return nil
+		}
+		r.ips, r.ports = []netip.Addr{ip}, servicePorts(svc)
+	}
+	return r
+}
+
+func servicePorts(svc *corev1.Service) (out []namedPort) {
+	for _, p := range svc.Spec.Ports {
+		if p.Name != "" {
+			out = append(out, namedPort{strings.ToLower(p.Name), protoLabel(p.Protocol), uint16(p.Port)})
+		}
+	}
+	return out
+}
+
+func protoLabel(p corev1.Protocol) string {
+	if p == "" {
+		p = corev1.ProtocolTCP
+	}
+	return strings.ToLower(string(p))
+}
+
+// headlessHosts are the endpoints that clients may be sent to. Endpoints of dead nodes are out at once.
+func headlessHosts(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, dead map[string]bool) (out []host) {
+	type id struct {
+		name string
+		ip   netip.Addr
+	}
+	at := map[id]int{}
+	for _, s := range eps {
+		if s.AddressType == discoveryv1.AddressTypeFQDN {
+			continue
+		}
+		var ports []namedPort
+		for _, p := range s.Ports {
+			if p.Name != nil && *p.Name != "" && p.Port != nil {
+				proto := corev1.ProtocolTCP
+				if p.Protocol != nil {
+					proto = *p.Protocol
+				}
+				ports = append(ports, namedPort{strings.ToLower(*p.Name), protoLabel(proto), uint16(*p.Port)})
+			}
+		}
+		for _, e := range s.Endpoints {
+			ready := e.Conditions.Ready == nil || *e.Conditions.Ready
+			if !ready && !svc.Spec.PublishNotReadyAddresses || e.NodeName != nil && dead[*e.NodeName] {
+				continue
+			}
+			for _, a := range e.Addresses {
+				ip, err := netip.ParseAddr(a)
+				if err != nil {
+					continue
+				}
+				name := strings.NewReplacer(".", "-", ":", "-").Replace(ip.String())
+				if e.Hostname != nil && *e.Hostname != "" {
+					name = strings.ToLower(*e.Hostname)
+				}
+				if i, ok := at[id{name, ip}]; ok { // the same endpoint in another slice brings other ports
+					out[i].ports = append(out[i].ports[:len(out[i].ports):len(out[i].ports)], ports...)
+					continue
+				}
+				at[id{name, ip}] = len(out)
+				out = append(out, host{name, ip, ports})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b host) int {
+		if c := a.ip.Compare(b.ip); c != 0 {
+			return c
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	return out
+}
+
+// pointers are the addresses that lead back to the Service's names.
+func (r *record) pointers(service string) map[netip.Addr][]pointer {
+	out := map[netip.Addr][]pointer{}
+	if r == nil || r.external != "" {
+		return out
+	}
+	if r.hosts == nil {
+		for _, ip := range r.ips {
+			out[ip] = []pointer{{service, r.fqdn}}
+		}
+	}
+	for _, h := range r.hosts {
+		out[h.ip] = append(out[h.ip], pointer{service, h.name + "." + r.fqdn})
+	}
+	return out
+}
+
+// with is the snapshot with one Service's record replaced; nil removes it. Its cost does not depend on the zone's size.
+func (s *Snapshot) with(ns, name string, r *record) *Snapshot {
+	k := serviceKey(strings.ToLower(ns), strings.ToLower(name))
+	n := *s
+	n.generation++
+	i := serviceShard(k)
+	old := s.services[i][k]
+	if old == nil && r == nil {
+		return s
+	}
+	shard := maps.Clone(s.services[i])
+	if shard == nil {
+		shard = map[string]*record{}
+	}
+	if r == nil {
+		delete(shard, k)
+	} else {
+		shard[k] = r
+	}
+	n.services[i] = shard
+	if (old == nil) != (r == nil) {
+		n.namespaces = maps.Clone(s.namespaces)
+		if n.namespaces == nil {
+			n.namespaces = map[string]int{}
+		}
+		by := 1
+		if r == nil {
+			by = -1
+		}
+		ns = strings.ToLower(ns)
+		if n.namespaces[ns] += by; n.namespaces[ns] == 0 {
+			delete(n.namespaces, ns)
+		}
+	}
+	n.replacePointers(k, old.pointers(k), r.pointers(k))
+	return &n
+}
+
+func (s *Snapshot) replacePointers(service string, old, now map[netip.Addr][]pointer) {
+	copied := map[int]bool{}
+	set := func(ip netip.Addr, own []pointer) {
+		i := addressShard(ip)
+		if !copied[i] {
+			copied[i] = true
+			shard := maps.Clone(s.reverse[i])
+			if shard == nil {
+				shard = map[netip.Addr][]pointer{}
+			}
+			s.reverse[i] = shard
+		}
+		list := slices.DeleteFunc(slices.Clone(s.reverse[i][ip]), func(p pointer) bool { return p.service == service })
+		if list = append(list, own...); len(list) == 0 {
+			delete(s.reverse[i], ip)
+		} else {
+			s.reverse[i][ip] = list
+		}
+	}
+	for ip, list := range now {
+		if !slices.Equal(old[ip], list) {
+			set(ip, list)
+		}
+	}
+	for ip := range old {
+		if _, stays := now[ip]; !stays {
+			set(ip, nil)
+		}
+	}
+}
+
+// Build is the whole zone at once.
+func Build(cfg ZoneConfig, services []*corev1.Service, eps []*discoveryv1.EndpointSlice) *Snapshot {
+	z := NewZone(cfg)
+	for _, s := range eps {
+		z.SetSlice(s)
+	}
+	for _, s := range services {
+		z.SetService(s)
+	}
+	z.Synced()
+	return z.Snapshot()
+}
+
+func (s *Snapshot) String() string {
+	n := 0
+	for _, shard := range s.services {
+		n += len(shard)
+	}
+	return fmt.Sprintf("%s with %d services", s.domain, n)
+}
