@@ -69,7 +69,11 @@ func newWorld(t *testing.T) *world {
 			if err != nil {
 				return
 			}
-			serving.Go(func() { h.ServeConn(ctx, conn) })
+			// The agent's tunnel ends in a net.Pipe: nothing is buffered on the way.
+			local, remote := net.Pipe()
+			serving.Go(func() { h.ServeConn(ctx, remote) })
+			serving.Go(func() { copyAndClose(local, conn) })
+			serving.Go(func() { copyAndClose(conn, local) })
 		}
 	})
 	t.Cleanup(func() {
@@ -80,6 +84,12 @@ func newWorld(t *testing.T) *world {
 	w.url = "http://" + l.Addr().String()
 	w.config = &rest.Config{Host: w.url}
 	return w
+}
+
+func copyAndClose(to, from net.Conn) {
+	io.Copy(to, from)
+	to.Close()
+	from.Close()
 }
 
 func (w *world) check(err error) {

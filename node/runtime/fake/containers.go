@@ -51,7 +51,7 @@ func (c *ctr) touch() {
 func (e *Engine) find(id string) (*ctr, error) {
 	c := e.containers[id]
 	if c == nil || c.node != e.node {
-		return nil, fmt.Errorf("%w: Error response from daemon: No such container: %s", runtime.ErrNotFound, id)
+		return nil, mark(runtime.ErrNotFound, "Error response from daemon: No such container: %s", id)
 	}
 	return c, nil
 }
@@ -60,8 +60,7 @@ func (e *Engine) find(id string) (*ctr, error) {
 func (e *Engine) add(c *ctr) error {
 	if old := e.containers[e.names[c.name]]; old != nil {
 		if old.State != runtime.StateCreated || old.node != e.node {
-			return fmt.Errorf("%w: Error response from daemon: Conflict. The container name %q is already in use by container %q",
-				runtime.ErrConflict, "/"+c.name, old.ID)
+			return mark(runtime.ErrConflict, "Error response from daemon: Conflict. The container name %q is already in use by container %q", "/"+c.name, old.ID)
 		}
 		e.remove(old)
 	}
@@ -114,7 +113,7 @@ func (e *Engine) CreateContainer(ctx context.Context, spec runtime.ContainerSpec
 	}
 	i := e.image(spec.Image)
 	if i == nil {
-		return "", fmt.Errorf("%w: Error response from daemon: No such image: %s", runtime.ErrNotFound, spec.Image)
+		return "", mark(runtime.ErrNotFound, "Error response from daemon: No such image: %s", spec.Image)
 	}
 	c := &ctr{
 		name: name(spec.Name, spec.Pod, spec.Attempt), spec: spec, hostname: s.hostname,

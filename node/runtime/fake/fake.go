@@ -139,8 +139,7 @@ func (w *world) Kill(id string, code int, oom bool) {
 	}
 }
 
-var errDown = fmt.Errorf("%w: Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
-	runtime.ErrUnavailable)
+var errDown = mark(runtime.ErrUnavailable, "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?")
 
 // enter begins a call: it is counted, delayed, and fails if the test wants it to.
 func (w *world) enter(ctx context.Context, method string) error {
@@ -184,4 +183,17 @@ func (w *world) Info(ctx context.Context) (runtime.Info, error) {
 		Version: "28.5.2", OperatingSystem: "Fake Linux", KernelVersion: "6.1.0", Architecture: "x86_64",
 		CgroupVersion: 2, CgroupDriver: "systemd", RootDir: "/var/lib/docker",
 	}, nil
+}
+
+// kinded is an error in the engine's words that is one of package runtime's sentinels, as docker makes them.
+type kinded struct {
+	kind error
+	text string
+}
+
+func (k *kinded) Error() string { return k.text }
+func (k *kinded) Unwrap() error { return k.kind }
+
+func mark(kind error, format string, args ...any) error {
+	return &kinded{kind, fmt.Sprintf(format, args...)}
 }

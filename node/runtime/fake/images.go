@@ -120,7 +120,7 @@ func (w *world) Image(ctx context.Context, ref string) (runtime.Image, error) {
 	if i := w.image(ref); i != nil {
 		return i.snapshot(), nil
 	}
-	return runtime.Image{}, fmt.Errorf("%w: Error response from daemon: No such image: %s", runtime.ErrNotFound, ref)
+	return runtime.Image{}, mark(runtime.ErrNotFound, "Error response from daemon: No such image: %s", ref)
 }
 
 // Images implements runtime.Images.
@@ -158,13 +158,12 @@ func (w *world) Pull(ctx context.Context, ref string, auth *runtime.Auth, progre
 	}
 	switch {
 	case !ok:
-		return runtime.Image{}, fmt.Errorf("%w: Error response from daemon: manifest for %s not found: manifest unknown: manifest unknown",
-			runtime.ErrImageMissing, normal(ref))
+		return runtime.Image{}, mark(runtime.ErrImageMissing, "Error response from daemon: manifest for %s not found: manifest unknown: manifest unknown", normal(ref))
 	case p.Err != nil:
 		return runtime.Image{}, p.Err
 	case p.Auth != nil && (auth == nil || auth.Username != p.Auth.Username || auth.Password != p.Auth.Password):
-		return runtime.Image{}, fmt.Errorf("%w: Error response from daemon: pull access denied for %s, repository does not exist "+
-			"or may require 'docker login': denied: requested access to the resource is denied", runtime.ErrImageDenied, ref)
+		return runtime.Image{}, mark(runtime.ErrImageDenied, "Error response from daemon: pull access denied for %s, repository does not exist "+
+			"or may require 'docker login': denied: requested access to the resource is denied", ref)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -183,21 +182,21 @@ func (w *world) Load(ctx context.Context, archive io.Reader, progress func(strin
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", runtime.ErrInvalid, err)
+			return nil, mark(runtime.ErrInvalid, "%v", err)
 		}
 		if h.Name != "manifest.json" {
 			continue
 		}
 		var manifest []struct{ RepoTags []string }
 		if err := json.NewDecoder(r).Decode(&manifest); err != nil {
-			return nil, fmt.Errorf("%w: manifest.json: %w", runtime.ErrInvalid, err)
+			return nil, mark(runtime.ErrInvalid, "manifest.json: %v", err)
 		}
 		for _, m := range manifest {
 			names = append(names, m.RepoTags...)
 		}
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("%w: the archive holds no image", runtime.ErrInvalid)
+		return nil, mark(runtime.ErrInvalid, "the archive holds no image")
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -223,7 +222,7 @@ func (w *world) RemoveImage(ctx context.Context, id string) error {
 	}
 	for _, c := range w.containers {
 		if !c.sandbox && w.image(c.Image) == i {
-			return fmt.Errorf("%w: image %s is being used by container %s", runtime.ErrConflict, id, c.ID)
+			return mark(runtime.ErrConflict, "image %s is being used by container %s", id, c.ID)
 		}
 	}
 	delete(w.images, i.ID)

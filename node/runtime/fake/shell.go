@@ -1,7 +1,6 @@
 package fake
 
 import (
-	"fmt"
 	"os"
 	"path"
 	"regexp"
@@ -74,7 +73,7 @@ func (s shell) compile(argv []string) ([]op, error) {
 		if strings.HasPrefix(argv[0], "/") {
 			why = "stat " + argv[0] + ": no such file or directory"
 		}
-		return nil, fmt.Errorf(`%w: OCI runtime create failed: exec: %q: %s: unknown`, runtime.ErrInvalid, argv[0], why)
+		return nil, mark(runtime.ErrInvalid, `OCI runtime create failed: exec: %q: %s: unknown`, argv[0], why)
 	}
 	switch path.Base(argv[0]) {
 	case "sh", "bash":
