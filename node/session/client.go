@@ -48,10 +48,10 @@ type Config struct {
 	Node    func(ctx context.Context) (*corev1.Node, error)
 	Desired *desired.State
 	Outbox  *Outbox
-	// Tunnels receives the byte streams that the master asks for.
-	Tunnels *Listener
+	// Serve handles one byte stream that the master asked for, until it or ctx ends.
+	Serve func(ctx context.Context, conn net.Conn)
 	// Welcomed is told at each beginning of a session what the cluster agrees on and this node's part of the pod range.
-	Welcomed func(cluster *agentv1.ClusterConfig, podCIDR string)
+	Welcomed func(cluster *agentv1.ClusterConfig, podCIDR string) error
 	Logger   *slog.Logger
 }
 
@@ -60,12 +60,14 @@ type Client struct {
 	cfg Config
 	log *slog.Logger
 
+	tunnels *tunnels
+
 	mu sync.Mutex // guards cfg.Identity's contents
 }
 
 // New makes a client; Run starts it.
 func New(cfg Config) *Client {
-	return &Client{cfg: cfg, log: cfg.Logger.With("component", "session")}
+	return &Client{cfg: cfg, log: cfg.Logger.With("component", "session"), tunnels: newTunnels(cfg.Serve)}
 }
 
 // Run keeps a session with a master until ctx ends.
@@ -157,7 +159,9 @@ func (c *Client) session(ctx context.Context, api agentv1.AgentClient) error {
 	if err := c.remember(welcome); err != nil {
 		return err
 	}
-	c.cfg.Welcomed(welcome.Config, welcome.PodCidr)
+	if err := c.cfg.Welcomed(welcome.Config, welcome.PodCidr); err != nil {
+		return err
+	}
 	c.log.Info("session began", "podCIDR", welcome.PodCidr)
 	c.cfg.Outbox.restart()
 	heartbeat := time.Duration(welcome.HeartbeatMillis) * time.Millisecond
@@ -244,7 +248,7 @@ func (c *Client) receive(ctx context.Context, stream agentv1.Agent_SessionClient
 				return err
 			}
 		case *agentv1.FromMaster_OpenTunnel:
-			c.cfg.Tunnels.open(ctx, api, m.OpenTunnel.Id)
+			c.tunnels.open(ctx, api, m.OpenTunnel.Id)
 		case *agentv1.FromMaster_Acknowledge:
 			c.cfg.Outbox.acknowledge(m.Acknowledge.Sequence)
 		}

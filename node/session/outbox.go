@@ -48,10 +48,22 @@ func NewOutbox() *Outbox {
 	return &Outbox{wake: make(chan struct{}, 1), pods: map[types.UID]*podReport{}, inFlight: map[uint64][]Event{}}
 }
 
-// Pod tells a pod's status. gone says that nothing of it is left on the node. status belongs to the outbox afterwards.
-func (o *Outbox) Pod(namespace, name string, uid types.UID, status *corev1.PodStatus, gone bool) {
+// Pod tells a pod's status, which belongs to the outbox afterwards.
+func (o *Outbox) Pod(namespace, name string, uid types.UID, status *corev1.PodStatus) {
 	o.mu.Lock()
-	o.pods[uid] = &podReport{namespace: namespace, name: name, status: status, gone: gone}
+	o.pods[uid] = &podReport{namespace: namespace, name: name, status: status}
+	o.mu.Unlock()
+	o.poke()
+}
+
+// Gone tells that nothing of a pod is left on the node, beside the last status told.
+func (o *Outbox) Gone(namespace, name string, uid types.UID) {
+	o.mu.Lock()
+	p := &podReport{namespace: namespace, name: name, gone: true}
+	if last := o.pods[uid]; last != nil {
+		p.status = last.status
+	}
+	o.pods[uid] = p
 	o.mu.Unlock()
 	o.poke()
 }

@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"net"
-	"sync"
 
 	"google.golang.org/grpc/metadata"
 
@@ -13,72 +12,45 @@ import (
 const (
 	tunnelIDKey = "tunnel-id"
 	tunnelChunk = 64 << 10
-	// Streams at a time; more wait for the master's patience.
+	// Streams at a time; the master's dial of a further one times out and says so.
 	maxTunnels = 256
 )
 
-// Listener is a net.Listener whose connections are the tunnels that the master asks for. An http.Server serves it.
-type Listener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-	slots  chan struct{}
+// tunnels answers the master's requests for byte streams.
+type tunnels struct {
+	serve func(ctx context.Context, conn net.Conn)
+	slots chan struct{}
 }
 
-// NewListener makes one.
-func NewListener() *Listener {
-	return &Listener{conns: make(chan net.Conn), closed: make(chan struct{}), slots: make(chan struct{}, maxTunnels)}
+func newTunnels(serve func(context.Context, net.Conn)) *tunnels {
+	return &tunnels{serve: serve, slots: make(chan struct{}, maxTunnels)}
 }
 
-// Accept implements net.Listener.
-func (l *Listener) Accept() (net.Conn, error) {
+// open answers one request; its goroutines end with the tunnel, which ends with ctx at the latest.
+func (t *tunnels) open(ctx context.Context, api agentv1.AgentClient, id string) {
 	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close implements net.Listener.
-func (l *Listener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-// Addr implements net.Listener.
-func (l *Listener) Addr() net.Addr { return tunnelAddr{} }
-
-type tunnelAddr struct{}
-
-func (tunnelAddr) Network() string { return "tunnel" }
-func (tunnelAddr) String() string  { return "master" }
-
-// open answers one request of the master; the goroutine ends with the tunnel, which ends with ctx at the latest.
-func (l *Listener) open(ctx context.Context, api agentv1.AgentClient, id string) {
-	select {
-	case l.slots <- struct{}{}:
+	case t.slots <- struct{}{}:
 	default:
-		return // the master's dial times out and says so
+		return
 	}
 	go func() {
-		defer func() { <-l.slots }()
+		defer func() { <-t.slots }()
 		ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, tunnelIDKey, id))
 		defer cancel()
 		stream, err := api.Tunnel(ctx)
 		if err != nil {
-			return
+			return // the session broke, or the master has given up waiting
 		}
+		// net.Pipe has the deadlines that net/http needs of a connection; the stream itself has none.
 		local, remote := net.Pipe()
-		defer local.Close()
-		select {
-		case l.conns <- remote:
-		case <-l.closed:
-			return
-		case <-ctx.Done():
-			return
-		}
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			t.serve(ctx, remote)
+		}()
 		pump(ctx, local, stream)
+		cancel()
+		<-served
 	}()
 }
 

@@ -39,7 +39,7 @@ func (s *Server) register(ctx context.Context, name string, hello *agentv1.Hello
 		}
 		maps.Copy(node.Labels, said.Labels)
 		if node.Spec.PodCIDR == "" {
-			if err := s.assignPodCIDR(tx, node); err != nil {
+			if err := s.assignPodCIDR(tx, node, said.Spec.PodCIDR); err != nil {
 				return err
 			}
 		}
@@ -59,8 +59,9 @@ func (s *Server) register(ctx context.Context, name string, hello *agentv1.Hello
 	return cidr, nil
 }
 
-// assignPodCIDR gives a new node the first free part of the pod range.
-func (s *Server) assignPodCIDR(tx *registry.Tx, node *corev1.Node) error {
+// assignPodCIDR gives a new node the part of the pod range that it had before, when its Node was deleted and the part is
+// still free, or else the first free one.
+func (s *Server) assignPodCIDR(tx *registry.Tx, node *corev1.Node, wish string) error {
 	whole, err := netip.ParsePrefix(s.cfg.Cluster.PodCidr)
 	if err != nil {
 		return err
@@ -68,6 +69,10 @@ func (s *Server) assignPodCIDR(tx *registry.Tx, node *corev1.Node) error {
 	taken := map[string]bool{}
 	for n := range registry.List[*corev1.Node](tx, "") {
 		taken[n.Spec.PodCIDR] = true
+	}
+	if p, err := netip.ParsePrefix(wish); err == nil && whole.Contains(p.Addr()) && p.Bits() == s.cfg.NodeMaskBits && !taken[wish] {
+		node.Spec.PodCIDR, node.Spec.PodCIDRs = wish, []string{wish}
+		return nil
 	}
 	size := uint32(1) << (32 - s.cfg.NodeMaskBits)
 	base := whole.Masked().Addr().As4()

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// lock keeps a second agent off the same directory.
+func lock(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("another wp-agent uses %s: stop it first, or give this one another --data-dir", dir)
+		}
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// nodeIP is the given address, or the one that packets to the master leave from. No packet is sent: connecting a UDP socket
+// only asks the routing table.
+func nodeIP(given, master string) (netip.Addr, error) {
+	if given != "" {
+		a, err := netip.ParseAddr(given)
+		if err != nil {
+			return a, fmt.Errorf("--node-ip: %w", err)
+		}
+		return a, nil
+	}
+	c, err := net.Dial("udp4", master)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("no route to the master at %s: %w; say with --node-ip which address the other machines reach this one at", master, err)
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr(), nil
+}

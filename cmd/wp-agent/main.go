@@ -1,0 +1,207 @@
+// Command wp-agent makes a machine with Docker a node of a Whalepod cluster.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/whalepod/whalepod/cmd/internal/version"
+	"github.com/whalepod/whalepod/node"
+	"github.com/whalepod/whalepod/node/runtime/docker"
+	"github.com/whalepod/whalepod/node/session"
+)
+
+const usage = `usage: wp-agent COMMAND [options]
+
+  join       join a cluster and run (wpctl token create --print-join-command prints the whole line)
+  run        run as the node that this machine is since it joined
+  uninstall  end this node's containers and remove its links, rules and files
+
+wp-agent COMMAND --help lists the options.
+`
+
+// See wp-master: a node's memory is the pods'.
+const memoryLimit = 200 << 20
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return
+		}
+		fmt.Fprintln(os.Stderr, "wp-agent:", err)
+		os.Exit(1)
+	}
+}
+
+// options of all commands.
+type options struct {
+	dataDir, dockerHost, nodeIP, logLevel, labels, resolvConf string
+	gossipPort, mtu                                           int
+	alwaysVXLAN                                               bool
+	join                                                      session.JoinOptions
+}
+
+func parse(command string, args []string) (*options, error) {
+	o := &options{}
+	fs := flag.NewFlagSet("wp-agent "+command, flag.ContinueOnError)
+	fs.StringVar(&o.dataDir, "data-dir", "/var/lib/whalepod/agent", "where identity, desired state and volumes are kept")
+	fs.StringVar(&o.dockerHost, "docker-host", "unix:///var/run/docker.sock", "the Docker Engine")
+	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	if command != "uninstall" {
+		fs.StringVar(&o.nodeIP, "node-ip", "", "IP address under which the other machines reach this one (default: the one that reaches the master)")
+		fs.IntVar(&o.gossipPort, "gossip-port", 7946, "port of the gossip between machines, TCP and UDP; the same on all nodes")
+		fs.IntVar(&o.mtu, "mtu", 0, "MTU of pods (default: that of the link)")
+		fs.BoolVar(&o.alwaysVXLAN, "always-vxlan", false, "tunnel to every node, for providers that drop packets with addresses they did not assign")
+		fs.StringVar(&o.labels, "node-labels", "", "further labels of the node, as key=value,key=value")
+		fs.StringVar(&o.resolvConf, "resolv-conf", "/etc/resolv.conf", "file with the name servers for names outside the cluster")
+	}
+	if command == "join" {
+		hostname, _ := os.Hostname()
+		fs.StringVar(&o.join.Master, "master", "", "the master's agents' port, as HOST:6444")
+		fs.StringVar(&o.join.Token, "token", "", "a join token")
+		fs.StringVar(&o.join.CAHash, "ca-hash", "", "sha256:HEX of the cluster's CA")
+		fs.StringVar(&o.join.NodeName, "node-name", strings.ToLower(hostname), "name of this node")
+	}
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	if fs.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q; options begin with --", fs.Arg(0))
+	}
+	return o, nil
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		fmt.Print(usage)
+		return flag.ErrHelp
+	}
+	command, args := args[0], args[1:]
+	switch command {
+	case "join", "run", "uninstall":
+	case "version", "--version":
+		fmt.Println("wp-agent", version.Version)
+		return nil
+	case "help", "--help", "-h":
+		fmt.Print(usage)
+		return nil
+	default:
+		return fmt.Errorf("unknown command %q\n%s", command, usage)
+	}
+	o, err := parse(command, args)
+	if err != nil {
+		return err
+	}
+	if os.Getuid() != 0 {
+		return errors.New("an agent sets up links and rules, and so must run as root: try sudo")
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return fmt.Errorf("--log-level: %w", err)
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	unlock, err := lock(o.dataDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if command == "uninstall" {
+		return uninstall(ctx, o, log)
+	}
+	id, err := identity(ctx, command, o)
+	if err != nil {
+		return err
+	}
+	return runAgent(ctx, o, id, log)
+}
+
+// identity joins, unless this machine has joined that cluster before: so the join line can stand in a start script.
+func identity(ctx context.Context, command string, o *options) (*session.Identity, error) {
+	id, err := session.LoadIdentity(o.dataDir)
+	if command == "run" || (err == nil && id.Node == o.join.NodeName && contains(id.Masters, o.join.Master)) {
+		return id, err
+	}
+	if err == nil {
+		return nil, fmt.Errorf("this machine is node %s of the cluster at %s already; `wp-agent uninstall --data-dir %s` makes it free to join another", id.Node, strings.Join(id.Masters, ", "), o.dataDir)
+	}
+	if !errors.Is(err, session.ErrNotJoined) {
+		return nil, err
+	}
+	for option, value := range map[string]string{"--master": o.join.Master, "--token": o.join.Token, "--ca-hash": o.join.CAHash, "--node-name": o.join.NodeName} {
+		if value == "" {
+			return nil, fmt.Errorf("%s is missing; `wpctl token create --print-join-command` prints the whole line", option)
+		}
+	}
+	return session.Join(ctx, o.dataDir, o.join)
+}
+
+func contains(all []string, one string) bool {
+	for _, s := range all {
+		if s == one {
+			return true
+		}
+	}
+	return false
+}
+
+func runAgent(ctx context.Context, o *options, id *session.Identity, log *slog.Logger) error {
+	ip, err := nodeIP(o.nodeIP, id.Masters[0])
+	if err != nil {
+		return err
+	}
+	labels, err := parseLabels(o.labels)
+	if err != nil {
+		return err
+	}
+	engine, err := docker.New(docker.Config{Host: o.dockerHost, Node: id.Node, Log: log})
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	a, err := node.New(node.Config{
+		DataDir: o.dataDir, Identity: id, NodeIP: ip, GossipPort: o.gossipPort, Engine: engine, Labels: labels,
+		AlwaysVXLAN: o.alwaysVXLAN, MTU: o.mtu, ResolvConf: o.resolvConf, Version: version.Kubernetes(), Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}
+
+func parseLabels(text string) (map[string]string, error) {
+	labels := map[string]string{}
+	for _, pair := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' }) {
+		k, v, ok := strings.Cut(pair, "=")
+		if !ok || k == "" {
+			return nil, fmt.Errorf("--node-labels: %q is not key=value", pair)
+		}
+		labels[k] = v
+	}
+	return labels, nil
+}
+
+func uninstall(ctx context.Context, o *options, log *slog.Logger) error {
+	id, err := session.LoadIdentity(o.dataDir)
+	if err != nil {
+		return err
+	}
+	engine, err := docker.New(docker.Config{Host: o.dockerHost, Node: id.Node, Log: log})
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	return node.Uninstall(ctx, node.UninstallConfig{DataDir: o.dataDir, Identity: id, Engine: engine, Logger: log})
+}

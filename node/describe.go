@@ -1,0 +1,206 @@
+package node
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"os"
+	goruntime "runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/whalepod/whalepod/node/runtime"
+)
+
+const (
+	// maxPods is what the kubelet allows by default; a /24 has room for twice as many.
+	maxPods = 110
+	// Memory kept for the engine, the agent and the system: a tenth, but at least and at most this.
+	reserveMin, reserveMax = 64 << 20, 512 << 20
+	// Kubernetes tells no more images of a node than this (--node-status-max-images).
+	maxImages = 50
+	mebi      = 1 << 20
+)
+
+// machine is what does not change while the agent runs.
+type machine struct {
+	memory     int64
+	cpus       int
+	machineID  string
+	bootID     string
+	systemUUID string
+	kernel     string
+	osImage    string
+}
+
+func inspectMachine() machine {
+	return machine{
+		memory: memoryTotal(), cpus: goruntime.NumCPU(),
+		machineID:  firstLine("/etc/machine-id", "/var/lib/dbus/machine-id"),
+		bootID:     firstLine("/proc/sys/kernel/random/boot_id"),
+		systemUUID: firstLine("/sys/class/dmi/id/product_uuid", "/etc/machine-id"),
+		kernel:     firstLine("/proc/sys/kernel/osrelease"),
+		osImage:    osImage(),
+	}
+}
+
+// firstLine of the first file that can be read; these facts are shown to people, and nothing depends on them.
+func firstLine(paths ...string) string {
+	for _, p := range paths {
+		if data, err := os.ReadFile(p); err == nil {
+			line, _, _ := strings.Cut(string(data), "\n")
+			return strings.TrimSpace(line)
+		}
+	}
+	return ""
+}
+
+func osImage() string {
+	data, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return "Linux"
+	}
+	for s := bufio.NewScanner(bytes.NewReader(data)); s.Scan(); {
+		if v, ok := strings.CutPrefix(s.Text(), "PRETTY_NAME="); ok {
+			return strings.Trim(v, `"'`)
+		}
+	}
+	return "Linux"
+}
+
+func memoryTotal() int64 {
+	var si unix.Sysinfo_t
+	if unix.Sysinfo(&si) != nil {
+		return 0
+	}
+	return int64(si.Totalram) * int64(si.Unit)
+}
+
+// diskSize of the file system that holds path, in bytes.
+func diskSize(path string) int64 {
+	var fs unix.Statfs_t
+	if unix.Statfs(path, &fs) != nil {
+		return 0
+	}
+	return int64(fs.Blocks) * fs.Bsize
+}
+
+// node describes this machine as a Node.
+func (a *Agent) node(ctx context.Context) (*corev1.Node, error) {
+	info, infoErr := a.engineInfo(ctx)
+	n := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: a.cfg.Identity.Node,
+			Labels: map[string]string{
+				corev1.LabelHostname: a.cfg.Identity.Node, corev1.LabelOSStable: "linux", corev1.LabelArchStable: goruntime.GOARCH,
+				"beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": goruntime.GOARCH,
+			},
+			Annotations: map[string]string{},
+		},
+		Spec: corev1.NodeSpec{PodCIDR: a.podCIDR()},
+	}
+	for k, v := range a.cfg.Labels {
+		n.Labels[k] = v
+	}
+	n.Status = *a.nodeStatus(info, infoErr)
+	return n, nil
+}
+
+func (a *Agent) nodeStatus(info runtime.Info, infoErr error) *corev1.NodeStatus {
+	capacity := a.capacity(info)
+	s := &corev1.NodeStatus{
+		Capacity: capacity, Allocatable: allocatable(capacity),
+		Addresses: []corev1.NodeAddress{
+			{Type: corev1.NodeInternalIP, Address: a.cfg.NodeIP.String()},
+			{Type: corev1.NodeHostName, Address: a.cfg.Identity.Node},
+		},
+		NodeInfo: corev1.NodeSystemInfo{
+			MachineID: a.machine.machineID, BootID: a.machine.bootID, SystemUUID: a.machine.systemUUID,
+			KernelVersion: a.machine.kernel, OSImage: a.machine.osImage,
+			ContainerRuntimeVersion: "docker://" + cmp.Or(info.Version, "unknown"),
+			KubeletVersion:          a.cfg.Version, OperatingSystem: "linux", Architecture: goruntime.GOARCH,
+		},
+		Conditions: a.conditions(infoErr, time.Now()),
+	}
+	return s
+}
+
+func (a *Agent) capacity(info runtime.Info) corev1.ResourceList {
+	disk := diskSize(cmp.Or(info.RootDir, a.cfg.DataDir))
+	if disk == 0 {
+		disk = diskSize(a.cfg.DataDir) // the engine's directory may be hidden from us
+	}
+	return corev1.ResourceList{
+		corev1.ResourceCPU:              *resource.NewQuantity(int64(a.machine.cpus), resource.DecimalSI),
+		corev1.ResourceMemory:           *resource.NewQuantity(a.machine.memory/1024*1024, resource.BinarySI),
+		corev1.ResourceEphemeralStorage: *resource.NewQuantity(disk/1024*1024, resource.BinarySI),
+		corev1.ResourcePods:             *resource.NewQuantity(maxPods, resource.DecimalSI),
+	}
+}
+
+// allocatable keeps something for the system: a 1-GB server whose pods take all of it dies with them.
+func allocatable(capacity corev1.ResourceList) corev1.ResourceList {
+	out := capacity.DeepCopy()
+	total := capacity.Memory().Value()
+	reserve := min(max(total/10, reserveMin), reserveMax)
+	out[corev1.ResourceMemory] = *resource.NewQuantity(max(total-reserve, 0)/mebi*mebi, resource.BinarySI)
+	disk := capacity.StorageEphemeral().Value()
+	out[corev1.ResourceEphemeralStorage] = *resource.NewQuantity(disk-disk/10, resource.DecimalSI)
+	return out
+}
+
+// conditions in the kubelet's words.
+func (a *Agent) conditions(engine error, now time.Time) []corev1.NodeCondition {
+	at := metav1.NewTime(now)
+	ready := corev1.NodeCondition{
+		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status",
+	}
+	if reason := a.notReady(engine); reason != "" {
+		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", reason
+	}
+	all := []corev1.NodeCondition{
+		{Type: corev1.NodeMemoryPressure, Status: corev1.ConditionFalse, Reason: "KubeletHasSufficientMemory", Message: "kubelet has sufficient memory available"},
+		{Type: corev1.NodeDiskPressure, Status: corev1.ConditionFalse, Reason: "KubeletHasNoDiskPressure", Message: "kubelet has no disk pressure"},
+		{Type: corev1.NodePIDPressure, Status: corev1.ConditionFalse, Reason: "KubeletHasSufficientPID", Message: "kubelet has sufficient PID available"},
+		ready,
+	}
+	for i := range all {
+		all[i].LastHeartbeatTime, all[i].LastTransitionTime = at, at
+	}
+	return all
+}
+
+func (a *Agent) notReady(engine error) string {
+	var reasons []string
+	if engine != nil {
+		reasons = append(reasons, "container runtime is down: "+engine.Error())
+	}
+	if !a.networkReady() {
+		reasons = append(reasons, "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:the node's bridge is not set up")
+	}
+	return strings.Join(reasons, ", ")
+}
+
+// imageList is what the scheduler wants to know of the images here, largest first.
+func imageList(images []runtime.Image) []corev1.ContainerImage {
+	slices.SortFunc(images, func(x, y runtime.Image) int { return cmp.Compare(y.SizeBytes, x.SizeBytes) })
+	out := []corev1.ContainerImage{}
+	for _, img := range images {
+		names := append(slices.Clone(img.Digests), img.Tags...)
+		if len(names) == 0 {
+			continue
+		}
+		out = append(out, corev1.ContainerImage{Names: names, SizeBytes: img.SizeBytes})
+		if len(out) == maxImages {
+			break
+		}
+	}
+	return out
+}

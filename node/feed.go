@@ -1,0 +1,123 @@
+package node
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/whalepod/whalepod/node/desired"
+	"github.com/whalepod/whalepod/node/network"
+)
+
+// feedServices hands Services and EndpointSlices to the proxy and the DNS zone, all at first and then what changes.
+func (a *Agent) feedServices(ctx context.Context, p *dataPlane) error {
+	sub := a.desired.Subscribe(desired.Services, desired.EndpointSlices, desired.Pods)
+	defer sub.Close()
+	for _, s := range a.desired.Services() {
+		p.proxy.SetService(s)
+		p.zone.SetService(s)
+	}
+	for _, s := range a.desired.EndpointSlices() {
+		p.proxy.SetSlice(s)
+		p.zone.SetSlice(s)
+	}
+	synced := false
+	for {
+		if !synced && a.desired.Completed() {
+			synced = true
+			p.zone.Synced()
+			p.proxy.Synced()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-sub.C():
+		}
+		for _, ref := range sub.Take() {
+			a.feedService(p, ref)
+		}
+	}
+}
+
+func (a *Agent) feedService(p *dataPlane, ref desired.Ref) {
+	namespace, name, _ := strings.Cut(ref.Key, "/")
+	switch ref.Resource {
+	case desired.Services:
+		if s, ok := a.desired.Service(namespace, name); ok {
+			p.proxy.SetService(s)
+			p.zone.SetService(s)
+			return
+		}
+		p.proxy.DeleteService(namespace, name)
+		p.zone.DeleteService(namespace, name)
+	case desired.EndpointSlices:
+		if s, ok := a.desired.EndpointSlice(namespace, name); ok {
+			p.proxy.SetSlice(s)
+			p.zone.SetSlice(s)
+			return
+		}
+		p.proxy.DeleteSlice(namespace, name)
+		p.zone.DeleteSlice(namespace, name)
+	}
+}
+
+// feedPeers keeps routes to the other nodes, and takes endpoints on machines that gossip calls dead out of service at once.
+func (a *Agent) feedPeers(ctx context.Context, p *dataPlane) error {
+	sub := a.desired.Subscribe(desired.Nodes)
+	defer sub.Close()
+	for {
+		if err := p.network.SetPeers(ctx, a.peers()); err != nil && ctx.Err() == nil {
+			a.log.Error("routes to other nodes are incomplete", "err", err)
+		}
+		dead := map[string]bool{}
+		for name := range p.members.Dead() {
+			dead[name] = true
+		}
+		p.proxy.SetDeadNodes(dead)
+		p.zone.SetDeadNodes(dead)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-sub.C():
+			sub.Take()
+		case <-p.members.Changed():
+			a.log.Info("machines changed", "alive", len(p.members.Members()), "dead", len(dead))
+		}
+	}
+}
+
+func (a *Agent) peers() []network.Peer {
+	var out []network.Peer
+	for _, n := range a.desired.Nodes() {
+		cidr, err := netip.ParsePrefix(n.Spec.PodCIDR)
+		ip := internalIP(n)
+		if n.Name == a.cfg.Identity.Node || err != nil || !ip.IsValid() {
+			continue
+		}
+		out = append(out, network.Peer{Name: n.Name, IP: ip, PodCIDR: cidr})
+	}
+	return out
+}
+
+func internalIP(n *corev1.Node) netip.Addr {
+	for _, addr := range n.Status.Addresses {
+		if addr.Type == corev1.NodeInternalIP {
+			ip, _ := netip.ParseAddr(addr.Address)
+			return ip
+		}
+	}
+	return netip.Addr{}
+}
+
+// gossipSeeds are the master's and the known nodes': any of them will do.
+func (a *Agent) gossipSeeds(c *cluster) []string {
+	seeds := append([]string(nil), c.seeds...)
+	for _, p := range a.peers() {
+		seeds = append(seeds, net.JoinHostPort(p.IP.String(), strconv.Itoa(a.cfg.GossipPort)))
+	}
+	return seeds
+}

@@ -1,0 +1,152 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/whalepod/whalepod/dns"
+	"github.com/whalepod/whalepod/node/membership"
+	"github.com/whalepod/whalepod/node/network"
+	"github.com/whalepod/whalepod/proxy"
+	"github.com/whalepod/whalepod/proxy/iptables"
+)
+
+const (
+	dnsPort = 53
+	// Setting up links and rules is tried again between these pauses.
+	setupRetryMin, setupRetryMax = time.Second, 30 * time.Second
+)
+
+// dataPlane is what makes traffic flow on this node. It needs the master only to change.
+type dataPlane struct {
+	network *network.Network
+	proxy   *proxy.Proxy
+	zone    *dns.Zone
+	server  *dns.Server
+	members *membership.Membership
+}
+
+// planeReady is closed once the data plane is set up.
+func (a *Agent) planeReady() <-chan struct{} { return a.planeUp }
+
+// runPlane sets the data plane up and runs it with the pods until ctx ends or a part fails.
+func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
+	a.mu.Lock()
+	c := a.cluster
+	a.mu.Unlock()
+	plane, err := a.setUp(ctx, c)
+	if err != nil || plane == nil {
+		return err
+	}
+	defer plane.network.Close()
+	manager, err := a.newPods(c, plane)
+	if err != nil {
+		return err
+	}
+	handler.set(a.streams(manager))
+	a.mu.Lock()
+	a.plane = plane
+	a.mu.Unlock()
+	close(a.planeUp)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return plane.network.Run(ctx) })
+	g.Go(func() error { return plane.proxy.Run(ctx) })
+	g.Go(func() error { return plane.server.Run(ctx) })
+	g.Go(func() error { return plane.members.Run(ctx) })
+	g.Go(func() error { return a.feedServices(ctx, plane) })
+	g.Go(func() error { return a.feedPeers(ctx, plane) })
+	g.Go(func() error { return manager.Run(ctx) })
+	return g.Wait()
+}
+
+// setUp tries until links and sockets are there; nil without an error when ctx ended first.
+func (a *Agent) setUp(ctx context.Context, c *cluster) (*dataPlane, error) {
+	for pause := setupRetryMin; ; pause = min(2*pause, setupRetryMax) {
+		plane, err := a.trySetUp(ctx, c)
+		if err == nil {
+			return plane, nil
+		}
+		if ctx.Err() != nil {
+			return nil, nil
+		}
+		a.log.Error("the node's network could not be set up", "err", err, "retry", pause)
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (a *Agent) trySetUp(ctx context.Context, c *cluster) (plane *dataPlane, err error) {
+	p := &dataPlane{members: a.membership(c)}
+	p.network, err = network.New(network.Config{
+		NodeName: a.cfg.Identity.Node, NodeIP: a.cfg.NodeIP, PodCIDR: c.node, ClusterPodCIDR: c.pods, ServiceCIDR: c.service,
+		DNSIP: c.dns, MTU: a.cfg.MTU, AlwaysVXLAN: a.cfg.AlwaysVXLAN, StateDir: filepath.Join(a.cfg.DataDir, "network"), Logger: a.cfg.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			p.network.Close()
+		}
+	}()
+	if err := p.network.Setup(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.newProxy(ctx, c, p); err != nil {
+		return nil, err
+	}
+	return p, a.newDNS(ctx, c, p)
+}
+
+func (a *Agent) newProxy(ctx context.Context, c *cluster, p *dataPlane) error {
+	tables, err := iptables.New(ctx, iptables.Config{Prefix: proxy.Prefix})
+	if err != nil {
+		return err
+	}
+	p.proxy, err = proxy.New(proxy.Config{
+		NodeName: a.cfg.Identity.Node, PodCIDR: c.node, ClusterPodCIDR: c.pods, ServiceCIDR: c.service,
+		LocalIPs: []netip.Addr{c.dns}, RandomFully: tables.RandomFully(), Applier: tables, Logger: a.cfg.Logger,
+		StaleUDP: func(flows []proxy.UDPFlow) error {
+			out := make([]network.UDPFlow, len(flows))
+			for i, f := range flows {
+				out[i] = network.UDPFlow(f)
+			}
+			return p.network.ClearUDP(out)
+		},
+	})
+	return err
+}
+
+func (a *Agent) newDNS(ctx context.Context, c *cluster, p *dataPlane) error {
+	p.zone = dns.NewZone(dns.ZoneConfig{Domain: c.domain, ServerIP: c.dns, Reverse: []netip.Prefix{c.service, c.pods}})
+	addr := net.JoinHostPort(c.dns.String(), strconv.Itoa(dnsPort))
+	var lc net.ListenConfig
+	udp, err := lc.ListenPacket(ctx, "udp4", addr)
+	if err != nil {
+		return fmt.Errorf("DNS: %w", err)
+	}
+	tcp, err := lc.Listen(ctx, "tcp4", addr)
+	if err != nil {
+		udp.Close()
+		return fmt.Errorf("DNS: %w", err)
+	}
+	p.server, err = dns.New(dns.Config{
+		Zone: p.zone, PacketConns: []net.PacketConn{udp}, Listeners: []net.Listener{tcp},
+		Upstreams: a.upstreams(c), Logger: a.cfg.Logger,
+	})
+	if err != nil {
+		udp.Close()
+		tcp.Close()
+	}
+	return err
+}

@@ -1,0 +1,108 @@
+package node
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/whalepod/whalepod/node/network"
+	"github.com/whalepod/whalepod/node/pods"
+	"github.com/whalepod/whalepod/node/pods/netfiles"
+	"github.com/whalepod/whalepod/node/runtime"
+	"github.com/whalepod/whalepod/node/session"
+	"github.com/whalepod/whalepod/node/streams"
+	"github.com/whalepod/whalepod/proxy"
+)
+
+func (a *Agent) newPods(c *cluster, p *dataPlane) (*pods.Manager, error) {
+	return pods.New(pods.Config{
+		NodeName: a.cfg.Identity.Node, DataDir: a.cfg.DataDir, Desired: a.desired, Engine: a.cfg.Engine,
+		Network: &podNetwork{network: p.network, proxy: p.proxy, names: map[string]string{}},
+		Report:  reporter{a.outbox}, Record: recorder{a.outbox},
+		Cluster:    func() netfiles.Cluster { return netfiles.Cluster{Domain: c.domain, DNS: c.dns.String()} },
+		HostIPs:    func() []string { return []string{a.cfg.NodeIP.String()} },
+		ResolvConf: a.cfg.ResolvConf, NodeMemory: a.machine.memory, Log: a.cfg.Logger,
+	})
+}
+
+// streams serves log, exec, attach, port-forward and image loads through the session's tunnels.
+func (a *Agent) streams(m *pods.Manager) func(context.Context, net.Conn) {
+	return streams.New(streams.Config{Engine: a.cfg.Engine, Lookup: m, Log: a.cfg.Logger}).ServeConn
+}
+
+// podNetwork gives pods their links and host ports.
+type podNetwork struct {
+	network *network.Network
+	proxy   *proxy.Proxy
+
+	mu    sync.Mutex
+	names map[string]string // by UID, of pods that have host ports
+}
+
+func (n *podNetwork) Attach(ctx context.Context, pod runtime.PodRef, pid int, want string, ports []pods.HostPort) (string, error) {
+	link := network.Pod{UID: pod.UID, Namespace: pod.Namespace, Name: pod.Name}
+	link.IP, _ = netip.ParseAddr(want) // an address that cannot be read is no wish
+	ip, err := n.network.AttachPod(ctx, network.NetNSOfPID(pid), link)
+	if err != nil {
+		return "", err
+	}
+	n.setPorts(pod, ip, ports)
+	return ip.String(), nil
+}
+
+func (n *podNetwork) setPorts(pod runtime.PodRef, ip netip.Addr, ports []pods.HostPort) {
+	if len(ports) == 0 {
+		return
+	}
+	out := make([]proxy.HostPort, 0, len(ports))
+	for _, p := range ports {
+		host, _ := netip.ParseAddr(p.HostIP) // none is every address
+		out = append(out, proxy.HostPort{
+			Protocol: p.Protocol, HostIP: host, Port: uint16(p.HostPort), Pod: netip.AddrPortFrom(ip, uint16(p.ContainerPort)),
+		})
+	}
+	name := pod.Namespace + "/" + pod.Name
+	n.mu.Lock()
+	n.names[pod.UID] = name
+	n.mu.Unlock()
+	n.proxy.SetHostPorts(name, out)
+}
+
+func (n *podNetwork) Detach(ctx context.Context, uid string) error {
+	n.mu.Lock()
+	name, ok := n.names[uid]
+	delete(n.names, uid)
+	// A pod of the same name may have been attached since.
+	for _, other := range n.names {
+		ok = ok && other != name
+	}
+	n.mu.Unlock()
+	if ok {
+		n.proxy.SetHostPorts(name, nil)
+	}
+	return n.network.DetachPod(ctx, uid)
+}
+
+// reporter and recorder put what the pods tell into the session's outbox.
+type reporter struct{ out *session.Outbox }
+
+func (r reporter) Status(pod types.NamespacedName, uid string, status corev1.PodStatus) {
+	r.out.Pod(pod.Namespace, pod.Name, types.UID(uid), &status)
+}
+
+func (r reporter) Gone(pod types.NamespacedName, uid string) {
+	r.out.Gone(pod.Namespace, pod.Name, types.UID(uid))
+}
+
+type recorder struct{ out *session.Outbox }
+
+func (r recorder) Event(pod *corev1.Pod, eventType, reason, message, fieldPath string) {
+	r.out.Event(session.Event{
+		Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), FieldPath: fieldPath,
+		Type: eventType, Reason: reason, Message: message,
+	})
+}

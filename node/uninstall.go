@@ -1,0 +1,96 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/whalepod/whalepod/node/network"
+	"github.com/whalepod/whalepod/node/runtime"
+	"github.com/whalepod/whalepod/node/session"
+	"github.com/whalepod/whalepod/proxy"
+	"github.com/whalepod/whalepod/proxy/iptables"
+)
+
+// Containers get this long to end by themselves when a node is uninstalled.
+const uninstallGrace = 5 * time.Second
+
+// UninstallConfig says what to remove.
+type UninstallConfig struct {
+	DataDir  string
+	Identity *session.Identity
+	Engine   runtime.Engine
+	Logger   *slog.Logger
+}
+
+// Uninstall ends this node's containers and removes its links, rules and files: only what is its own. It goes on when a part
+// fails, and says at the end what is left.
+func Uninstall(ctx context.Context, cfg UninstallConfig) error {
+	errs := []error{removeContainers(ctx, cfg.Engine)}
+	c, err := cfg.Identity.ClusterConfig()
+	if err == nil && cfg.Identity.PodCIDR != "" {
+		var parsed *cluster
+		if parsed, err = parseCluster(c, cfg.Identity.PodCIDR); err == nil {
+			errs = append(errs, removeRules(ctx, cfg, parsed), removeLinks(ctx, cfg, parsed))
+		}
+	}
+	errs = append(errs, err)
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("not everything could be removed; what is left is named here, and running this again goes on: %w", err)
+	}
+	return os.RemoveAll(cfg.DataDir)
+}
+
+func removeContainers(ctx context.Context, engine runtime.Engine) error {
+	all, err := engine.Pods(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range all {
+		for _, c := range p.Containers {
+			if c.State == runtime.StateRunning {
+				errs = append(errs, engine.StopContainer(ctx, c.ID, uninstallGrace))
+			}
+			errs = append(errs, engine.RemoveContainer(ctx, c.ID))
+		}
+		for _, s := range p.Sandboxes {
+			errs = append(errs, engine.RemoveContainer(ctx, s.ID))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func removeRules(ctx context.Context, cfg UninstallConfig, c *cluster) error {
+	tables, err := iptables.New(ctx, iptables.Config{Prefix: proxy.Prefix})
+	if err != nil {
+		return err
+	}
+	p, err := proxy.New(proxy.Config{
+		NodeName: cfg.Identity.Node, PodCIDR: c.node, ClusterPodCIDR: c.pods, ServiceCIDR: c.service,
+		LocalIPs: []netip.Addr{c.dns}, RandomFully: tables.RandomFully(), Applier: tables, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	return p.Remove(ctx)
+}
+
+// Removing links needs no address of the node; the network asks for one all the same.
+var anyAddress = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+func removeLinks(ctx context.Context, cfg UninstallConfig, c *cluster) error {
+	n, err := network.New(network.Config{
+		NodeName: cfg.Identity.Node, NodeIP: anyAddress, PodCIDR: c.node, ClusterPodCIDR: c.pods, ServiceCIDR: c.service,
+		DNSIP: c.dns, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	return n.Remove(ctx)
+}
