@@ -91,6 +91,10 @@ func (c StorageCodec) Decode(resource string, data []byte) (Object, error) {
 	if err := unknown.Unmarshal(data[len(envelope):]); err != nil {
 		return nil, fmt.Errorf("stored object of %s is damaged: %w", resource, err)
 	}
+	if len(unknown.Raw) == 0 {
+		// Even an empty object has bytes for its metadata.
+		return nil, fmt.Errorf("stored object of %s is cut off", resource)
+	}
 	gvk := schema.FromAPIVersionAndKind(unknown.APIVersion, unknown.Kind)
 	var obj runtime.Object
 	if gvk == kind.gvk {
