@@ -6,11 +6,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -215,4 +218,64 @@ func (l *Lab) Missing() []string {
 		}
 	}
 	return missing
+}
+
+// StartForwarder starts a process that listens on this machine's loopback address
+// and leads into the lab, and waits until it listens.
+func (l *Lab) StartForwarder(ctx context.Context, forwards ...Forward) error {
+	argv := []string{filepath.Join(l.cfg.Bin, "wpctl"), "demo", "forward", "--netns", netnsPath(l.cfg.labName())}
+	for _, f := range forwards {
+		argv = append(argv, f.Listen+"="+f.To)
+	}
+	p, err := l.start(ctx, daemon{name: "forward", argv: argv})
+	if err != nil {
+		return err
+	}
+	if err := l.remember("forward", p); err != nil {
+		return err
+	}
+	return l.until(ctx, "forward", p, 10*time.Second, func(ctx context.Context) error {
+		for _, f := range forwards {
+			conn, err := new(net.Dialer).DialContext(ctx, "tcp", f.Listen)
+			if err != nil {
+				return err
+			}
+			conn.Close()
+		}
+		return nil
+	})
+}
+
+// Process describes something that the lab runs, for a status.
+type Process struct {
+	Name  string
+	PID   int
+	Alive bool
+	RSS   int64 // bytes
+}
+
+// Processes lists what the lab started, in order of names.
+func (l *Lab) Processes() []Process {
+	l.mu.Lock()
+	known := maps.Clone(l.state.Processes)
+	l.mu.Unlock()
+	var all []Process
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		p := known[name]
+		all = append(all, Process{Name: name, PID: p.PID, Alive: p.alive(), RSS: residentSize(p.PID)})
+	}
+	return all
+}
+
+// residentSize reads a process's resident memory, 0 if it is gone.
+func residentSize(pid int) int64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0
+	}
+	var total, resident int64
+	if _, err := fmt.Sscan(string(data), &total, &resident); err != nil {
+		return 0
+	}
+	return resident * int64(os.Getpagesize())
 }

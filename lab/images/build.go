@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -76,9 +77,7 @@ func (b Builder) Build(ctx context.Context) error {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("lock %s: %w", b.Cache, err)
 	}
-	// The package sources belong to what a layer is made from, but are asked for
-	// only where the machine has them: made layers do not need apt.
-	s, err := readSuite(ctx)
+	codename, err := readCodename("/etc/os-release")
 	if err != nil {
 		return err
 	}
@@ -90,7 +89,11 @@ func (b Builder) Build(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	return b.all(ctx, &build{Builder: b, suite: s, work: work})
+	return b.all(ctx, &build{
+		Builder: b, codename: codename, work: work,
+		// Asked for when a layer has to be made, as apt takes a second to say it.
+		sources: sync.OnceValues(func() (string, error) { return readSources(ctx, codename) }),
+	})
 }
 
 // all makes the recipes, each as soon as what it stands on is there.
@@ -139,8 +142,9 @@ type result struct {
 
 type build struct {
 	Builder
-	suite suite
-	work  string
+	codename string
+	sources  func() (string, error)
+	work     string
 }
 
 func (b *build) one(ctx context.Context, r Recipe, below, res *result) error {
@@ -176,11 +180,11 @@ func (b *build) one(ctx context.Context, r Recipe, below, res *result) error {
 func (b *build) key(r Recipe, below *result) (string, error) {
 	h := sha256.New()
 	write := func(s ...string) { fmt.Fprintf(h, "%q\n", s) }
-	write(format, b.suite.codename, runtime.GOARCH, r.Name, r.Setup, fmt.Sprint(r.Scratch), buildScript)
+	write(format, b.codename, runtime.GOARCH, r.Name, r.Setup, fmt.Sprint(r.Scratch))
 	write(r.Packages...)
 	write(excluded...)
 	if below != nil {
-		write(below.key)
+		write(below.key, buildScript)
 	}
 	if r.Program != "" {
 		data, err := os.ReadFile(filepath.Join(b.Programs, r.Program))
@@ -271,7 +275,11 @@ func (b *build) makeLayer(ctx context.Context, r Recipe, below *result, dir stri
 
 // bootstrap makes the first root, of the machine's own release.
 func (b *build) bootstrap(ctx context.Context, r Recipe, root string) error {
-	apt, err := aptConfig(ctx, b.work, b.suite)
+	sources, err := b.sources()
+	if err != nil {
+		return err
+	}
+	apt, err := aptConfig(ctx, b.work, sources)
 	if err != nil {
 		return err
 	}
@@ -290,7 +298,7 @@ func (b *build) bootstrap(ctx context.Context, r Recipe, root string) error {
 	for _, p := range proxies(string(config)) {
 		args = append(args, "--aptopt="+p)
 	}
-	args = append(args, b.suite.codename, root, filepath.Join(apt, "sources.list"))
+	args = append(args, b.codename, root, filepath.Join(apt, "sources.list"))
 	if err := b.run(exec.CommandContext(ctx, "mmdebstrap", args...)); err != nil {
 		return err
 	}
@@ -317,7 +325,11 @@ func (b *build) install(ctx context.Context, r Recipe, below *result, upper stri
 			return err
 		}
 	}
-	apt, err := aptConfig(ctx, work, b.suite)
+	sources, err := b.sources()
+	if err != nil {
+		return err
+	}
+	apt, err := aptConfig(ctx, work, sources)
 	if err != nil {
 		return err
 	}

@@ -3,45 +3,46 @@ package images
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// suite is the release of the machine's distribution and the package sources it
-// is configured with: the images are made from the same ones, so no mirror is
-// ever named here.
-type suite struct {
-	codename string
-	sources  string // lines of a sources.list
-}
-
-// readSuite asks apt for its sources. Only those of the distribution itself count:
-// others (a vendor's own repository) may hold another nginx or docker.
-func readSuite(ctx context.Context) (suite, error) {
-	release, err := os.ReadFile("/etc/os-release")
+// readCodename returns the release of the machine's distribution: the images are
+// made of the same one.
+func readCodename(osRelease string) (string, error) {
+	release, err := os.ReadFile(osRelease)
 	if err != nil {
-		return suite{}, fmt.Errorf("which distribution is this? %w", err)
+		return "", fmt.Errorf("which distribution is this? %w", err)
 	}
 	codename := releaseCodename(string(release))
 	if codename == "" {
-		return suite{}, fmt.Errorf("images can be built on Debian and Ubuntu only (no VERSION_CODENAME in /etc/os-release); use --images=hub")
+		return "", errors.New("images can be built on Debian and Ubuntu only (no VERSION_CODENAME in /etc/os-release); use --images=hub")
 	}
+	return codename, nil
+}
+
+// readSources asks apt for the sources that the machine is configured with, as
+// lines of a sources.list: no mirror is ever named here. Only those of the
+// distribution itself count: others (a vendor's repository) may hold another nginx.
+func readSources(ctx context.Context, codename string) (string, error) {
 	cmd := exec.CommandContext(ctx, "apt-get", "indextargets", "--format",
 		"$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return suite{}, fmt.Errorf("apt-get indextargets: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+		return "", fmt.Errorf("apt-get indextargets: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	lines := sourceLines(string(out), codename)
 	if lines == "" {
-		return suite{}, fmt.Errorf("apt has no package source for %s", codename)
+		return "", fmt.Errorf("apt has no package source for %s", codename)
 	}
-	return suite{codename: codename, sources: lines}, nil
+	return lines, nil
 }
 
 // releaseCodename reads VERSION_CODENAME of an os-release(5) file.
@@ -75,7 +76,7 @@ func sourceLines(targets, codename string) string {
 		if known == nil {
 			order = append(order, s)
 		}
-		if !contains(known, f[2]) {
+		if !slices.Contains(known, f[2]) {
 			components[s] = append(known, f[2])
 		}
 	}
@@ -86,18 +87,9 @@ func sourceLines(targets, codename string) string {
 	return b.String()
 }
 
-func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
-}
-
 // aptConfig writes an /etc/apt for the builds: the machine's own (proxies, keys),
 // with only the distribution's sources. It returns the directory.
-func aptConfig(ctx context.Context, dir string, s suite) (string, error) {
+func aptConfig(ctx context.Context, dir, sources string) (string, error) {
 	apt := filepath.Join(dir, "apt")
 	if err := os.RemoveAll(apt); err != nil {
 		return "", err
@@ -130,5 +122,5 @@ func aptConfig(ctx context.Context, dir string, s suite) (string, error) {
 			return "", err
 		}
 	}
-	return apt, os.WriteFile(filepath.Join(apt, "sources.list"), []byte(s.sources), 0o644)
+	return apt, os.WriteFile(filepath.Join(apt, "sources.list"), []byte(sources), 0o644)
 }

@@ -1,0 +1,71 @@
+# Everything that is done with this repository. "make" alone prints this list.
+
+VERSION := $(shell git -c safe.directory=$(CURDIR) describe --tags --always --dirty 2>/dev/null || echo unknown)
+# The Kubernetes release whose API we serve and whose kubectl wpctl is.
+KUBERNETES := $(shell sed -n 's,^	k8s.io/kubernetes \(v[0-9.]*\).*,\1,p' go.mod)
+KUBERNETES_MINOR := $(shell echo $(KUBERNETES) | cut -d. -f2)
+
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+GOBUILD := CGO_ENABLED=0 go build -trimpath
+LDFLAGS := -s -w -X main.version=$(VERSION) \
+	-X k8s.io/component-base/version.gitVersion=$(KUBERNETES) \
+	-X k8s.io/component-base/version.gitMajor=1 \
+	-X k8s.io/component-base/version.gitMinor=$(KUBERNETES_MINOR) \
+	-X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES)
+PREFIX ?= /usr/local
+GOFILES = $(shell find . -name '*.go' -not -path './.*')
+DIRTY = git -c safe.directory=$(CURDIR) status --porcelain
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo demo-down test test-unit test-e2e bench generate lint verify install clean
+
+help: ## print this list
+	@echo 'Whalepod $(VERSION). Targets:'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1:\2/p' $(MAKEFILE_LIST) | awk -F: '{printf "  make %-12s%s\n", $$1, $$2}' | sed 's/make  */make /'
+
+build: ## wp-master, wp-agent and wpctl into bin/, static
+	@mkdir -p bin
+	$(GOBUILD) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	@# Becomes an image: without the version in it, so that it is built once.
+	$(GOBUILD) -ldflags '-s -w' -o bin/p4app ./lab/images/p4app
+
+demo: build ## WP_NODES nodes (default 3) on this machine, with WordPress on them
+	bin/wpctl demo up
+
+demo-down: ## end the demo and remove what it made
+	@[ -x bin/wpctl ] || $(MAKE) build
+	bin/wpctl demo down
+
+test: build ## all tests, after installing what they need
+	bin/wpctl demo install
+	$(MAKE) test-unit test-e2e
+
+test-unit: ## tests that need neither root nor Docker
+	go test -race -shuffle=on ./...
+
+test-e2e: build ## tests on a real cluster in this machine's namespaces (root)
+	go test -tags e2e -count=1 -p 1 -timeout 60m ./lab/...
+
+bench: build ## what docs/PERFORMANCE.md records
+	go test -run '^$$' -bench . -benchmem -timeout 60m ./...
+	go test -tags e2e -run '^$$' -bench . -benchtime 1x -timeout 60m ./lab/...
+
+generate: ## generated code anew
+	go generate ./...
+
+lint: ## gofmt, vet, staticcheck
+	@unformatted=$$(gofmt -l $(GOFILES)); [ -z "$$unformatted" ] || { echo "not as gofmt writes it:"; echo "$$unformatted"; exit 1; }
+	go vet ./...
+	go vet -tags e2e ./lab/...
+	go tool staticcheck -tags e2e ./...
+
+verify: ## generated code is what the repository has
+	@before=$$($(DIRTY)); $(MAKE) generate; after=$$($(DIRTY)); \
+	[ "$$before" = "$$after" ] || { echo "make generate changes:"; echo "$$after"; exit 1; }
+
+install: build ## the programs into PREFIX/bin (default /usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 bin/wp-master bin/wp-agent bin/wpctl $(DESTDIR)$(PREFIX)/bin/
+
+clean: ## what make build made
+	rm -rf bin

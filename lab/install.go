@@ -1,0 +1,125 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+)
+
+// need is a program that a lab starts, and the package it comes in.
+type need struct {
+	program string
+	apt     string
+	dnf     string // empty: not to be had there, and done without
+}
+
+var needs = []need{
+	{"dockerd", "docker.io", "moby-engine"},
+	{"iptables", "iptables", "iptables-nft"},
+	{"ip", "iproute2", "iproute"},
+	{"nsenter", "util-linux", "util-linux"},
+	{"unshare", "util-linux", "util-linux"},
+	{"mmdebstrap", "mmdebstrap", ""},
+	{"docker-registry", "docker-registry", ""},
+}
+
+// Install installs what a lab needs and the machine lacks, with apt or dnf and
+// without a question. It returns the packages that it installed.
+func Install(ctx context.Context) ([]string, error) {
+	manager := ""
+	for _, m := range []string{"apt-get", "dnf"} {
+		if _, err := exec.LookPath(m); err == nil {
+			manager = m
+			break
+		}
+	}
+	// The directories of system programs are not in everybody's PATH.
+	if err := os.Setenv("PATH", withSbin(os.Getenv("PATH"))); err != nil {
+		return nil, err
+	}
+	packages, err := missingPackages(manager, func(p string) bool {
+		_, err := exec.LookPath(p)
+		return err == nil
+	})
+	if err != nil || len(packages) == 0 {
+		return nil, err
+	}
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("%w; missing: %s", ErrNotRoot, strings.Join(packages, " "))
+	}
+	if manager == "apt-get" {
+		return packages, aptInstall(ctx, packages)
+	}
+	return packages, install(ctx, "dnf", append([]string{"-y", "-q", "install"}, packages...)...)
+}
+
+func missingPackages(manager string, has func(program string) bool) ([]string, error) {
+	var packages, programs []string
+	for _, n := range needs {
+		if has(n.program) {
+			continue
+		}
+		p := n.apt
+		if manager == "dnf" {
+			p = n.dnf
+		}
+		if p == "" {
+			continue
+		}
+		programs = append(programs, n.program)
+		if !slices.Contains(packages, p) {
+			packages = append(packages, p)
+		}
+	}
+	if len(packages) > 0 && manager == "" {
+		return nil, fmt.Errorf("missing: %s; there is neither apt nor dnf here to install them with", strings.Join(programs, ", "))
+	}
+	return packages, nil
+}
+
+// aptInstall installs without starting anything: the lab starts engines of its
+// own, and the machine may not want one.
+func aptInstall(ctx context.Context, packages []string) error {
+	const policy = "/usr/sbin/policy-rc.d" // invoke-rc.d(8)
+	if _, err := os.Stat(policy); errors.Is(err, os.ErrNotExist) {
+		if err := os.WriteFile(policy, []byte("#!/bin/sh\nexit 101\n"), 0o755); err != nil {
+			return err
+		}
+		defer os.Remove(policy)
+	}
+	args := append([]string{"-y", "-q", "--no-install-recommends", "install"}, packages...)
+	if install(ctx, "apt-get", args...) == nil {
+		return nil
+	}
+	// The lists may be old, or there may be none yet.
+	if err := install(ctx, "apt-get", "-q", "update"); err != nil {
+		return err
+	}
+	return install(ctx, "apt-get", args...)
+}
+
+// install runs a package manager; the end of what it says is in the error.
+func install(ctx context.Context, manager string, args ...string) error {
+	cmd := exec.CommandContext(ctx, manager, args...)
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", manager, strings.Join(args, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+func withSbin(path string) string {
+	have := strings.Split(path, ":")
+	for _, d := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin"} {
+		if !slices.Contains(have, d) {
+			have = append(have, d)
+		}
+	}
+	return strings.Join(have, ":")
+}
