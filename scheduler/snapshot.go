@@ -113,8 +113,6 @@ func (s *Snapshot) SetPod(pod *corev1.Pod) (freed bool) {
 func (s *Snapshot) Assume(pod *corev1.Pod, node string) {
 	s.RemovePod(pod.UID)
 	info := newPodInfo(pod)
-	// The pod's next state is bound and has another generation: it must be looked at afresh.
-	info.generation = -1
 	info.node = s.named(node)
 	info.node.count(info, 1)
 	s.pods[pod.UID] = info

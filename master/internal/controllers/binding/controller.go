@@ -1,0 +1,185 @@
+package binding
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/whalepod/whalepod/master/internal/registry"
+	"github.com/whalepod/whalepod/scheduler"
+)
+
+const (
+	// component is the name under which users know the scheduler.
+	component = corev1.DefaultSchedulerName
+	// batchSize is how many decisions one transaction commits at most.
+	batchSize = 256
+	maxEvents = 1024
+	// relist is how long to wait before listing anew when the watch has failed.
+	relist = 100 * time.Millisecond
+)
+
+// Config of the controller.
+type Config struct {
+	Registry *registry.Registry
+	Logger   *slog.Logger
+	// Seed turns the place where searches in large clusters begin.
+	Seed uint64
+}
+
+// Controller binds pods to nodes.
+type Controller struct {
+	cfg      Config
+	log      *slog.Logger
+	snapshot *scheduler.Snapshot
+	queue    *queue
+	// hopeless are the owners whose pods were found to fit nowhere since the snapshot last changed for the better: their
+	// other pods are alike and need no look at the nodes.
+	hopeless map[shape]string
+}
+
+// New makes the controller; Run starts it.
+func New(cfg Config) *Controller {
+	return &Controller{cfg: cfg, log: cfg.Logger.With("component", component)}
+}
+
+// Run works until ctx ends.
+func (c *Controller) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := c.follow(ctx); err != nil && ctx.Err() == nil {
+			c.log.Info("watching anew", "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(relist):
+			}
+		}
+	}
+	return nil
+}
+
+// follow lists everything, then schedules as events come; it returns when the watch ends.
+func (c *Controller) follow(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	w, err := c.cfg.Registry.ViewAndWatch([]string{"nodes", "pods"}, func(v *registry.View) error {
+		c.reset(v)
+		return nil
+	})
+	if err != nil {
+		cancel()
+		return err
+	}
+	batches := make(chan []registry.Event)
+	ended := make(chan error, 1)
+	go func() {
+		defer w.Close()
+		for {
+			events, err := w.Next(ctx, maxEvents)
+			if err != nil {
+				ended <- err
+				return
+			}
+			select {
+			case batches <- events:
+			case <-ctx.Done():
+				ended <- ctx.Err()
+				return
+			}
+		}
+	}()
+	err = c.serve(ctx, batches, ended)
+	cancel()
+	if err == nil {
+		err = <-ended
+	}
+	return err
+}
+
+// serve returns the error of ended, or nil when ctx has.
+func (c *Controller) serve(ctx context.Context, batches <-chan []registry.Event, ended <-chan error) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		if next := c.queue.wake(time.Now()); next.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(next))
+		}
+		if len(c.queue.ready) > 0 {
+			c.scheduleBatch(ctx)
+			select { // news first, so that the next batch decides on it
+			case events := <-batches:
+				c.take(events)
+			default:
+			}
+			if ctx.Err() != nil {
+				return nil
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-ended:
+			return err
+		case events := <-batches:
+			c.take(events)
+		case <-timer.C:
+		}
+	}
+}
+
+func (c *Controller) reset(v *registry.View) {
+	c.snapshot, c.queue, c.hopeless = scheduler.NewSnapshot(), newQueue(), map[shape]string{}
+	c.snapshot.Seed = c.cfg.Seed
+	for node := range registry.List[*corev1.Node](v, "") {
+		c.snapshot.SetNode(node)
+	}
+	for pod := range registry.List[*corev1.Pod](v, "") {
+		c.takePod(pod)
+	}
+}
+
+// take brings the snapshot and the queue up to date.
+func (c *Controller) take(events []registry.Event) {
+	better := false
+	for _, e := range events {
+		switch obj := e.Object.(type) {
+		case *corev1.Node:
+			if e.Deleted {
+				c.snapshot.RemoveNode(obj.Name)
+			} else if c.snapshot.SetNode(obj) {
+				better = true
+			}
+		case *corev1.Pod:
+			if e.Deleted {
+				c.queue.remove(obj.UID)
+				better = c.snapshot.RemovePod(obj.UID) || better
+			} else {
+				better = c.takePod(obj) || better
+			}
+		}
+	}
+	if better {
+		clear(c.hopeless)
+		c.queue.changed()
+	}
+}
+
+// takePod reports whether the pod's new state made room somewhere.
+func (c *Controller) takePod(pod *corev1.Pod) bool {
+	if waits(pod) {
+		c.queue.set(pod)
+		return false
+	}
+	c.queue.remove(pod.UID)
+	return c.snapshot.SetPod(pod)
+}
+
+// waits says that it is on us to find the pod a node.
+func waits(pod *corev1.Pod) bool {
+	return pod.Spec.NodeName == "" && pod.DeletionTimestamp == nil && !scheduler.Ended(pod) &&
+		len(pod.Spec.SchedulingGates) == 0 &&
+		(pod.Spec.SchedulerName == component || pod.Spec.SchedulerName == "")
+}

@@ -1,0 +1,247 @@
+package endpoints
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"time"
+
+	"github.com/whalepod/whalepod/master/internal/controller"
+	"github.com/whalepod/whalepod/master/internal/controllers/podstate"
+	"github.com/whalepod/whalepod/master/internal/registry"
+)
+
+const (
+	component = "endpoints-controller"
+	workers   = 2
+	// leaderElection marks Endpoints that old leader election keeps for itself.
+	leaderElection = "control-plane.alpha.kubernetes.io/leader"
+)
+
+// Config of the controller.
+type Config struct {
+	Registry *registry.Registry
+	Logger   *slog.Logger
+}
+
+// Controller keeps Endpoints and EndpointSlices.
+type Controller struct {
+	registry *registry.Registry
+	loop     *controller.Loop
+}
+
+// New makes the controller; Run starts it.
+func New(cfg Config) *Controller {
+	c := &Controller{registry: cfg.Registry}
+	c.loop = controller.New(controller.Config{
+		Name: component, Registry: cfg.Registry, Logger: cfg.Logger, Workers: workers,
+		Watch: []string{"services", "pods", "endpoints", "endpointslices.discovery.k8s.io"},
+		Keys:  keys, All: all, Reconcile: c.reconcile,
+	})
+	return c
+}
+
+// Run works until ctx ends.
+func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
+
+func keyOf(namespace, name string) controller.Key {
+	return controller.Key{Resource: "services", Namespace: namespace, Name: name}
+}
+
+func all(v *registry.View, add func(controller.Key)) {
+	for svc := range registry.List[*corev1.Service](v, "") {
+		add(keyOf(svc.Namespace, svc.Name))
+	}
+	// Those whose Service went while nobody looked.
+	for ep := range registry.List[*corev1.Endpoints](v, "") {
+		if ep.Labels[labelManagedBy] == managedBy {
+			add(keyOf(ep.Namespace, ep.Name))
+		}
+	}
+}
+
+func keys(v *registry.View, e registry.Event, add func(controller.Key)) {
+	switch obj := e.Object.(type) {
+	case *corev1.Service:
+		add(e.Key)
+	case *corev1.Pod:
+		before, _ := e.Prev.(*corev1.Pod)
+		if !e.Deleted && before != nil && !matters(before, obj) {
+			return
+		}
+		for svc := range registry.List[*corev1.Service](v, obj.Namespace) {
+			if len(svc.Spec.Selector) == 0 {
+				continue
+			}
+			selector := labels.Set(svc.Spec.Selector).AsSelectorPreValidated()
+			if selector.Matches(labels.Set(obj.Labels)) || before != nil && selector.Matches(labels.Set(before.Labels)) {
+				add(keyOf(svc.Namespace, svc.Name))
+			}
+		}
+	case *corev1.Endpoints:
+		svc, err := registry.Get[*corev1.Service](v, obj.Namespace, obj.Name)
+		if err == nil && (e.Deleted || len(svc.Spec.Selector) == 0) {
+			add(keyOf(obj.Namespace, obj.Name))
+		}
+	case *discoveryv1.EndpointSlice:
+		if name := obj.Labels[discoveryv1.LabelServiceName]; e.Deleted && ownSlice(obj, name) {
+			add(keyOf(obj.Namespace, name))
+		}
+	}
+}
+
+// matters says whether a pod's change can be seen in endpoints.
+func matters(before, after *corev1.Pod) bool {
+	return before.Status.PodIP != after.Status.PodIP || podstate.Ready(before) != podstate.Ready(after) ||
+		podstate.Ended(before) != podstate.Ended(after) ||
+		(before.DeletionTimestamp == nil) != (after.DeletionTimestamp == nil) ||
+		before.Spec.NodeName != after.Spec.NodeName ||
+		!maps.Equal(before.Labels, after.Labels)
+}
+
+// writes are what one turn has to write.
+type writes struct {
+	create, update, remove *corev1.Endpoints
+	slices                 changes
+}
+
+func (w *writes) empty() bool {
+	return w.create == nil && w.update == nil && w.remove == nil && w.slices.empty()
+}
+
+func (c *Controller) reconcile(ctx context.Context, key controller.Key) (time.Duration, error) {
+	var w *writes
+	err := c.registry.View(func(v *registry.View) (err error) {
+		w, err = look(v, key)
+		return err
+	})
+	if err != nil || w.empty() {
+		return 0, err
+	}
+	err = c.registry.Transact(ctx, func(tx *registry.Tx) error {
+		w, err := look(tx, key)
+		if err != nil {
+			return err
+		}
+		return w.apply(tx)
+	})
+	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return 0, nil
+	}
+	return 0, err
+}
+
+// look compares what is with what should be.
+func look(v registry.Viewer, key controller.Key) (*writes, error) {
+	w := &writes{}
+	old, err := registry.Get[*corev1.Endpoints](v, key.Namespace, key.Name)
+	if err != nil {
+		if !apierrors.IsNotFound(err) {
+			return nil, err
+		}
+		old = nil
+	}
+	svc, err := registry.Get[*corev1.Service](v, key.Namespace, key.Name)
+	if apierrors.IsNotFound(err) {
+		// The slices go with their owner.
+		if old != nil && old.Annotations[leaderElection] == "" && old.DeletionTimestamp == nil {
+			w.remove = old
+		}
+		return w, nil
+	}
+	if err != nil || svc.DeletionTimestamp != nil || svc.Spec.Type == corev1.ServiceTypeExternalName {
+		return w, err
+	}
+	var existing []*discoveryv1.EndpointSlice
+	for s := range registry.ByIndex[*discoveryv1.EndpointSlice](v, registry.IndexOwner, string(svc.UID)) {
+		if ownSlice(s, svc.Name) {
+			existing = append(existing, s)
+		}
+	}
+	owner := *metav1.NewControllerRef(svc, corev1.SchemeGroupVersion.WithKind("Service"))
+	if len(svc.Spec.Selector) == 0 {
+		var groups []*group
+		if old != nil && old.Labels[discoveryv1.LabelSkipMirror] != "true" && old.Annotations[leaderElection] == "" {
+			groups = fromSubsets(old.Subsets)
+		}
+		w.slices = planSlices(sliceHeader(svc, fromMirror, owner), groups, existing, false)
+		return w, nil
+	}
+	groups := fromPods(svc, podsOf(v, svc), func(node string) string {
+		n, err := registry.Get[*corev1.Node](v, "", node)
+		if err != nil {
+			return ""
+		}
+		return n.Labels[corev1.LabelTopologyZone]
+	})
+	w.slices = planSlices(sliceHeader(svc, fromSelector, owner), groups, existing, true)
+	w.create, w.update = planEndpoints(svc, groups, old)
+	return w, nil
+}
+
+func podsOf(v registry.Viewer, svc *corev1.Service) []*corev1.Pod {
+	selector := labels.Set(svc.Spec.Selector).AsSelectorPreValidated()
+	var pods []*corev1.Pod
+	for pod := range registry.List[*corev1.Pod](v, svc.Namespace) {
+		if selector.Matches(labels.Set(pod.Labels)) {
+			pods = append(pods, pod)
+		}
+	}
+	return pods
+}
+
+func planEndpoints(svc *corev1.Service, groups []*group, old *corev1.Endpoints) (create, update *corev1.Endpoints) {
+	want := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: svc.Namespace, Name: svc.Name}}
+	if old != nil {
+		want = old.DeepCopy()
+	}
+	want.Labels = endpointsLabels(svc)
+	var cut bool
+	want.Subsets, cut = subsets(svc, groups)
+	delete(want.Annotations, overCapacity)
+	if cut {
+		metav1.SetMetaDataAnnotation(&want.ObjectMeta, overCapacity, truncated)
+	}
+	switch {
+	case old == nil:
+		return want, nil
+	case !apiequality.Semantic.DeepEqual(old, want):
+		return nil, want
+	}
+	return nil, nil
+}
+
+func (w *writes) apply(tx *registry.Tx) error {
+	for _, s := range w.slices.update {
+		if _, err := registry.Put(tx, s); err != nil {
+			return err
+		}
+	}
+	for _, s := range w.slices.create {
+		if _, err := registry.Create(tx, s); err != nil {
+			return err
+		}
+	}
+	for _, s := range w.slices.remove {
+		if err := tx.Delete(s, registry.DeleteOptions{}); err != nil {
+			return err
+		}
+	}
+	var err error
+	switch {
+	case w.create != nil:
+		_, err = registry.Create(tx, w.create)
+	case w.update != nil:
+		_, err = registry.Put(tx, w.update)
+	case w.remove != nil:
+		err = tx.Delete(w.remove, registry.DeleteOptions{})
+	}
+	return err
+}
