@@ -190,6 +190,9 @@ func TestDiscovery(t *testing.T) {
 		if r := found["v1 pods"]; !r.Namespaced || r.ShortNames[0] != "po" || r.SingularName != "pod" || len(r.Verbs) != 8 {
 			t.Errorf("%s: %+v", name, r)
 		}
+		if r := found["extensions/v1beta1 deployments"]; len(r.ShortNames)+len(r.Categories) != 0 {
+			t.Errorf("%s: get all would list deployments twice: %+v", name, r)
+		}
 		if r := found["apps/v1 deployments/scale"]; r.Kind != "Scale" || r.Group != "autoscaling" {
 			t.Errorf("%s: %+v", name, r)
 		}

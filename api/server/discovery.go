@@ -65,8 +65,14 @@ func (s *Server) resources(gv schema.GroupVersion) []metav1.APIResource {
 		if !slices.Contains(r.Served, gv) {
 			continue
 		}
-		out = append(out, metav1.APIResource{Name: r.Name, SingularName: r.Singular, Namespaced: r.Namespaced, Kind: r.Kind,
-			Verbs: r.Verbs, ShortNames: r.ShortNames, Categories: r.Categories, StorageVersionHash: storageHash(r)})
+		a := metav1.APIResource{Name: r.Name, SingularName: r.Singular, Namespaced: r.Namespaced, Kind: r.Kind,
+			Verbs: r.Verbs, StorageVersionHash: storageHash(r)}
+		// The same objects under another group are for old manifests: with short names and categories there too, kubectl
+		// warns that "deploy" is ambiguous and `get all` lists everything twice.
+		if gv.Group == r.Storage.Group {
+			a.ShortNames, a.Categories = r.ShortNames, r.Categories
+		}
+		out = append(out, a)
 		for name, sub := range r.SubresourcesIn(gv) {
 			a := metav1.APIResource{Name: r.Name + "/" + name, Namespaced: r.Namespaced, Kind: sub.Kind.Kind, Verbs: sub.Verbs}
 			if sub.Kind.GroupVersion() != gv {

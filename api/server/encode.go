@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/whalepod/whalepod/api/resource"
+	"github.com/whalepod/whalepod/api/server/internal/quickjson"
 )
 
 // protoMagic begins every protobuf body of Kubernetes; a runtime.Unknown follows.
@@ -97,7 +98,20 @@ func encode(buf *bytes.Buffer, f format, pretty bool, obj runtime.Object) error 
 }
 
 // encodeJSON writes compact JSON and a newline.
-func encodeJSON(buf *bytes.Buffer, v any) error { return json.NewEncoder(buf).Encode(v) }
+func encodeJSON(buf *bytes.Buffer, v any) error {
+	if err := appendObject(buf, v); err != nil {
+		return err
+	}
+	return buf.WriteByte('\n')
+}
+
+// appendObject writes compact JSON.
+func appendObject(buf *bytes.Buffer, v any) error {
+	buf.Grow(4 << 10) // most objects fit: then the encoder writes into the buffer itself
+	b, err := quickjson.Append(buf.AvailableBuffer(), v)
+	buf.Write(b)
+	return err
+}
 
 // writeProto appends a message of known size.
 func writeProto(buf *bytes.Buffer, p protoObject, size int) error {

@@ -41,14 +41,10 @@ func (m *fieldManagers) get(t *resource.Table, k managerKey) (*managedfields.Fie
 	if fm := m.byKey[k]; fm != nil {
 		return fm, nil
 	}
-	types, err := typeConverter(t)
-	if err != nil {
-		return nil, err
-	}
 	conv := converter{t: t}
 	// The hub is not a version that anybody speaks: "whatever the storage version is".
 	hub := schema.GroupVersion{Group: k.res.Storage.Group, Version: runtime.APIVersionInternal}
-	fm, err := managedfields.NewDefaultFieldManager(types, conv, conv, conv, k.gv.WithKind(k.res.Kind), hub, k.subresource, resetFields(k))
+	fm, err := managedfields.NewDefaultFieldManager(t.TypeConverter(), conv, conv, conv, k.gv.WithKind(k.res.Kind), hub, k.subresource, resetFields(k))
 	if err != nil {
 		return nil, err
 	}
@@ -102,14 +98,19 @@ func (m *fieldManagers) track(rq *request, current, next resource.Object, manage
 // apply merges an applied configuration into the current object, or makes the object of it.
 func (p *patcher) apply(current resource.Object, force bool) (resource.Object, error) {
 	rq := p.rq
-	live := current
-	if live == nil {
+	var live runtime.Object = current
+	if current == nil {
 		if err := p.s.mayCreate(rq); err != nil {
 			return nil, err
 		}
-		live = rq.res.New()
+		// In the client's version: a converted one would have fields that nobody set.
+		var err error
+		if live, err = p.s.Table.NewServed(rq.kind()); err != nil {
+			return nil, err
+		}
+	} else {
+		live.GetObjectKind().SetGroupVersionKind(rq.res.GroupVersionKind())
 	}
-	live.GetObjectKind().SetGroupVersionKind(rq.res.GroupVersionKind())
 	config := &unstructured.Unstructured{Object: map[string]any{}}
 	if err := yaml.Unmarshal(p.data, &config.Object); err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
@@ -234,17 +235,4 @@ func managerOf(agent string) string {
 		return "unknown"
 	}
 	return name
-}
-
-// typeConverterSource is the part of the table that knows the kinds' schemas.
-type typeConverterSource interface {
-	TypeConverter() managedfields.TypeConverter
-}
-
-func typeConverter(t *resource.Table) (managedfields.TypeConverter, error) {
-	src, ok := any(t).(typeConverterSource)
-	if !ok {
-		return nil, fmt.Errorf("the table of kinds has no schemas")
-	}
-	return src.TypeConverter(), nil
 }

@@ -123,15 +123,6 @@ func writeJSONList(buf *bytes.Buffer, kind schema.GroupVersionKind, lm metav1.Li
 	return flow()
 }
 
-// appendObject writes compact JSON without the newline.
-func appendObject(buf *bytes.Buffer, v any) error {
-	if err := encodeJSON(buf, v); err != nil {
-		return err
-	}
-	buf.Truncate(buf.Len() - 1)
-	return nil
-}
-
 // writeProtoList writes a list whose fields are metadata = 1 and items = 2, as those of all Kubernetes lists are. The
 // length comes first in protobuf, so items are measured before they are written; converted ones are kept meanwhile.
 func writeProtoList(buf *bytes.Buffer, kind schema.GroupVersionKind, lm metav1.ListMeta, n int, item func(int) (runtime.Object, error), flow func() error) error {

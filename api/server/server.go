@@ -64,7 +64,6 @@ type Server struct {
 	slots     chan struct{}
 	events    *eventCache
 	discovery discoveryCache
-	openapi   openAPICache
 	managers  fieldManagers
 	metrics   *metrics
 
