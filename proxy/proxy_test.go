@@ -152,7 +152,9 @@ func TestFlushedTablesAreRepaired(t *testing.T) {
 				p.Synced()
 				settleDown()
 				want := tables.text(p.cfg)
+				tables.mu.Lock()
 				damage(tables.tables)
+				tables.mu.Unlock()
 				if told {
 					p.Repair()
 					settleDown()

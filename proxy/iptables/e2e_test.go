@@ -40,7 +40,7 @@ const (
 
 var podIPs = map[string]string{"wpp-p1": "10.244.1.5", "wpp-p2": "10.244.1.6"}
 
-func run(t *testing.T, args ...string) string {
+func run(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 	if err != nil {
@@ -56,7 +56,7 @@ func runIn(t *testing.T, ns string, args ...string) string {
 	return run(t, append(enter(ns), args...)...)
 }
 
-func makeNS(t *testing.T, name string) {
+func makeNS(t testing.TB, name string) {
 	t.Helper()
 	_ = exec.Command("ip", "netns", "del", name).Run()
 	run(t, "ip", "netns", "add", name)
