@@ -1,6 +1,8 @@
 # Everything that is done with this repository. "make" alone prints this list.
 
-VERSION := $(shell git -c safe.directory=$(CURDIR) describe --tags --always --dirty 2>/dev/null || echo unknown)
+# A clone may belong to another user than the one who builds.
+GIT := git -c safe.directory=$(CURDIR)
+VERSION := $(shell $(GIT) describe --tags --always --dirty 2>/dev/null || echo unknown)
 # The Kubernetes release whose API we serve and whose kubectl wpctl is.
 KUBERNETES := $(shell sed -n 's,^	k8s.io/kubernetes \(v[0-9.]*\).*,\1,p' go.mod)
 KUBERNETES_MINOR := $(shell echo $(KUBERNETES) | cut -d. -f2)
@@ -14,14 +16,13 @@ LDFLAGS := -s -w -X main.version=$(VERSION) \
 	-X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES)
 PREFIX ?= /usr/local
 GOFILES = $(shell find . -name '*.go' -not -path './.*')
-DIRTY = git -c safe.directory=$(CURDIR) status --porcelain
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo demo-down test test-unit test-e2e bench generate lint verify install clean
 
 help: ## print this list
 	@echo 'Whalepod $(VERSION). Targets:'
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1:\2/p' $(MAKEFILE_LIST) | awk -F: '{printf "  make %-12s%s\n", $$1, $$2}' | sed 's/make  */make /'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1:\2/p' $(MAKEFILE_LIST) | awk -F: '{printf "  make %-12s %s\n", $$1, $$2}'
 
 build: ## wp-master, wp-agent and wpctl into bin/, static
 	@mkdir -p bin
@@ -59,9 +60,8 @@ lint: ## gofmt, vet, staticcheck
 	go vet -tags e2e ./lab/...
 	go tool staticcheck -tags e2e ./...
 
-verify: ## generated code is what the repository has
-	@before=$$($(DIRTY)); $(MAKE) generate; after=$$($(DIRTY)); \
-	[ "$$before" = "$$after" ] || { echo "make generate changes:"; echo "$$after"; exit 1; }
+verify: generate ## generated code is what the repository has
+	$(GIT) diff --exit-code
 
 install: build ## the programs into PREFIX/bin (default /usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin
