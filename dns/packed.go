@@ -32,6 +32,8 @@ type variant struct {
 // pack makes the finished answer to a question of the given name and type.
 func pack(name string, flags uint16, answer, auth, extra []dns.RR) (*packed, error) {
 	p := &packed{flags: flags, an: uint16(len(answer)), ns: uint16(len(auth)), ar: uint16(len(extra))}
+	// Packing writes each record's length into it, and records may be shared: the zone's SOA, an upstream's answer.
+	answer, auth, extra = copies(answer), copies(auth), copies(extra)
 	n := 1
 	if rotates(answer) {
 		n = min(len(answer), maxVariants)
@@ -47,6 +49,14 @@ func pack(name string, flags uint16, answer, auth, extra []dns.RR) (*packed, err
 		p.variants = append(p.variants, v)
 	}
 	return p, nil
+}
+
+func copies(list []dns.RR) []dns.RR {
+	out := make([]dns.RR, len(list))
+	for i, rr := range list {
+		out[i] = dns.Copy(rr)
+	}
+	return out
 }
 
 // rotates tells whether the order of the records means nothing: several of one address type or SRV.

@@ -26,6 +26,8 @@ func newIPAM(prefix netip.Prefix, stateDir string) *ipam {
 	if stateDir == "" {
 		return p
 	}
+	// Like everything about this file, failing here costs only an early reuse after a restart.
+	_ = os.MkdirAll(stateDir, 0o700)
 	p.file = filepath.Join(stateDir, "last-pod-address")
 	if b, err := os.ReadFile(p.file); err == nil {
 		if a, err := netip.ParseAddr(strings.TrimSpace(string(b))); err == nil && prefix.Contains(a) {

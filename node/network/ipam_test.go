@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -29,7 +30,7 @@ func TestIPAMGoesRound(t *testing.T) {
 }
 
 func TestIPAMDoesNotReuseAtOnce(t *testing.T) {
-	dir, prefix := t.TempDir(), netip.MustParsePrefix("10.244.3.0/24")
+	dir, prefix := filepath.Join(t.TempDir(), "not", "there", "yet"), netip.MustParsePrefix("10.244.3.0/24")
 	p := newIPAM(prefix, dir)
 	first, _ := p.get("a", netip.Addr{})
 	p.release("a")
