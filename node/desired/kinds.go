@@ -1,6 +1,8 @@
 package desired
 
 import (
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,10 +44,16 @@ var constructors = map[Resource]func() Object{
 
 // New makes an empty object of a resource; nil when the resource is not one an agent knows.
 func New(r Resource) Object {
-	if make, ok := constructors[r]; ok {
+	if make, ok := constructors[r.bare()]; ok {
 		return make()
 	}
 	return nil
+}
+
+// bare is the resource without its group: the wire says endpointslices.discovery.k8s.io.
+func (r Resource) bare() Resource {
+	name, _, _ := strings.Cut(string(r), ".")
+	return Resource(name)
 }
 
 // Key names an object within its resource: namespace/name, or name alone.

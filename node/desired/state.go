@@ -101,6 +101,7 @@ func (s *State) Apply(changes []Change) error {
 	records := make([]record, 0, len(changes))
 	s.mu.Lock()
 	for _, c := range changes {
+		c.Resource = c.Resource.bare()
 		if constructors[c.Resource] == nil {
 			continue // a newer master speaks of kinds this agent does not know
 		}

@@ -44,15 +44,21 @@ func ExpandAll(words, vars []string) []string {
 	if len(words) == 0 {
 		return nil
 	}
-	values := make(map[string]string, len(vars))
-	for _, v := range vars {
-		name, value, _ := strings.Cut(v, "=")
-		values[name] = value
-	}
+	values := Map(vars)
 	lookup := func(name string) (string, bool) { v, ok := values[name]; return v, ok }
 	out := make([]string, len(words))
 	for i, w := range words {
 		out[i] = Expand(w, lookup)
 	}
 	return out
+}
+
+// Map of variables given as NAME=value.
+func Map(vars []string) map[string]string {
+	values := make(map[string]string, len(vars))
+	for _, v := range vars {
+		name, value, _ := strings.Cut(v, "=")
+		values[name] = value
+	}
+	return values
 }

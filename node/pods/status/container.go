@@ -168,6 +168,9 @@ func (in *Input) present(c *corev1.Container, attempts []*runtime.Container, old
 	case old != nil:
 		s.LastTerminationState = *old.LastTerminationState.DeepCopy()
 	}
+	if old != nil && old.ContainerID == s.ContainerID && old.State.Running != nil && s.State.Running != nil {
+		s.State.Running = old.State.Running // our clock and the engine's differ by some milliseconds
+	}
 	s.AllocatedResources = c.Resources.Requests
 	if len(c.Resources.Requests) > 0 || len(c.Resources.Limits) > 0 {
 		s.Resources = &corev1.ResourceRequirements{Limits: c.Resources.Limits, Requests: c.Resources.Requests}

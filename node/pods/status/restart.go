@@ -17,7 +17,7 @@ func Restarts(pod *corev1.Pod, c *corev1.Container, exitCode int32) bool {
 	if c.RestartPolicy != nil {
 		for _, rule := range c.RestartPolicyRules {
 			if matches(rule, exitCode) {
-				return true // restarting is the only kind of action
+				return true // RestartAllContainers restarts this one too; the others go on
 			}
 		}
 		switch *c.RestartPolicy {

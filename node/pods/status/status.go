@@ -121,11 +121,9 @@ func ephemeral(pod *corev1.Pod) []corev1.Container {
 
 // finish makes a status final: a container of which nobody knows how it ended has failed, and so has then the pod.
 func finish(s *corev1.PodStatus) {
-	if anyStarted(s.ContainerStatuses) {
-		finishContainers(s.InitContainerStatuses)
-	}
-	finishContainers(s.ContainerStatuses)
-	finishContainers(s.EphemeralContainerStatuses)
+	finishContainers(s.InitContainerStatuses, false)
+	finishContainers(s.ContainerStatuses, initialized(s))
+	finishContainers(s.EphemeralContainerStatuses, true)
 	for i := range s.ContainerStatuses {
 		s.ContainerStatuses[i].Ready = false
 	}
@@ -134,27 +132,35 @@ func finish(s *corev1.PodStatus) {
 	}
 	s.Phase = corev1.PodSucceeded
 	for i := range s.ContainerStatuses {
-		if s.ContainerStatuses[i].State.Terminated.ExitCode != 0 {
+		if t := s.ContainerStatuses[i].State.Terminated; t == nil || t.ExitCode != 0 {
 			s.Phase = corev1.PodFailed
 		}
 	}
 }
 
-func finishContainers(list []corev1.ContainerStatus) {
+// initialized tells whether the pod got past its init containers.
+func initialized(s *corev1.PodStatus) bool {
+	n := len(s.InitContainerStatuses)
+	return n == 0 || anyStarted(s.ContainerStatuses) || s.InitContainerStatuses[n-1].Ready
+}
+
+// finishContainers leaves alone those that never began, unless all is set.
+func finishContainers(list []corev1.ContainerStatus, all bool) {
 	for i := range list {
 		c := &list[i]
+		no := false
+		c.Started = &no
 		if c.State.Waiting != nil && c.LastTerminationState.Terminated != nil {
 			// It waited for a restart that will not come: how it ended is known.
 			c.State, c.LastTerminationState = c.LastTerminationState, corev1.ContainerState{}
 		}
-		if c.State.Terminated == nil {
-			c.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
-				Reason:   ReasonUnknown,
-				Message:  "The container could not be located when the pod was terminated",
-				ExitCode: 137,
-			}}
+		if c.State.Terminated != nil || c.State.Waiting != nil && !all {
+			continue
 		}
-		no := false
-		c.Started = &no
+		c.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+			Reason:   ReasonUnknown,
+			Message:  "The container could not be located when the pod was terminated",
+			ExitCode: 137,
+		}}
 	}
 }

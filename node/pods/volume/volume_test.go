@@ -64,8 +64,11 @@ type source struct {
 	secrets map[string]*corev1.Secret
 }
 
-func (s source) ConfigMap(_, name string) (*corev1.ConfigMap, bool) { c, ok := s.maps[name]; return c, ok }
-func (s source) Secret(_, name string) (*corev1.Secret, bool)       { c, ok := s.secrets[name]; return c, ok }
+func (s source) ConfigMap(_, name string) (*corev1.ConfigMap, bool) {
+	c, ok := s.maps[name]
+	return c, ok
+}
+func (s source) Secret(_, name string) (*corev1.Secret, bool) { c, ok := s.secrets[name]; return c, ok }
 
 func ref[T any](v T) *T { return &v }
 
@@ -348,4 +351,3 @@ func TestParseMountinfo(t *testing.T) {
 		t.Error(got)
 	}
 }
-

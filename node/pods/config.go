@@ -1,0 +1,97 @@
+package pods
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/whalepod/whalepod/node/desired"
+	"github.com/whalepod/whalepod/node/pods/netfiles"
+	"github.com/whalepod/whalepod/node/pods/volume"
+	"github.com/whalepod/whalepod/node/runtime"
+)
+
+// HostPort of a pod on the node.
+type HostPort struct {
+	HostIP        string
+	HostPort      int32
+	ContainerPort int32
+	Protocol      corev1.Protocol
+}
+
+// Network connects pods. Both methods are idempotent.
+type Network interface {
+	// Attach connects the network namespace of the sandbox process and returns the pod's address; want, if not empty, is
+	// the address it had before. Attached already: it repairs what is missing and returns the same address.
+	Attach(ctx context.Context, pod runtime.PodRef, sandboxPID int, want string, ports []HostPort) (ip string, err error)
+	// Detach takes the pod off the network and frees its address.
+	Detach(ctx context.Context, uid string) error
+}
+
+// Reporter takes statuses on their way to the master. Its methods must not block.
+type Reporter interface {
+	// Status is called when it changed, and once for every pod when the agent has started.
+	Status(pod types.NamespacedName, uid string, status corev1.PodStatus)
+	// Gone says that nothing of a deleted pod is left on this node, so that its object may go. It may come repeatedly.
+	Gone(pod types.NamespacedName, uid string)
+}
+
+// Recorder takes events. It must not block. fieldPath names the container, as in spec.containers{web}; empty for the pod.
+type Recorder interface {
+	Event(pod *corev1.Pod, eventType, reason, message, fieldPath string)
+}
+
+// Config of a Manager.
+type Config struct {
+	NodeName string
+	// DataDir is the agent's directory; this package uses DataDir/pods and DataDir/status.
+	DataDir string
+	Desired *desired.State
+	Engine  runtime.Engine
+	Network Network
+	Report  Reporter
+	Record  Recorder
+	// Tokens for serviceAccountToken volumes; nil: such volumes fail.
+	Tokens volume.TokenSource
+	// Mounter for tmpfs and subPath; nil: the kernel.
+	Mounter volume.Mounter
+	// Cluster's domain and DNS address. It may be empty until the first session.
+	Cluster func() netfiles.Cluster
+	// HostIPs of the node, the main one first.
+	HostIPs func() []string
+	// ResolvConf and HostsFile of the node; empty: /etc/resolv.conf (or systemd-resolved's) and /etc/hosts.
+	ResolvConf, HostsFile string
+	// NodeMemory in bytes, for OOM scores.
+	NodeMemory int64
+	// ParallelPulls and ParallelStarts bound what the engine does at a time; 0 is 3 and 4.
+	ParallelPulls, ParallelStarts int
+	// RegistryConfigs are Docker config.json files with the node's own registry passwords.
+	RegistryConfigs []string
+	// Resync is how often everything is looked at again although nothing was heard; 0 is 5 min.
+	Resync time.Duration
+	Log    *slog.Logger
+}
+
+func (c *Config) fill() {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.ParallelStarts <= 0 {
+		c.ParallelStarts = 4
+	}
+	if c.Resync <= 0 {
+		c.Resync = 5 * time.Minute
+	}
+	if c.Cluster == nil {
+		c.Cluster = func() netfiles.Cluster { return netfiles.Cluster{Domain: "cluster.local"} }
+	}
+	if c.HostIPs == nil {
+		c.HostIPs = func() []string { return nil }
+	}
+	if c.HostsFile == "" {
+		c.HostsFile = "/etc/hosts"
+	}
+}

@@ -1,0 +1,134 @@
+package pods
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/whalepod/whalepod/node/pods/status"
+)
+
+// view is what others may know of a pod at any time.
+type view struct {
+	known      bool
+	pod        *corev1.Pod
+	status     corev1.PodStatus
+	sandboxPID int
+}
+
+// Found is what a stream (logs, exec, attach, port-forward) needs.
+type Found struct {
+	ContainerID string
+	TTY, Stdin  bool
+	// SandboxPID is a process in the pod's network namespace; 0 when the sandbox does not run.
+	SandboxPID  int
+	HostNetwork bool
+	PodIP       string
+}
+
+// find the pod by name, and by uid if one is given.
+func (m *Manager) find(namespace, name, uid string) (view, error) {
+	for _, w := range m.all() {
+		if w.ref.Namespace != namespace || w.ref.Name != name || uid != "" && w.uid != uid {
+			continue
+		}
+		w.mu.Lock()
+		v, over := w.view, w.over
+		w.mu.Unlock()
+		if v.known && !over {
+			return v, nil
+		}
+	}
+	return view{}, fmt.Errorf("pod %q not found on this node", namespace+"/"+name)
+}
+
+func (v view) found(c *corev1.Container, id string) Found {
+	return Found{ContainerID: id, TTY: c.TTY, Stdin: c.Stdin, SandboxPID: v.sandboxPID, HostNetwork: v.pod.Spec.HostNetwork, PodIP: v.status.PodIP}
+}
+
+// containerStatus of a container; an empty name means the first.
+func (v view) containerStatus(name string) (*corev1.Container, *corev1.ContainerStatus, error) {
+	if name == "" && len(v.pod.Spec.Containers) > 0 {
+		name = v.pod.Spec.Containers[0].Name
+	}
+	for _, c := range allContainers(v.pod) {
+		if c.Name != name {
+			continue
+		}
+		for _, list := range [][]corev1.ContainerStatus{v.status.ContainerStatuses, v.status.InitContainerStatuses, v.status.EphemeralContainerStatuses} {
+			for i := range list {
+				if list[i].Name == name {
+					return c, &list[i], nil
+				}
+			}
+		}
+	}
+	return nil, nil, fmt.Errorf("container %q in pod %q is not available", name, v.pod.Name)
+}
+
+// Logs finds the container whose log is meant: the running one, the one that ended last, or with previous the one before.
+func (m *Manager) Logs(namespace, pod, uid, container string, previous bool) (Found, error) {
+	v, err := m.find(namespace, pod, uid)
+	if err != nil {
+		return Found{}, err
+	}
+	c, s, err := v.containerStatus(container)
+	if err != nil {
+		return Found{}, err
+	}
+	last := s.LastTerminationState.Terminated
+	var id string
+	switch {
+	case previous:
+		if last == nil || last.ContainerID == "" {
+			return Found{}, fmt.Errorf("previous terminated container %q in pod %q not found", c.Name, pod)
+		}
+		id = last.ContainerID
+	case s.State.Running != nil:
+		id = s.ContainerID
+	case s.State.Terminated != nil && s.State.Terminated.ContainerID != "":
+		id = s.State.Terminated.ContainerID
+	case last != nil && last.ContainerID != "":
+		id = last.ContainerID
+	case s.State.Terminated != nil || last != nil:
+		return Found{}, fmt.Errorf("container %q in pod %q is terminated", c.Name, pod)
+	default:
+		reason := ""
+		if s.State.Waiting != nil {
+			reason = s.State.Waiting.Reason
+		}
+		switch reason {
+		case "ErrImagePull":
+			reason = "image can't be pulled"
+		case "ImagePullBackOff":
+			reason = "trying and failing to pull image"
+		}
+		return Found{}, fmt.Errorf("container %q in pod %q is waiting to start: %s", c.Name, pod, reason)
+	}
+	return v.found(c, id[len(status.ContainerID("x"))-1:]), nil
+}
+
+// Running finds a container that runs, for exec and attach.
+func (m *Manager) Running(namespace, pod, uid, container string) (Found, error) {
+	v, err := m.find(namespace, pod, uid)
+	if err != nil {
+		return Found{}, err
+	}
+	c, s, err := v.containerStatus(container)
+	if err != nil || s.State.Running == nil {
+		return Found{}, fmt.Errorf("container not found (%q)", container)
+	}
+	return v.found(c, s.ContainerID[len(status.ContainerID("x"))-1:]), nil
+}
+
+// Sandbox finds the pod's network namespace, for port-forward.
+func (m *Manager) Sandbox(namespace, pod, uid string) (Found, error) {
+	v, err := m.find(namespace, pod, uid)
+	if err != nil {
+		return Found{}, err
+	}
+	if v.sandboxPID == 0 {
+		return Found{}, fmt.Errorf("pod %q is not running", pod)
+	}
+	return v.found(&corev1.Container{}, ""), nil
+}
