@@ -19,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/rest"
 
@@ -70,13 +69,16 @@ func matches(r *resource.Resource, obj resource.Object, ns string, l labels.Sele
 	if ns != "" && obj.GetNamespace() != ns {
 		return false
 	}
+	if f == nil || f.Empty() {
+		return l == nil || l.Matches(labels.Set(obj.GetLabels()))
+	}
 	set := fields.Set{"metadata.name": obj.GetName(), "metadata.namespace": obj.GetNamespace()}
 	if r.Rules().Fields != nil {
 		for k, v := range r.Rules().Fields(obj) {
 			set[k] = v
 		}
 	}
-	return (l == nil || l.Matches(labels.Set(obj.GetLabels()))) && (f == nil || f.Matches(set))
+	return (l == nil || l.Matches(labels.Set(obj.GetLabels()))) && f.Matches(set)
 }
 
 func (b *memBackend) List(_ context.Context, r *resource.Resource, q ListQuery) (*ListResult, error) {
@@ -360,5 +362,3 @@ func testPod(name string) *corev1.Pod {
 }
 
 func ptr[T any](v T) *T { return &v }
-
-var _ types.UID

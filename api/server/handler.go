@@ -133,6 +133,9 @@ func (s *Server) serve(rq *request) error {
 		rq.out.Header().Set("WWW-Authenticate", `Bearer realm="whalepod"`)
 		return errUnauthorized()
 	}
+	if err := s.impersonate(rq); err != nil {
+		return err
+	}
 	isResource, err := s.resolve(rq)
 	if err != nil {
 		return err
@@ -205,7 +208,7 @@ func (s *Server) admit(rq *request) (release func(), err error) {
 	select {
 	case s.slots <- struct{}{}:
 	default:
-		wait := time.NewTimer(slotPatience)
+		wait := time.NewTimer(s.patience)
 		defer wait.Stop()
 		select {
 		case s.slots <- struct{}{}:

@@ -67,15 +67,10 @@ func (s *Server) listWriter(rq *request, acc accept, res *ListResult) func(buf *
 		}
 	}
 	kind := rq.gv.WithKind(rq.res.ListKind)
-	item := func(i int) (runtime.Object, error) {
-		obj, err := s.served(rq.res, res.Items[i], rq.gv)
-		if err != nil {
-			return nil, err
-		}
-		return stamped(obj, schema.GroupVersionKind{}), nil
-	}
+	item := func(i int) (runtime.Object, error) { return s.served(rq.res, res.Items[i], rq.gv) }
+	own := typeMetaJSON(rq.kind())
 	if acc.isPartial() {
-		kind = *acc.as
+		kind, own = *acc.as, nil // these keep their kinds
 		item = func(i int) (runtime.Object, error) { return asPartial(res.Items[i], acc.as.GroupVersion()), nil }
 	}
 	if acc.format == formatProtobuf {
@@ -84,7 +79,7 @@ func (s *Server) listWriter(rq *request, acc accept, res *ListResult) func(buf *
 		}
 	}
 	return func(buf *bytes.Buffer, flow func() error) error {
-		return writeJSONList(buf, kind, lm, len(res.Items), item, flow)
+		return writeJSONList(buf, kind, lm, len(res.Items), item, own, flow)
 	}
 }
 
@@ -99,7 +94,15 @@ func writeListHead(buf *bytes.Buffer, kind schema.GroupVersionKind, lm metav1.Li
 	return nil
 }
 
-func writeJSONList(buf *bytes.Buffer, kind schema.GroupVersionKind, lm metav1.ListMeta, n int, item func(int) (runtime.Object, error), flow func() error) error {
+// typeMetaJSON is how an object of a kind begins in JSON.
+func typeMetaJSON(kind schema.GroupVersionKind) []byte {
+	api, k := kind.ToAPIVersionAndKind()
+	return []byte(`{"kind":"` + k + `","apiVersion":"` + api + `",`)
+}
+
+// writeJSONList writes a list. Items of typed lists have no kind of their own: own, how they would begin with one, is cut
+// off again, which is cheaper than a copy of each (shared) object without it.
+func writeJSONList(buf *bytes.Buffer, kind schema.GroupVersionKind, lm metav1.ListMeta, n int, item func(int) (runtime.Object, error), own []byte, flow func() error) error {
 	if err := writeListHead(buf, kind, lm); err != nil {
 		return err
 	}
@@ -112,7 +115,7 @@ func writeJSONList(buf *bytes.Buffer, kind schema.GroupVersionKind, lm metav1.Li
 		if err != nil {
 			return err
 		}
-		if err := appendObject(buf, obj); err != nil {
+		if err := appendItem(buf, obj, own); err != nil {
 			return err
 		}
 		if err := flow(); err != nil {
@@ -121,6 +124,25 @@ func writeJSONList(buf *bytes.Buffer, kind schema.GroupVersionKind, lm metav1.Li
 	}
 	buf.WriteString("]}\n")
 	return flow()
+}
+
+func appendItem(buf *bytes.Buffer, obj runtime.Object, own []byte) error {
+	if own != nil && obj.GetObjectKind().GroupVersionKind().Empty() {
+		own = nil
+	}
+	start := buf.Len()
+	if err := appendObject(buf, obj); err != nil || own == nil {
+		return err
+	}
+	written := buf.Bytes()[start:]
+	if !bytes.HasPrefix(written, own) {
+		// An object with nothing but its kind, or with another one.
+		buf.Truncate(start)
+		return appendObject(buf, stamped(obj, schema.GroupVersionKind{}))
+	}
+	n := copy(written[1:], written[len(own):])
+	buf.Truncate(start + 1 + n)
+	return nil
 }
 
 // writeProtoList writes a list whose fields are metadata = 1 and items = 2, as those of all Kubernetes lists are. The

@@ -87,8 +87,9 @@ func TestMetrics(t *testing.T) {
 func TestTooMany(t *testing.T) {
 	s := newTestServer(t, func(c *Config) { c.MaxInFlight = 1 })
 	s.api.slots <- struct{}{}
+	s.api.patience = 20 * time.Millisecond
 	start := time.Now()
-	if r := s.ask(t, "GET", pods, ""); r.code != 429 || r.header.Get("Retry-After") != "1" || time.Since(start) < slotPatience {
+	if r := s.ask(t, "GET", pods, ""); r.code != 429 || r.header.Get("Retry-After") != "1" || time.Since(start) < s.api.patience {
 		t.Error(r)
 	}
 	// Health and watches do not wait in that line.

@@ -24,6 +24,9 @@ import (
 // maxPatchOps is the largest number of operations in a JSON patch, as in Kubernetes.
 const maxPatchOps = 10000
 
+// Copy operations must not make a small patch a giant object. The library has this as a variable of its own.
+func init() { jsonpatch.AccumulatedCopySizeLimit = maxBody }
+
 // patchTypes in the order in which a 415 names them.
 var patchTypes = []string{string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType), string(types.ApplyYAMLPatchType)}
 

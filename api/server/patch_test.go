@@ -208,3 +208,28 @@ func TestCreateDropsWhatTheSystemSets(t *testing.T) {
 		t.Error(r.header)
 	}
 }
+
+func TestImpersonation(t *testing.T) {
+	s := newTestServer(t)
+	const who = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+	r := s.ask(t, "POST", who, "{}", "Impersonate-User: jane", "Impersonate-Group: dev", "Impersonate-Extra-Acme.com%2Fteam: a")
+	if r.code != 403 || !strings.Contains(r.body, `User \"jane\" cannot create resource`) {
+		t.Error(r)
+	}
+	s.api.Authorize = nil
+	r = s.ask(t, "POST", who, "{}", "Impersonate-User: jane", "Impersonate-Group: dev", "Impersonate-Extra-Acme.com%2Fteam: a")
+	if r.code != 201 || !strings.Contains(r.body, `"username":"jane","groups":["dev","system:authenticated"],"extra":{"acme.com/team":["a"]}`) {
+		t.Error(r)
+	}
+	r = s.ask(t, "POST", who, "{}", "Impersonate-User: system:serviceaccount:default:web")
+	if !strings.Contains(r.body, `"groups":["system:serviceaccounts","system:serviceaccounts:default","system:authenticated"]`) {
+		t.Error(r)
+	}
+	if r = s.ask(t, "POST", who, "{}", "Impersonate-Group: dev"); r.code != 400 {
+		t.Error(r)
+	}
+	s = newTestServer(t)
+	if r = s.ask(t, "GET", pods+"/x", "", "Authorization: Bearer reader", "Impersonate-User: admin"); r.code != 403 || !strings.Contains(r.body, `User \"reader\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope`) {
+		t.Error(r)
+	}
+}

@@ -62,6 +62,7 @@ type Server struct {
 	log       *slog.Logger
 	codecs    codecs
 	slots     chan struct{}
+	patience  time.Duration
 	events    *eventCache
 	discovery discoveryCache
 	managers  fieldManagers
@@ -81,12 +82,13 @@ func New(c Config) *Server {
 		c.MaxInFlight = defaultMaxInFlight
 	}
 	s := &Server{
-		Config:  c,
-		log:     c.Logger.With("component", "apiserver"),
-		codecs:  newCodecs(c.Table.Scheme()),
-		slots:   make(chan struct{}, c.MaxInFlight),
-		events:  newEventCache(),
-		metrics: newMetrics(c.Registerer),
+		Config:   c,
+		log:      c.Logger.With("component", "apiserver"),
+		codecs:   newCodecs(c.Table.Scheme()),
+		slots:    make(chan struct{}, c.MaxInFlight),
+		patience: slotPatience,
+		events:   newEventCache(),
+		metrics:  newMetrics(c.Registerer),
 	}
 	return s
 }

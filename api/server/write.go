@@ -135,15 +135,15 @@ func (s *Server) update(rq *request) error {
 	uo := UpdateOptions{WriteOptions: o.WriteOptions, CreateOnUpdate: rq.subresource == "" && rq.res.Rules().AllowCreateOnUpdate}
 	out, created, err := s.Backend.Update(rq.req.Context(), rq.res, rq.subresource, rq.namespace, rq.name, uo,
 		func(current resource.Object) (resource.Object, error) {
-			if current == nil {
-				if obj.GetUID() != "" {
-					return nil, rq.errUID(obj)
-				}
-				obj.SetManagedFields(nil)
-				return obj, s.mayCreate(rq)
+			if current == nil && obj.GetUID() != "" {
+				return nil, rq.errUID(obj)
 			}
 			// The backend may ask again after a conflict: each time it gets an object of its own.
 			next := obj.DeepCopyObject().(resource.Object)
+			if current == nil {
+				next.SetManagedFields(nil)
+				return next, s.mayCreate(rq)
+			}
 			return s.managers.track(rq, current, next, o.manager)
 		})
 	if err != nil {
