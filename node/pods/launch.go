@@ -123,14 +123,18 @@ func (w *worker) createFailed(ctx context.Context, c *corev1.Container, err erro
 	w.stale = true
 	switch {
 	case errors.Is(err, runtime.ErrConflict): // it is there, and the next turn sees it
-		w.again = true
 	case gone(err): // the image was removed behind our back, or the sandbox
 		w.m.pulls.Forget(c.Image)
 		w.forgetJob(c.Name)
 	default:
 		w.refuse(c, errCreate, err)
 	}
-	w.wakeAt(w.retryOf(c).failed(createFirst, createMost, err.Error()))
+	r := w.retryOf(c)
+	first := r.delay == 0
+	w.wakeAt(r.failed(createFirst, createMost, err.Error()))
+	if first && (gone(err) || errors.Is(err, runtime.ErrConflict)) { // looking again is likely to help
+		r.at, w.again = time.Time{}, true
+	}
 }
 
 // holdBack tells whether the engine refused the container a moment ago.

@@ -138,9 +138,11 @@ func (p *Puller) Start(ctx context.Context, r Request, wake func()) *Job {
 			return j
 		}
 	}
-	if e := p.inBackoff(r, ref); e != nil && r.Policy == corev1.PullAlways {
-		j.finish(runtime.Image{}, e)
-		return j
+	if r.Policy == corev1.PullAlways {
+		if e := p.inBackoff(r, ref); e != nil {
+			j.finish(runtime.Image{}, e)
+			return j
+		}
 	}
 	go func() {
 		defer cancel()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path"
 	"strings"
@@ -37,7 +38,10 @@ func writeAtomic(dir string, p payload, fsGroup *int64) (changed bool, err error
 	if old != "" && same(root, old, p, fsGroup) {
 		return false, links(root, p) // the links too: a crash may have come between
 	}
-	fresh := fmt.Sprintf("..%s.%09d", time.Now().Format("2006_01_02_15_04_05"), time.Now().Nanosecond())
+	fresh := fmt.Sprintf("..%s.%d", time.Now().Format("2006_01_02_15_04_05"), rand.Uint32()) //nolint:gosec // only to differ
+	if err := root.Mkdir(fresh, 0o755); err != nil {
+		return false, err
+	}
 	if err := fill(root, fresh, p, fsGroup); err != nil {
 		_ = root.RemoveAll(fresh)
 		return false, err
@@ -90,9 +94,6 @@ func permOf(mode int32, fsGroup *int64) fs.FileMode {
 }
 
 func fill(root *os.Root, dir string, p payload, fsGroup *int64) error {
-	if err := root.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
 	if err := root.Chmod(dir, 0o755); err != nil { // whatever the umask is
 		return err
 	}
