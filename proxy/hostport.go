@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -16,6 +17,33 @@ type HostPort struct {
 	HostIP netip.Addr
 	Port   uint16
 	Pod    netip.AddrPort
+}
+
+// adoptGrace is how long host ports of an earlier agent are kept for pods that nobody has spoken of yet: pods are taken
+// over one by one after a restart, and their ports should work meanwhile.
+const adoptGrace = 5 * time.Minute
+
+// adoptHostPorts keeps the lines found in WP-HOSTPORTS for pods not yet known; SetHostPorts replaces a pod's.
+func (m *model) adoptHostPorts(rules string) {
+	for line := range strings.Lines(rules) {
+		_, rest, _ := strings.Cut(line, "--comment \"")
+		pod, _, ok := strings.Cut(rest, " hostPort\"")
+		if _, known := m.hostPorts[pod]; !ok || known {
+			continue
+		}
+		m.adopted[pod] += line
+	}
+	for pod, lines := range m.adopted {
+		m.contribute(chainKey{tableNat, chainHostPorts}, pod, lines, false)
+	}
+}
+
+// dropAdopted ends the grace.
+func (m *model) dropAdopted() {
+	for pod := range m.adopted {
+		m.contribute(chainKey{tableNat, chainHostPorts}, pod, "", false)
+	}
+	clear(m.adopted)
 }
 
 // rules are the port's lines in WP-HOSTPORTS. A client on 127.0.0.1 is masqueraded, since the pod could not answer it.

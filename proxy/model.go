@@ -27,6 +27,7 @@ type model struct {
 	slices    map[key]map[string]*discoveryv1.EndpointSlice // by Service, then by the slice's name
 	sliceOf   map[key]key                                   // slice → Service
 	hostPorts map[string][]HostPort
+	adopted   map[string]string // host ports of an earlier agent: pod → rules
 	dead      map[string]bool
 
 	compiled map[key]*serviceRules
@@ -42,7 +43,7 @@ type model struct {
 func newModel(cfg *Config) *model {
 	m := &model{
 		cfg: cfg, services: map[key]*corev1.Service{}, slices: map[key]map[string]*discoveryv1.EndpointSlice{}, sliceOf: map[key]key{},
-		hostPorts: map[string][]HostPort{}, compiled: map[key]*serviceRules{}, dirty: map[key]struct{}{},
+		hostPorts: map[string][]HostPort{}, adopted: map[string]string{}, compiled: map[key]*serviceRules{}, dirty: map[key]struct{}{},
 		parts: map[chainKey]map[string]string{}, unsure: map[chainKey]struct{}{}, hairpin: map[netip.Addr]int{},
 		want: map[chainKey]string{}, changed: map[chainKey]struct{}{},
 	}
@@ -127,6 +128,7 @@ func (m *model) setDead(dead map[string]bool) (differs bool) {
 }
 
 func (m *model) setHostPorts(pod string, ports []HostPort) {
+	delete(m.adopted, pod)
 	for _, p := range m.hostPorts[pod] {
 		m.countHairpin(p.Pod.Addr(), -1)
 	}

@@ -65,6 +65,7 @@ type Proxy struct {
 	model    *model
 	complete bool
 	repair   bool
+	first    bool // nothing was read yet
 
 	// have is what the tables hold as far as we know; nil means that they must be read. Only with applying.
 	have  map[chainKey]string
@@ -86,7 +87,7 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Proxy{cfg: cfg, log: cfg.Logger.With("component", "proxy"), poke: make(chan struct{}, 1), ready: make(chan struct{})}
+	p := &Proxy{cfg: cfg, log: cfg.Logger.With("component", "proxy"), poke: make(chan struct{}, 1), ready: make(chan struct{}), first: true}
 	p.model = newModel(&p.cfg)
 	return p, nil
 }
@@ -204,6 +205,13 @@ func (p *Proxy) sync(ctx context.Context) error {
 	}
 	start := time.Now()
 	p.mu.Lock()
+	if p.first {
+		p.first = false
+		p.model.adoptHostPorts(p.have[chainKey{tableNat, chainHostPorts}])
+		if len(p.model.adopted) > 0 {
+			time.AfterFunc(adoptGrace, func() { p.change(p.model.dropAdopted) })
+		}
+	}
 	p.stale = append(p.stale, p.model.flush()...)
 	changed := p.model.changed
 	p.model.changed = map[chainKey]struct{}{}

@@ -274,6 +274,32 @@ func TestHostPorts(t *testing.T) {
 	})
 }
 
+func TestHostPortsOutliveARestart(t *testing.T) {
+	tables := newFake()
+	at := netip.MustParseAddrPort
+	inBubble(t, tables, nil, func(p *Proxy) {
+		p.SetHostPorts("default/stays", []HostPort{{Port: 8080, Pod: at("10.244.1.5:80")}})
+		p.SetHostPorts("default/gone", []HostPort{{Port: 8081, Pod: at("10.244.1.6:80")}})
+		p.Synced()
+		settleDown()
+	})
+	inBubble(t, tables, nil, func(p *Proxy) {
+		p.Synced()
+		settleDown()
+		if s := tables.tables["nat"][chainHostPorts]; strings.Count(s, "DNAT") != 2 {
+			t.Errorf("a restart withdrew host ports:\n%s", s)
+		}
+		p.SetHostPorts("default/stays", []HostPort{{Port: 8080, Pod: at("10.244.1.5:81")}})
+		settleDown()
+		time.Sleep(adoptGrace)
+		synctest.Wait()
+		settleDown()
+		if s := tables.tables["nat"][chainHostPorts]; strings.Count(s, "DNAT") != 1 || !strings.Contains(s, "10.244.1.5:81") {
+			t.Errorf("after the grace:\n%s", s)
+		}
+	})
+}
+
 func TestEndpointChoice(t *testing.T) {
 	for name, c := range map[string]struct {
 		eps            []endpoint
