@@ -287,6 +287,35 @@ func TestE2EVXLANAcrossARouter(t *testing.T) {
 	}
 }
 
+func TestE2ERoutesComeBackWithTheLink(t *testing.T) {
+	a := oneNode(t)
+	peer := Peer{"b", netip.MustParseAddr("198.51.100.12"), netip.MustParsePrefix("10.244.2.0/24")}
+	if err := a.SetPeers(t.Context(), []Peer{peer}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	finished := make(chan error, 1)
+	go func() { finished <- a.Run(ctx) }()
+	has := func() bool {
+		return strings.Contains(run(t, "ip", "-n", "wpn-a", "route"), "10.244.2.0/24 via 198.51.100.12")
+	}
+	if !has() {
+		t.Fatal("no route to begin with")
+	}
+	run(t, "ip", "-n", "wpn-a", "link", "set", "eth0", "down")
+	waitFor(t, func() bool { return !has() })
+	run(t, "ip", "-n", "wpn-a", "link", "set", "eth0", "up")
+	waitFor(t, has)
+	// Somebody removes our route by hand, then something else changes.
+	run(t, "ip", "-n", "wpn-a", "route", "del", "10.244.2.0/24")
+	run(t, "ip", "-n", "wpn-a", "route", "add", "203.0.113.0/24", "via", "198.51.100.12")
+	waitFor(t, has)
+	cancel()
+	if err := <-finished; err != nil {
+		t.Error(err)
+	}
+}
+
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
 	deadline, tick := time.After(10*time.Second), time.NewTicker(20*time.Millisecond)
