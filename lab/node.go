@@ -121,10 +121,11 @@ func (n *Node) etcFiles() map[string]string {
 // to any of them. What a machine keeps in memory (links, rules, /run) is lost,
 // its disk stays.
 func (n *Node) Stop(ctx context.Context) error {
-	if _, err := os.Stat(netnsPath(n.Name)); err == nil {
-		if err := n.CutLink(ctx); err != nil {
-			return err
-		}
+	if _, err := os.Stat(netnsPath(n.Name)); err != nil {
+		return fmt.Errorf("%s is off already: %w", n.Name, err)
+	}
+	if err := n.CutLink(ctx); err != nil {
+		return err
 	}
 	return n.powerOff(ctx)
 }
@@ -137,6 +138,11 @@ func (n *Node) powerOff(ctx context.Context) error {
 	// Usually nothing is left by now. After a crash of ours, something that we
 	// have no record of may be.
 	if err := killNamespace(ctx, n.Name); err != nil {
+		return err
+	}
+	// The kernel takes a namespace apart some time after it was removed; the cable
+	// must be gone before a new one of its name comes.
+	if err := run(ctx, "ip", "-n", n.lab.cfg.labName(), "link", "del", n.port()); err != nil {
 		return err
 	}
 	return deleteNamespace(ctx, n.Name)

@@ -9,7 +9,7 @@ import (
 
 // kubectlWord finds kubectl as the name of a command, but not as a part of an
 // address, a label or the name of another program.
-var kubectlWord = regexp.MustCompile("(^|[\\s'\"`(])kubectl([\\s'\"`),.:;]|$)")
+var kubectlWord = regexp.MustCompile("(^|[\\s'\"`(])kubectl([\\s'\"`),:;]|\\.\\s|\\.$|$)")
 
 // rename lets every help text speak of wpctl, so that its examples can be copied.
 func rename(c *cobra.Command) {
