@@ -25,6 +25,8 @@ const (
 	// tcpConns and tcpIdle bound what clients of TCP may hold.
 	tcpConns = 256
 	tcpIdle  = 10 * time.Second
+	// maxFailures is how many errors in a row a socket may report.
+	maxFailures = 100
 	// cacheSize is the default number of answers kept.
 	cacheSize = 8192
 )
@@ -129,6 +131,7 @@ func (s *Server) serveUDP(ctx context.Context, conn net.PacketConn) error {
 		in[i].Buffers = [][]byte{make([]byte, maxDatagram)}
 		buffers[i] = make([]byte, udpMost)
 	}
+	failures := 0
 	for {
 		n, err := pc.ReadBatch(in, 0)
 		if err != nil {
@@ -138,8 +141,16 @@ func (s *Server) serveUDP(ctx context.Context, conn net.PacketConn) error {
 			if errors.Is(err, net.ErrClosed) {
 				return fmt.Errorf("DNS socket %s: %w", conn.LocalAddr(), err)
 			}
-			continue // an ICMP error of an earlier answer
+			// One error may belong to an earlier answer; one after the other means that the socket is of no use.
+			if failures++; failures > maxFailures {
+				return fmt.Errorf("DNS socket %s: %w", conn.LocalAddr(), err)
+			}
+			if !pause(ctx, time.Duration(failures)*time.Millisecond) {
+				return nil
+			}
+			continue
 		}
+		failures = 0
 		now := time.Now()
 		out = out[:0]
 		for i := range n {
