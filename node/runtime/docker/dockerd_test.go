@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/client"
 )
@@ -81,7 +83,7 @@ func (d *dockerd) start(t testing.TB) {
 		}
 		if time.Now().After(end) {
 			log, _ := os.ReadFile(logs.Name())
-			t.Fatalf("dockerd does not answer:\n%s", log)
+			t.Fatalf("dockerd does not answer:\n%s", log[max(0, len(log)-2000):])
 		}
 		d.waitSocket()
 	}
@@ -101,6 +103,12 @@ func (d *dockerd) stop(t testing.TB, sig syscall.Signal) {
 		t.Fatal(err)
 	}
 	d.cmd.Wait()
+	if sig == syscall.SIGKILL {
+		// The daemon's containerd dies with it. Where process 1 reaps nothing it stays as a zombie, and the next
+		// daemon would take its PID for one that lives.
+		os.Remove(filepath.Join(d.dir, "exec/containerd/containerd.pid"))
+		os.Remove(filepath.Join(d.dir, "pid"))
+	}
 }
 
 func (d *dockerd) restart(t testing.TB, sig syscall.Signal) {
@@ -112,6 +120,7 @@ func (d *dockerd) restart(t testing.TB, sig syscall.Signal) {
 // remove leaves nothing behind: containers, mounts, namespace, files.
 func (d *dockerd) remove(t testing.TB) {
 	if d.cmd != nil && d.cmd.ProcessState == nil {
+		d.removeContainers(t) // else the daemon gives each its ten seconds
 		d.stop(t, syscall.SIGTERM)
 	}
 	mounts, _ := os.ReadFile("/proc/self/mounts")
@@ -127,6 +136,19 @@ func (d *dockerd) remove(t testing.TB) {
 	exec.Command("ip", "netns", "del", d.ns).Run()
 	if err := os.RemoveAll(d.dir); err != nil {
 		t.Errorf("left behind: %v", err)
+	}
+}
+
+func (d *dockerd) removeContainers(t testing.TB) {
+	cli := d.client(t)
+	defer cli.Close()
+	ctx := context.Background()
+	list, err := cli.ContainerList(ctx, container.ListOptions{All: true})
+	for _, c := range list {
+		err = errors.Join(err, cli.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true}))
+	}
+	if err != nil {
+		t.Log("cleaning up: ", err)
 	}
 }
 

@@ -238,8 +238,8 @@ func (m message) loaded() []string {
 	return out
 }
 
-// readMessages reads reports until they end or one is an error. progress is told at most once in progressEvery, but
-// always when the words without the numbers change into something final.
+// readMessages reads reports until they end or one is an error. Of lines with numbers in them, which come by the
+// hundred, progress is told one in progressEvery; of others all.
 func readMessages(r io.Reader, each func(message), progress func(string)) error {
 	dec := json.NewDecoder(r)
 	var told time.Time
@@ -257,10 +257,13 @@ func readMessages(r io.Reader, each func(message), progress func(string)) error 
 		if progress == nil {
 			continue
 		}
-		moving := m.Detail.Total > 0
-		if text := m.text(); text != "" && (!moving || time.Since(told) >= progressEvery) {
-			told = time.Now()
-			progress(text)
+		text, moving := m.text(), m.Detail.Total > 0
+		if text == "" || moving && time.Since(told) < progressEvery {
+			continue
 		}
+		if moving {
+			told = time.Now()
+		}
+		progress(text)
 	}
 }

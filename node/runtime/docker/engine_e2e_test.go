@@ -1,0 +1,377 @@
+//go:build e2e
+
+package docker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/image"
+
+	"github.com/whalepod/whalepod/node/runtime"
+	"github.com/whalepod/whalepod/node/runtime/docker/pause"
+)
+
+// runPod starts a sandbox with one container that sleeps.
+func runPod(t testing.TB, e *Engine, p runtime.PodRef) (runtime.Sandbox, string) {
+	t.Helper()
+	s, err := e.RunSandbox(t.Context(), runtime.SandboxSpec{Pod: p, Hostname: p.Name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := e.CreateContainer(t.Context(), runtime.ContainerSpec{
+		SandboxID: s.ID, Pod: p, Name: "app", Image: testImage, Command: []string{"sleep", "1000"},
+	})
+	if err == nil {
+		err = e.StartContainer(t.Context(), id)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, id
+}
+
+// What `docker ps` and `docker inspect` show.
+func TestReadable(t *testing.T) {
+	d := startDockerd(t)
+	e := d.engine(t, "n1")
+	s, id := runPod(t, e, pod)
+	cli := d.client(t)
+	defer cli.Close()
+	for name, want := range map[string]string{
+		"k8s_POD_web-1_default_4b2c_0": s.ID, "k8s_app_web-1_default_4b2c_0": id,
+	} {
+		j, err := cli.ContainerInspect(t.Context(), name)
+		if err != nil || j.ID != want {
+			t.Fatalf("%s: %v, %v", name, j.ID, err)
+		}
+		l := j.Config.Labels
+		if l["io.kubernetes.pod.name"] != "web-1" || l["io.kubernetes.pod.namespace"] != "default" ||
+			l["io.kubernetes.pod.uid"] != "4b2c" || l["io.kubernetes.docker.type"] == "" || j.HostConfig.RestartPolicy.Name != "no" {
+			t.Errorf("%s: %v", name, l)
+		}
+	}
+	// The pod's network namespace is Docker's business no further: loopback only, the container is in the same.
+	ns := func(pid int) string {
+		link, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "ns/net"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return link
+	}
+	c, err := e.Inspect(t.Context(), id)
+	if err != nil || ns(c.PID) != ns(s.PID) || ns(s.PID) == ns(os.Getpid()) {
+		t.Errorf("network namespaces %s, %s, %v", ns(c.PID), ns(s.PID), err)
+	}
+	// The pause program is what it says it is, and not root.
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(s.PID), "status"))
+	if err != nil || !strings.HasPrefix(string(status), "Name:\tpause\n") || !regexp.MustCompile(`Uid:\s65535\s`).Match(status) {
+		t.Errorf("pause: %v\n%s", err, status)
+	}
+	began := time.Now()
+	if err := e.StopContainer(t.Context(), s.ID, 20*time.Second); err != nil || time.Since(began) > 10*time.Second {
+		t.Errorf("pause does not obey SIGTERM: %v after %v", err, time.Since(began))
+	}
+}
+
+// An image made by `docker commit` carries our labels; a container of it is nobody's pod.
+func TestForeignContainer(t *testing.T) {
+	d := startDockerd(t)
+	e := d.engine(t, "n1")
+	_, id := runPod(t, e, pod)
+	cli := d.client(t)
+	defer cli.Close()
+	if _, err := cli.ContainerCommit(t.Context(), id, container.CommitOptions{Reference: "committed"}); err != nil {
+		t.Fatal(err)
+	}
+	made, err := cli.ContainerCreate(t.Context(), &container.Config{Image: "committed"}, nil, nil, nil, "mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pods, err := e.Pods(t.Context())
+	if err != nil || len(pods) != 1 || len(pods[0].Containers) != 1 || pods[0].Containers[0].ID != id {
+		t.Errorf("pods %+v, %v", pods, err)
+	}
+	if _, err := e.Inspect(t.Context(), made.ID); !errors.Is(err, runtime.ErrNotFound) {
+		t.Errorf("foreign container: %v", err)
+	}
+	// Its name taken by a stranger, a pod's container is in conflict and the stranger stays.
+	if _, err := cli.ContainerCreate(t.Context(), &container.Config{Image: testImage, Cmd: []string{"true"}}, nil, nil, nil, "k8s_app_web-1_default_4b2c_1"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = e.CreateContainer(t.Context(), runtime.ContainerSpec{SandboxID: pods[0].Sandboxes[0].ID, Pod: pod, Name: "app", Attempt: 1, Image: testImage, Command: []string{"true"}})
+	if !errors.Is(err, runtime.ErrConflict) {
+		t.Errorf("taken name: %v", err)
+	}
+}
+
+// counter is an HTTP proxy in front of an engine that notes the calls.
+type counter struct {
+	mu    sync.Mutex
+	calls []string
+}
+
+func (c *counter) take() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	calls := c.calls
+	c.calls = nil
+	return calls
+}
+
+func (d *dockerd) counted(t *testing.T) (*Engine, *counter) {
+	t.Helper()
+	c := &counter{}
+	path := filepath.Join(d.dir, "counted.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := regexp.MustCompile(`^/v1\.\d+`)
+	id := regexp.MustCompile(`[0-9a-f]{64}`)
+	proxy := &httputil.ReverseProxy{
+		Director: func(r *http.Request) {
+			r.URL.Scheme, r.URL.Host = "http", "docker"
+			path := id.ReplaceAllString(version.ReplaceAllString(r.URL.Path, ""), "ID")
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.calls = append(c.calls, r.Method+" "+path)
+		},
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var dialer net.Dialer
+			return dialer.DialContext(ctx, "unix", filepath.Join(d.dir, "docker.sock"))
+		}},
+		FlushInterval: -1,
+	}
+	server := &http.Server{Handler: proxy}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+	e, err := New(Config{Host: "unix://" + path, Node: "n1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e, c
+}
+
+// Starting a pod costs what it must; listing pods costs one call, and one more for each container that changed.
+func TestNoSuperfluousCalls(t *testing.T) {
+	d := startDockerd(t)
+	e, calls := d.counted(t)
+	runPod(t, e, runtime.PodRef{Namespace: "default", Name: "first", UID: "0"}) // learns about the engine
+	calls.take()
+	s, id := runPod(t, e, pod)
+	want := []string{
+		"POST /containers/create", "POST /containers/ID/start", "GET /containers/ID/json", // sandbox and its PID
+		"POST /containers/create", "POST /containers/ID/start",
+	}
+	if got := calls.take(); !slices.Equal(got, want) {
+		t.Errorf("starting a pod: %q", got)
+	}
+	list := func(what string, want ...string) {
+		t.Helper()
+		if _, err := e.Pods(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got := calls.take()
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+	}
+	const all, one = "GET /containers/json", "GET /containers/ID/json"
+	e.Pods(t.Context())
+	calls.take()
+	list("nothing changed", all)
+	if err := e.StopContainer(t.Context(), id, 0); err != nil {
+		t.Fatal(err)
+	}
+	calls.take()
+	list("one stopped", all, one)
+	list("nothing changed", all)
+	if err := e.StopContainer(t.Context(), s.ID, 0); err != nil {
+		t.Fatal(err)
+	}
+	calls.take()
+	list("a sandbox stopped", all)
+}
+
+// With live-restore containers outlive the engine, and are the same afterwards.
+func TestLiveRestore(t *testing.T) {
+	d := startDockerd(t, "--live-restore")
+	e := d.engine(t, "n1")
+	s, id := runPod(t, e, pod)
+	before, err := e.Inspect(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		e.RemoveContainer(t.Context(), id)
+		e.RemoveContainer(t.Context(), s.ID)
+	}()
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		d.restart(t, sig)
+		p, err := e.Pod(t.Context(), pod.UID)
+		if err != nil || len(p.Sandboxes) != 1 || len(p.Containers) != 1 {
+			t.Fatalf("%v: %+v, %v", sig, p, err)
+		}
+		c := p.Containers[0]
+		if c.State != runtime.StateRunning || c.PID != before.PID || !c.StartedAt.Equal(before.StartedAt) || p.Sandboxes[0].PID != s.PID {
+			t.Errorf("%v: %+v, before %+v", sig, c, before)
+		}
+	}
+}
+
+// Killed without live-restore, the engine ends what ran when it is back, and we see it ended.
+func TestKilled(t *testing.T) {
+	d := startDockerd(t)
+	e := d.engine(t, "n1")
+	_, id := runPod(t, e, pod)
+	d.restart(t, syscall.SIGKILL)
+	c, err := e.Inspect(t.Context(), id)
+	if err != nil || c.State != runtime.StateExited || c.FinishedAt.IsZero() {
+		t.Errorf("%+v, %v", c, err)
+	}
+	p, err := e.Pod(t.Context(), pod.UID)
+	if err != nil || p.Sandboxes[0].Running {
+		t.Errorf("%+v, %v", p, err)
+	}
+	// `docker image prune -a` takes the pause image too, which is no trouble.
+	cli := d.client(t)
+	defer cli.Close()
+	if err := e.RemoveContainer(t.Context(), p.Sandboxes[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cli.ImageRemove(t.Context(), pause.Image, image.RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	runPod(t, e, runtime.PodRef{Namespace: "default", Name: "again", UID: "9"})
+}
+
+// registry starts Debian's docker-registry inside the daemon's namespace.
+func (d *dockerd) registry(t *testing.T, port, auth string) {
+	t.Helper()
+	dir := filepath.Join(d.dir, "registry-"+port)
+	config := filepath.Join(d.dir, "registry-"+port+".yml")
+	text := "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: " + dir + "}}\nhttp: {addr: '127.0.0.1:" + port + "'}\n" + auth
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := d.nsenter("docker-registry", "serve", config)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+	})
+	for end := time.Now().Add(20 * time.Second); ; {
+		if d.nsenter("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/"+port).Run() == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no registry: %s", &out)
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+}
+
+func TestPull(t *testing.T) {
+	d := startDockerd(t)
+	d.registry(t, "5000", "")
+	hash, err := exec.Command("htpasswd", "-nbB", "me", "secret").Output()
+	private := err == nil
+	if private {
+		file := filepath.Join(d.dir, "htpasswd")
+		if err := os.WriteFile(file, bytes.TrimSpace(hash), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d.registry(t, "5001", "auth: {htpasswd: {realm: r, path: "+file+"}}\n")
+	} else {
+		t.Log("htpasswd is not installed: no private registry in this run")
+	}
+	e, cli := d.engine(t, "n1"), d.client(t)
+	defer cli.Close()
+	const ref = "127.0.0.1:5000/wpr/busybox:1"
+	if err := cli.ImageTag(t.Context(), testImage, ref); err != nil {
+		t.Fatal(err)
+	}
+	body, err := cli.ImagePush(t.Context(), ref, image.PushOptions{RegistryAuth: "e30="})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pushed, _ := io.ReadAll(body)
+	body.Close()
+	if err := e.RemoveImage(t.Context(), ref); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Image(t.Context(), testImage); !errors.Is(err, runtime.ErrNotFound) {
+		t.Errorf("the image is still there: %v\n%s", err, pushed)
+	}
+	var told []string
+	got, err := e.Pull(t.Context(), ref, nil, func(s string) { told = append(told, s) })
+	if err != nil || len(got.Digests) != 1 || !strings.HasPrefix(got.Digests[0], "127.0.0.1:5000/wpr/busybox@sha256:") || len(told) == 0 {
+		t.Fatalf("%+v, %v, told %q", got, err, told)
+	}
+	byDigest, err := e.Pull(t.Context(), got.Digests[0], nil, nil)
+	if err != nil || byDigest.ID != got.ID {
+		t.Errorf("by digest: %+v, %v", byDigest, err)
+	}
+	s, err := e.RunSandbox(t.Context(), runtime.SandboxSpec{Pod: pod})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := e.CreateContainer(t.Context(), runtime.ContainerSpec{SandboxID: s.ID, Pod: pod, Name: "app", Image: ref, Args: []string{"true"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := e.Inspect(t.Context(), id); err != nil || c.ImageID != "docker-pullable://"+got.Digests[0] || c.Image != ref {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if err := e.RemoveImage(t.Context(), got.ID); !errors.Is(err, runtime.ErrConflict) {
+		t.Errorf("removing an image in use: %v", err)
+	}
+	for _, c := range []struct {
+		ref  string
+		auth *runtime.Auth
+		want error
+		run  bool
+	}{
+		{"127.0.0.1:5000/wpr/busybox:none", nil, runtime.ErrImageMissing, true},
+		{"127.0.0.1:5000/wpr/none", nil, runtime.ErrImageMissing, true},
+		{"127.0.0.1:5000/NOT/A:REF:", nil, runtime.ErrImageMissing, true},
+		{"127.0.0.1:5001/wpr/busybox:1", nil, runtime.ErrImageDenied, private},
+		{"127.0.0.1:5001/wpr/busybox:1", &runtime.Auth{Username: "me", Password: "wrong"}, runtime.ErrImageDenied, private},
+		{"127.0.0.1:5001/wpr/busybox:1", &runtime.Auth{Username: "me", Password: "secret"}, runtime.ErrImageMissing, private},
+		{"127.0.0.1:9/wpr/busybox:1", nil, nil, true}, // nobody there
+	} {
+		if !c.run {
+			continue
+		}
+		_, err := e.Pull(t.Context(), c.ref, c.auth, nil)
+		missing, denied := errors.Is(err, runtime.ErrImageMissing), errors.Is(err, runtime.ErrImageDenied)
+		if err == nil || missing != (c.want == runtime.ErrImageMissing) || denied != (c.want == runtime.ErrImageDenied) {
+			t.Errorf("%s: %v (missing %v, denied %v)", c.ref, err, missing, denied)
+		}
+		t.Logf("%s: %v", c.ref, err)
+	}
+}
