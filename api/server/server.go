@@ -109,10 +109,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, tlsConfig *tls.Confi
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 500, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second, WriteByteTimeout: 30 * time.Second},
 	}
 	if tlsConfig != nil {
-		tlsConfig = tlsConfig.Clone()
-		tlsConfig.NextProtos = []string{"h2", "http/1.1"}
-		srv.TLSConfig = tlsConfig
-		l = tls.NewListener(l, tlsConfig)
+		srv.TLSConfig = serverTLS(tlsConfig)
+		l = tls.NewListener(l, srv.TLSConfig)
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(l) }()
@@ -130,4 +128,21 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, tlsConfig *tls.Confi
 	}
 	<-failed
 	return nil
+}
+
+// serverTLS adds what the server needs to a configuration, also to those that it makes for single clients.
+func serverTLS(c *tls.Config) *tls.Config {
+	c = c.Clone()
+	c.NextProtos = []string{"h2", "http/1.1"}
+	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
+	if each := c.GetConfigForClient; each != nil {
+		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			own, err := each(hello)
+			if own == nil || err != nil {
+				return own, err
+			}
+			return serverTLS(own), nil
+		}
+	}
+	return c
 }

@@ -7,8 +7,11 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/websocket"
@@ -236,6 +239,54 @@ func TestWatchWebSocket(t *testing.T) {
 	}
 }
 
+// lines collects what a watch writes.
+type lines struct {
+	h  http.Header
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lines) Header() http.Header { return l.h }
+func (l *lines) WriteHeader(int)     {}
+func (l *lines) Flush()              {}
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// TestBookmarks: a quiet watch that allows bookmarks gets one each interval, another none; each ends in its time.
+func TestBookmarks(t *testing.T) {
+	api := New(Config{Table: testTable(), Backend: newMemBackend(testTable()), Auth: testAuth{}})
+	for query, want := range map[string]int{"&allowWatchBookmarks=true": 4, "": 0} {
+		synctest.Test(t, func(t *testing.T) {
+			api.Backend = newMemBackend(testTable())
+			req := httptest.NewRequest("GET", pods+"?watch=1&resourceVersion=1&timeoutSeconds=270"+query, nil).WithContext(t.Context())
+			req.Header.Set("Authorization", "Bearer admin")
+			w := &lines{h: http.Header{}}
+			start := time.Now()
+			api.ServeHTTP(w, req)
+			if took := time.Since(start); took != 270*time.Second {
+				t.Errorf("lasted %v", took)
+			}
+			if got := strings.Count(w.b.String(), `{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"1"}`); got != want {
+				t.Errorf("%q: %d bookmarks: %s", query, got, w.b.String())
+			}
+		})
+	}
+	// Without timeoutSeconds a watch lasts between 30 and 60 minutes.
+	synctest.Test(t, func(t *testing.T) {
+		api.Backend = newMemBackend(testTable())
+		req := httptest.NewRequest("GET", pods+"?watch=1&resourceVersion=1", nil).WithContext(t.Context())
+		req.Header.Set("Authorization", "Bearer admin")
+		start := time.Now()
+		api.ServeHTTP(&lines{h: http.Header{}}, req)
+		if took := time.Since(start); took < minWatch || took > 2*minWatch {
+			t.Errorf("lasted %v", took)
+		}
+	})
+}
+
 // TestServeEndsWatches: a server that is asked to end closes watches cleanly and returns nil.
 func TestServeEndsWatches(t *testing.T) {
 	s := newTestServer(t)
@@ -247,6 +298,10 @@ func TestServeEndsWatches(t *testing.T) {
 	next := s.watchJSON(t, pods+"?watch=1")
 	if r := s.ask(t, "GET", "/readyz", ""); r.code != 200 {
 		t.Fatal(r)
+	}
+	req, _ := http.NewRequestWithContext(t.Context(), "GET", s.URL+"/version", nil)
+	if resp, err := s.client().Do(req); err != nil || resp.ProtoMajor != 2 {
+		t.Fatal("no HTTP/2:", err, resp)
 	}
 	cancel()
 	if _, err := next(); err != io.EOF {
