@@ -56,27 +56,9 @@ func (q *question) parse(msg []byte) (rcode int, ok bool) {
 	if qd != 1 || an != 0 || ns != 0 || ar > 2 {
 		return dns.RcodeFormatError, false
 	}
-	off := headerLen
-	for {
-		if off >= len(msg) {
-			return dns.RcodeFormatError, false
-		}
-		n := int(msg[off])
-		if n > 63 || off+1+n > len(msg) || off+1+n-headerLen > 255 {
-			return dns.RcodeFormatError, false
-		}
-		q.key[off-headerLen] = byte(n)
-		for i := off + 1; i <= off+n; i++ {
-			c := msg[i]
-			if 'A' <= c && c <= 'Z' {
-				c += 'a' - 'A'
-			}
-			q.key[i-headerLen] = c
-		}
-		off += 1 + n
-		if n == 0 {
-			break
-		}
+	off := q.readName(msg)
+	if off < 0 {
+		return dns.RcodeFormatError, false
 	}
 	if off+4 > len(msg) {
 		return dns.RcodeFormatError, false
@@ -110,6 +92,33 @@ func (q *question) parse(msg []byte) (rcode int, ok bool) {
 		return dns.RcodeBadVers, false
 	}
 	return dns.RcodeSuccess, true
+}
+
+// readName copies the question's name into the key, in lower case, and returns where it ends, or -1. A question's name
+// is the first in its message and so cannot be compressed.
+func (q *question) readName(msg []byte) int {
+	off := headerLen
+	for {
+		if off >= len(msg) {
+			return -1
+		}
+		n := int(msg[off])
+		if n > 63 || off+1+n > len(msg) || off+1+n-headerLen > 255 {
+			return -1
+		}
+		q.key[off-headerLen] = byte(n)
+		for i := off + 1; i <= off+n; i++ {
+			c := msg[i]
+			if 'A' <= c && c <= 'Z' {
+				c += 'a' - 'A'
+			}
+			q.key[i-headerLen] = c
+		}
+		off += 1 + n
+		if n == 0 {
+			return off
+		}
+	}
 }
 
 // ignore is no response code: the packet gets no answer.

@@ -204,33 +204,7 @@ func (p *Proxy) sync(ctx context.Context) error {
 		p.have = have
 	}
 	start := time.Now()
-	p.mu.Lock()
-	if p.first {
-		p.first = false
-		p.model.adoptHostPorts(p.have[chainKey{tableNat, chainHostPorts}])
-		if len(p.model.adopted) > 0 {
-			time.AfterFunc(adoptGrace, func() { p.change(p.model.dropAdopted) })
-		}
-	}
-	p.stale = append(p.stale, p.model.flush()...)
-	changed := p.model.changed
-	p.model.changed = map[chainKey]struct{}{}
-	if whole {
-		for k := range p.have {
-			changed[k] = struct{}{}
-		}
-		for k := range p.model.want {
-			changed[k] = struct{}{}
-		}
-	}
-	text := restoreText(p.have, p.model.want, maps.Keys(changed))
-	after := make(map[chainKey]string, len(changed))
-	for k := range changed {
-		if rules, ok := p.model.want[k]; ok {
-			after[k] = rules
-		}
-	}
-	p.mu.Unlock()
+	text, changed, after := p.prepare(whole)
 	if text != "" {
 		if err := p.cfg.Applier.Restore(ctx, text); err != nil {
 			p.have = nil
@@ -242,6 +216,37 @@ func (p *Proxy) sync(ctx context.Context) error {
 	p.readyOnce.Do(func() { close(p.ready) })
 	p.forget()
 	return nil
+}
+
+// prepare writes the text that brings the tables up to date, and says which chains it changes to what.
+func (p *Proxy) prepare(whole bool) (text string, changed map[chainKey]struct{}, after map[chainKey]string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.first {
+		p.first = false
+		p.model.adoptHostPorts(p.have[chainKey{tableNat, chainHostPorts}])
+		if len(p.model.adopted) > 0 {
+			time.AfterFunc(adoptGrace, func() { p.change(p.model.dropAdopted) })
+		}
+	}
+	p.stale = append(p.stale, p.model.flush()...)
+	changed = p.model.changed
+	p.model.changed = map[chainKey]struct{}{}
+	if whole {
+		for k := range p.have {
+			changed[k] = struct{}{}
+		}
+		for k := range p.model.want {
+			changed[k] = struct{}{}
+		}
+	}
+	after = make(map[chainKey]string, len(changed))
+	for k := range changed {
+		if rules, ok := p.model.want[k]; ok {
+			after[k] = rules
+		}
+	}
+	return restoreText(p.have, p.model.want, maps.Keys(changed)), changed, after
 }
 
 // remember notes what the tables hold now.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 
@@ -246,111 +245,4 @@ func routeKey(r *netlink.Route) string {
 		link = 0 // the kernel shows loopback there
 	}
 	return fmt.Sprintf("%v|%v|%d|%d|%d", r.Dst, r.Gw, link, kind, r.Priority)
-}
-
-// syncTunnel keeps the VXLAN device while a peer needs it, with one fixed neighbour and forwarding entry for each:
-// no learning, no broadcast. It adds the peers' routes to the plan.
-func (n *Network) syncTunnel(want *plan) error {
-	if len(want.tunnel) == 0 {
-		return n.deleteLink(VXLANName)
-	}
-	link, err := n.ensureVXLAN()
-	if err != nil {
-		return fmt.Errorf("tunnel %s: %w", VXLANName, err)
-	}
-	index := link.Attrs().Index
-	arp, fdb := map[string]string{}, map[string]string{}
-	var errs []error
-	for _, p := range want.tunnel {
-		mac, end := macOf(0x0e, p.IP), p.PodCIDR.Addr()
-		arp[end.String()], fdb[mac.String()] = mac.String(), p.IP.String()
-		errs = append(errs,
-			n.nl.NeighSet(&netlink.Neigh{LinkIndex: index, Family: unix.AF_INET, State: netlink.NUD_PERMANENT, IP: end.AsSlice(), HardwareAddr: mac}),
-			n.nl.NeighSet(&netlink.Neigh{LinkIndex: index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT, Flags: netlink.NTF_SELF, IP: p.IP.AsSlice(), HardwareAddr: mac}))
-		want.routes = append(want.routes, netlink.Route{
-			Dst: ipNet(p.PodCIDR), Gw: end.AsSlice(), LinkIndex: index, Protocol: routeProtocol, Flags: int(netlink.FLAG_ONLINK),
-		})
-	}
-	errs = append(errs, n.dropStaleNeighbours(index, arp, fdb))
-	return errors.Join(errs...)
-}
-
-func (n *Network) dropStaleNeighbours(index int, arp, fdb map[string]string) error {
-	var errs []error
-	for _, family := range []int{unix.AF_INET, unix.AF_BRIDGE} {
-		list, err := n.nl.NeighList(index, family)
-		if err != nil {
-			return fmt.Errorf("list neighbours: %w", err)
-		}
-		for i := range list {
-			e := list[i]
-			current := e.HardwareAddr.String() == arp[e.IP.String()]
-			if family == unix.AF_BRIDGE {
-				current = e.IP.String() == fdb[e.HardwareAddr.String()]
-			}
-			if current || e.State&netlink.NUD_PERMANENT == 0 {
-				continue
-			}
-			e.Family = family
-			if err := n.nl.NeighDel(&e); err != nil && !errors.Is(err, unix.ENOENT) {
-				errs = append(errs, fmt.Errorf("remove neighbour %s: %w", e.IP, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// isOurTunnel tells whether the device has today's parameters; those of a VXLAN device cannot be changed.
-func (n *Network) isOurTunnel(link netlink.Link) bool {
-	v, ok := link.(*netlink.Vxlan)
-	return ok && v.VxlanId == vxlanID && v.Port == vxlanPort && v.SrcAddr.Equal(n.cfg.NodeIP.AsSlice())
-}
-
-func (n *Network) ensureVXLAN() (netlink.Link, error) {
-	uplink, err := n.uplink()
-	if err != nil {
-		return nil, err
-	}
-	mtu := min(uplink.Attrs().MTU-vxlanOverhead, n.mtu)
-	link, err := n.nl.LinkByName(VXLANName)
-	if isNotFound(err) {
-		link, err = nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if link != nil && !n.isOurTunnel(link) {
-		if err := n.nl.LinkDel(link); err != nil {
-			return nil, err
-		}
-		link = nil
-	}
-	if link == nil {
-		err = n.nl.LinkAdd(&netlink.Vxlan{
-			LinkAttrs: netlink.LinkAttrs{Name: VXLANName, MTU: mtu, HardwareAddr: macOf(0x0e, n.cfg.NodeIP)},
-			VxlanId:   vxlanID, Port: vxlanPort, SrcAddr: n.cfg.NodeIP.AsSlice(), Learning: false,
-		})
-		if err != nil && !errors.Is(err, os.ErrExist) {
-			return nil, err
-		}
-		if link, err = n.nl.LinkByName(VXLANName); err != nil {
-			return nil, err
-		}
-	}
-	if link.Attrs().MTU != mtu {
-		if err := n.nl.LinkSetMTU(link, mtu); err != nil {
-			return nil, err
-		}
-	}
-	for key, value := range map[string]string{"ipv4/conf/" + VXLANName + "/route_localnet": "1", "ipv4/conf/" + VXLANName + "/rp_filter": "2", "ipv6/conf/" + VXLANName + "/disable_ipv6": "1"} {
-		if err := n.ns.sysctl("net/"+key, value); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
-	}
-	if err := n.nl.LinkSetUp(link); err != nil {
-		return nil, err
-	}
-	// Our own end has the network address of our range: what the node itself sends through the tunnel carries it,
-	// and the other side's route for our range brings the answer back.
-	return link, n.ensureAddrs(link, []*net.IPNet{hostNet(n.cfg.PodCIDR.Addr())})
 }
