@@ -352,3 +352,27 @@ func (n *node) script(container string, p fake.Program) {
 }
 
 func seconds(n float64) { time.Sleep(time.Duration(n * float64(time.Second))); synctest.Wait() }
+
+func (n *node) goneCount(uid string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.gone[uid]
+}
+
+func (n *node) count(event string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.counts[event]
+}
+
+func (n *node) reports(uid string) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.history[uid])
+}
+
+func (n *node) clearHistory(uid string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.history, uid)
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,8 +54,8 @@ func TestStartAndDelete(t *testing.T) {
 		n.delete(p, 30)
 		n.want("uid-web", "Failed a=Error:143 b=Error:143")
 		n.wantEvents("Killing: Stopping container a", "Killing: Stopping container b")
-		if n.gone["uid-web"] != 1 || n.containers("uid-web") != "" || len(n.net.attached) != 0 {
-			t.Error(n.gone, n.containers("uid-web"), n.net.attached)
+		if n.goneCount("uid-web") != 1 || n.containers("uid-web") != "" || len(n.net.attached) != 0 {
+			t.Error(n.containers("uid-web"), n.net.attached)
 		}
 		if _, err := os.Stat(n.dir + "/pods/uid-web"); err == nil {
 			t.Error("directory left")
@@ -89,8 +90,8 @@ func TestCrashLoopBackOff(t *testing.T) {
 		if s.State.Waiting.Message != "back-off 5m0s restarting failed container=a pod=p_default(uid-p)" || s.LastTerminationState.Terminated.ExitCode != 3 {
 			t.Errorf("%+v", s)
 		}
-		if n.counts["BackOff: Back-off restarting failed container a in pod p_default(uid-p)"] != 10 {
-			t.Error(n.counts)
+		if n.count("BackOff: Back-off restarting failed container a in pod p_default(uid-p)") != 10 {
+			t.Error(n.takeEvents())
 		}
 		if got := n.containers("uid-p"); got != "POD#0=running a#10=exited a#9=exited" {
 			t.Error(got)
@@ -197,8 +198,8 @@ func TestConfigErrors(t *testing.T) {
 		}
 		n.apply(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "cm"}, Data: map[string]string{"K": "v"}})
 		n.want("uid-p", "Running a=running+")
-		if n.counts[`Failed: Error: configmap "cm" not found`] != 1 {
-			t.Error(n.counts)
+		if n.count(`Failed: Error: configmap "cm" not found`) != 1 {
+			t.Error(n.takeEvents())
 		}
 
 		q := pod("q", "a")
@@ -253,8 +254,8 @@ func TestImageErrors(t *testing.T) {
 		n.engine.Publish("no/such", fake.Published{})
 		seconds(7)
 		n.want("uid-p", "Running a=running+")
-		if n.counts["Failed: Error: ErrImagePull"] != 1 || n.counts["BackOff: Back-off pulling image \"no/such\""] != 1 {
-			t.Error(n.counts)
+		if n.count("Failed: Error: ErrImagePull") != 1 || n.count("BackOff: Back-off pulling image \"no/such\"") != 1 {
+			t.Error(n.takeEvents())
 		}
 	})
 }
@@ -297,8 +298,8 @@ func TestSandboxDies(t *testing.T) {
 		if got := n.containers("uid-p"); !strings.HasPrefix(got, "POD#1=running a#0=exited a#1=running") {
 			t.Error(got)
 		}
-		if n.counts["SandboxChanged: Pod sandbox changed, it will be killed and re-created."] != 1 {
-			t.Error(n.counts)
+		if n.count("SandboxChanged: Pod sandbox changed, it will be killed and re-created.") != 1 {
+			t.Error(n.takeEvents())
 		}
 	})
 }
@@ -329,14 +330,14 @@ func TestAgentRestartAdopts(t *testing.T) {
 		seconds(1)
 		n.want("uid-p", "Running a=running+")
 		before := n.id("uid-p", "a")
-		n.history["uid-p"] = nil
+		n.clearHistory("uid-p")
 		n.restart()
 		seconds(30)
 		n.want("uid-p", "Running a=running+")
 		if n.id("uid-p", "a") != before || n.engine.Calls("StartContainer") != 1 {
 			t.Error("not adopted")
 		}
-		if got := fmt.Sprint(n.history["uid-p"]); got != "[Running ready]" {
+		if got := fmt.Sprint(n.reports("uid-p")); got != "[Running ready]" {
 			t.Error("readiness flapped:", got)
 		}
 		if n.status("uid-p").PodIP != "10.244.0.2" {
@@ -407,8 +408,8 @@ func TestForceDeleteAndSameName(t *testing.T) {
 			t.Error("no grace for the old one:", got)
 		}
 		seconds(31)
-		if got := n.containers("uid-p"); got != "" || n.gone["uid-p"] != 0 {
-			t.Error(got, n.gone)
+		if got := n.containers("uid-p"); got != "" || n.goneCount("uid-p") != 0 {
+			t.Error(got, n.goneCount("uid-p"))
 		}
 		n.want("uid-new", "Running a=running+")
 	})
@@ -421,13 +422,13 @@ func TestDeletionHurried(t *testing.T) {
 		n.apply(p)
 		n.delete(p, 3600)
 		seconds(10)
-		if n.gone["uid-p"] != 0 {
+		if n.goneCount("uid-p") != 0 {
 			t.Fatal("killed at once")
 		}
 		n.delete(p, 5)
 		seconds(6)
-		if n.gone["uid-p"] != 1 || n.counts["Killing: Stopping container a"] != 1 {
-			t.Error(n.gone, n.counts, n.containers("uid-p"))
+		if n.goneCount("uid-p") != 1 || n.count("Killing: Stopping container a") != 1 {
+			t.Error(n.takeEvents(), n.containers("uid-p"))
 		}
 	})
 }
@@ -441,8 +442,8 @@ func TestDeletedWhilePulling(t *testing.T) {
 		seconds(5)
 		n.delete(p, 30)
 		n.want("uid-p", "Failed a=ContainerStatusUnknown:137")
-		if n.gone["uid-p"] != 1 || n.containers("uid-p") != "" {
-			t.Error(n.gone, n.containers("uid-p"))
+		if n.goneCount("uid-p") != 1 || n.containers("uid-p") != "" {
+			t.Error(n.containers("uid-p"))
 		}
 	})
 }
@@ -460,11 +461,11 @@ func TestHooks(t *testing.T) {
 		n.want("uid-p", "Running a=running+")
 		n.delete(p, 30)
 		seconds(7)
-		if n.gone["uid-p"] != 0 {
+		if n.goneCount("uid-p") != 0 {
 			t.Error("preStop was not waited for")
 		}
 		seconds(2)
-		if n.gone["uid-p"] != 1 {
+		if n.goneCount("uid-p") != 1 {
 			t.Error("not gone after preStop")
 		}
 
@@ -473,7 +474,7 @@ func TestHooks(t *testing.T) {
 		n.apply(q)
 		n.delete(q, 10)
 		seconds(13)
-		if n.gone["uid-q"] != 1 {
+		if n.goneCount("uid-q") != 1 {
 			t.Error("a hanging hook holds the pod")
 		}
 
@@ -481,8 +482,8 @@ func TestHooks(t *testing.T) {
 		r.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"false"}}}}
 		n.apply(r)
 		seconds(1)
-		if n.counts["FailedPostStartHook: PostStartHook failed"] == 0 || n.counts["Killing: FailedPostStartHook"] == 0 {
-			t.Error(n.counts)
+		if n.count("FailedPostStartHook: PostStartHook failed") == 0 || n.count("Killing: FailedPostStartHook") == 0 {
+			t.Error(n.takeEvents())
 		}
 	})
 }
@@ -532,9 +533,11 @@ func TestSidecarsEndLast(t *testing.T) {
 
 func TestProbesRestartAndReadiness(t *testing.T) {
 	test(t, func(t *testing.T, n *node) {
-		healthy, live := true, true
+		var healthy, live atomic.Bool
+		healthy.Store(true)
+		live.Store(true)
 		n.engine.OnExec(func(_ runtime.Container, cmd []string, _ runtime.Streams) (int, error) {
-			if cmd[0] == "ready" && !healthy || cmd[0] == "live" && !live {
+			if cmd[0] == "ready" && !healthy.Load() || cmd[0] == "live" && !live.Load() {
 				return 1, nil
 			}
 			return 0, nil
@@ -549,12 +552,13 @@ func TestProbesRestartAndReadiness(t *testing.T) {
 		n.want("uid-p", "Running a=running")
 		seconds(2)
 		n.want("uid-p", "Running a=running+")
-		healthy = false
+		healthy.Store(false)
 		seconds(20)
 		n.want("uid-p", "Running a=running+")
 		seconds(10)
 		n.want("uid-p", "Running a=running")
-		healthy, live = true, false
+		healthy.Store(true)
+		live.Store(false)
 		n.takeEvents()
 		seconds(25)
 		n.wantEvents("Unhealthy: Liveness probe failed: ", "Unhealthy: Liveness probe failed: ")
@@ -562,7 +566,7 @@ func TestProbesRestartAndReadiness(t *testing.T) {
 		n.wantEvents("Unhealthy: Liveness probe failed: ", "Killing: Container a failed liveness probe, will be restarted",
 			"Pulled: Container image \"img\" already present on machine and can be accessed by the pod", "Created: Container created", "Started: Container started")
 		n.want("uid-p", "Running a=running x1")
-		live = true
+		live.Store(true)
 		seconds(6)
 		n.want("uid-p", "Running a=running+ x1")
 	})
@@ -570,9 +574,9 @@ func TestProbesRestartAndReadiness(t *testing.T) {
 
 func TestStartupProbe(t *testing.T) {
 	test(t, func(t *testing.T, n *node) {
-		up := false
+		var up atomic.Bool
 		n.engine.OnExec(func(_ runtime.Container, cmd []string, _ runtime.Streams) (int, error) {
-			if !up {
+			if !up.Load() {
 				return 1, nil
 			}
 			return 0, nil
@@ -584,13 +588,13 @@ func TestStartupProbe(t *testing.T) {
 		n.apply(p)
 		seconds(12)
 		n.want("uid-p", "Running a=running")
-		up = true
+		up.Store(true)
 		seconds(4)
 		n.want("uid-p", "Running a=running+")
-		up = false
+		up.Store(false)
 		seconds(20)
-		if n.counts["Killing: Container a failed liveness probe, will be restarted"] != 1 || n.counts["Killing: Container a failed startup probe, will be restarted"] != 1 {
-			t.Error(n.counts)
+		if n.count("Killing: Container a failed liveness probe, will be restarted") != 1 || n.count("Killing: Container a failed startup probe, will be restarted") != 1 {
+			t.Error(n.takeEvents())
 		}
 	})
 }
@@ -642,8 +646,8 @@ func TestImageChangedInPlace(t *testing.T) {
 		n.apply(p)
 		seconds(1)
 		n.want("uid-p", "Running a=running+ x1")
-		if n.counts["Killing: Container a definition changed, will be restarted"] != 1 || n.status("uid-p").ObservedGeneration != 2 {
-			t.Error(n.counts)
+		if n.count("Killing: Container a definition changed, will be restarted") != 1 || n.status("uid-p").ObservedGeneration != 2 {
+			t.Error(n.takeEvents())
 		}
 	})
 }
@@ -709,12 +713,12 @@ func TestIdleIsQuiet(t *testing.T) {
 		}
 		seconds(1)
 		before := n.engine.Calls("Pods") + n.engine.Calls("Pod") + n.engine.Calls("Inspect")
-		reports := len(n.history["uid-p0"])
+		reports := len(n.reports("uid-p0"))
 		seconds(3600)
 		if got := n.engine.Calls("Pods") + n.engine.Calls("Pod") + n.engine.Calls("Inspect") - before; got > 12 {
 			t.Errorf("%d calls in an idle hour", got)
 		}
-		if len(n.history["uid-p0"]) != reports {
+		if len(n.reports("uid-p0")) != reports {
 			t.Error("status told again though nothing changed")
 		}
 	})
