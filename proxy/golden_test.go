@@ -73,3 +73,16 @@ func TestGolden(t *testing.T) {
 		})
 	}
 }
+
+func BenchmarkCompile5000(b *testing.B) {
+	svcs, eps := many(5000, 2)
+	cfg := testConfig()
+	for b.Loop() {
+		m := newModel(&cfg)
+		for i := range svcs {
+			m.setService(svcs[i])
+			m.setSlice(eps[i])
+		}
+		m.flush()
+	}
+}
