@@ -28,6 +28,7 @@ type Found struct {
 
 // find the pod by name, and by uid if one is given.
 func (m *Manager) find(namespace, name, uid string) (view, error) {
+	var best view
 	for _, w := range m.all() {
 		if w.ref.Namespace != namespace || w.ref.Name != name || uid != "" && w.uid != uid {
 			continue
@@ -35,9 +36,13 @@ func (m *Manager) find(namespace, name, uid string) (view, error) {
 		w.mu.Lock()
 		v, over := w.view, w.over
 		w.mu.Unlock()
-		if v.known && !over {
-			return v, nil
+		// Two have one name while the old one is being ended: the newer is meant.
+		if v.known && !over && (!best.known || best.pod.CreationTimestamp.Before(&v.pod.CreationTimestamp)) {
+			best = v
 		}
+	}
+	if best.known {
+		return best, nil
 	}
 	return view{}, fmt.Errorf("pod %q not found on this node", namespace+"/"+name)
 }

@@ -146,6 +146,13 @@ func (m *Manager) reconcile(ctx context.Context) {
 	}
 }
 
+// Republish reports every pod's status again, for a master that may have missed some.
+func (m *Manager) Republish() {
+	for _, w := range m.all() {
+		w.post(func(in *inbox) { in.republish = true })
+	}
+}
+
 func (m *Manager) start(ctx context.Context, w *worker) {
 	m.mu.Lock()
 	m.workers[w.uid] = w

@@ -723,3 +723,46 @@ func TestIdleIsQuiet(t *testing.T) {
 		}
 	})
 }
+
+func TestHostNetworkAndRepublish(t *testing.T) {
+	test(t, func(t *testing.T, n *node) {
+		p := pod("p", "a")
+		p.Spec.HostNetwork = true
+		n.apply(p)
+		n.want("uid-p", "Running a=running+")
+		if s := n.status("uid-p"); s.PodIP != "198.51.100.11" || len(n.net.attached) != 0 {
+			t.Error(s.PodIP, n.net.attached)
+		}
+		if data, _ := os.ReadFile(n.dir + "/pods/uid-p/etc-hosts"); !strings.HasPrefix(string(data), "# Kubernetes-managed hosts file (host network).") {
+			t.Error(string(data))
+		}
+		before := len(n.reports("uid-p"))
+		n.manager.Republish()
+		synctest.Wait()
+		if got := len(n.reports("uid-p")); got != before+1 {
+			t.Error(before, got)
+		}
+	})
+}
+
+func TestMemoryVolumesAndSubPathsAreCleanedUp(t *testing.T) {
+	test(t, func(t *testing.T, n *node) {
+		p := pod("p", "a")
+		p.Spec.Volumes = []corev1.Volume{{Name: "m", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "Memory"}}}}
+		p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "WHO", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}
+		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "m", MountPath: "/m", SubPathExpr: "of/$(WHO)"}}
+		n.apply(p)
+		n.want("uid-p", "Running a=running+")
+		if len(n.mounts.at) != 2 {
+			t.Error(n.mounts.at)
+		}
+		if _, err := os.Stat(n.dir + "/pods/uid-p/volumes/kubernetes.io~empty-dir/m/of/p"); err != nil {
+			t.Error(err)
+		}
+		n.delete(p, 0)
+		seconds(3)
+		if len(n.mounts.at) != 0 || n.goneCount("uid-p") != 1 {
+			t.Error(n.mounts.at)
+		}
+	})
+}

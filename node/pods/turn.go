@@ -3,6 +3,7 @@ package pods
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"time"
 
@@ -42,6 +43,9 @@ func (w *worker) turn(ctx context.Context) (done bool) {
 		return w.terminate(ctx)
 	case w.isOver():
 		w.finish(ctx)
+		if w.finished && !w.reported {
+			w.report(true)
+		}
 	default:
 		w.sync(ctx)
 		if w.isOver() { // it has just come to its end
@@ -58,9 +62,18 @@ func (w *worker) empty() {
 	w.in = inbox{gone: in.gone}
 	w.mu.Unlock()
 	if in.pod != nil {
-		w.refresh = w.refresh || w.pod != in.pod
-		w.orphan = false
+		w.refresh = w.refresh || contentChanged(w.pod, in.pod)
+		if w.orphan {
+			w.orphan = false
+			if w.last.Phase == "" {
+				w.last = in.pod.Status
+				w.recall()
+			}
+		}
 		w.take(in.pod)
+	}
+	if in.republish {
+		w.reported = false
 	}
 	w.gone = in.gone
 	w.refresh = w.refresh || in.refresh
@@ -75,6 +88,11 @@ func (w *worker) empty() {
 	for _, e := range in.events {
 		w.stale = w.stale || w.isNews(e)
 	}
+}
+
+// contentChanged tells whether volumes may look different for the new version; most versions only differ in their status.
+func contentChanged(old, pod *corev1.Pod) bool {
+	return old.Generation != pod.Generation || !maps.Equal(old.Labels, pod.Labels) || !maps.Equal(old.Annotations, pod.Annotations)
 }
 
 // isNews tells whether an event says something else than what the worker knows already from its own doing.

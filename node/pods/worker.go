@@ -29,7 +29,9 @@ type inbox struct {
 	seq      int64 // of observed
 	stale    bool
 	refresh  bool
-	events   []runtime.Event
+	// republish the status although it has not changed.
+	republish bool
+	events    []runtime.Event
 }
 
 // worker owns one pod. Fields below the line belong to its goroutine alone.
