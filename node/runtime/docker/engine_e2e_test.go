@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -136,10 +137,12 @@ func (c *counter) take() []string {
 	return calls
 }
 
-func (d *dockerd) counted(t *testing.T) (*Engine, *counter) {
+// counted gives a client whose calls are noted. apiVersion, if not empty, is the newest version that the engine claims
+// to speak.
+func (d *dockerd) counted(t *testing.T, node, apiVersion string) (*Engine, *counter) {
 	t.Helper()
 	c := &counter{}
-	path := filepath.Join(d.dir, "counted.sock")
+	path := filepath.Join(d.dir, node+".sock")
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -159,11 +162,18 @@ func (d *dockerd) counted(t *testing.T) (*Engine, *counter) {
 			return dialer.DialContext(ctx, "unix", filepath.Join(d.dir, "docker.sock"))
 		}},
 		FlushInterval: -1,
+		ModifyResponse: func(r *http.Response) error {
+			if apiVersion != "" {
+				r.Header.Set("Api-Version", apiVersion)
+			}
+			return nil
+		},
+		ErrorLog: log.New(io.Discard, "", 0),
 	}
 	server := &http.Server{Handler: proxy}
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
-	e, err := New(Config{Host: "unix://" + path, Node: "n1"})
+	e, err := New(Config{Host: "unix://" + path, Node: node})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +183,7 @@ func (d *dockerd) counted(t *testing.T) (*Engine, *counter) {
 // Starting a pod costs what it must; listing pods costs one call, and one more for each container that changed.
 func TestNoSuperfluousCalls(t *testing.T) {
 	d := startDockerd(t)
-	e, calls := d.counted(t)
+	e, calls := d.counted(t, "n1", "")
 	runPod(t, e, runtime.PodRef{Namespace: "default", Name: "first", UID: "0"}) // learns about the engine
 	calls.take()
 	s, id := runPod(t, e, pod)
