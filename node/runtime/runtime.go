@@ -138,16 +138,16 @@ type ContainerSpec struct {
 	ReadOnlyRootFS        bool
 	NoNewPrivileges       bool
 	// User is "", "uid" or "uid:gid".
-	User                                string
-	SupplementalGroups                  []int64
-	CapAdd, CapDrop                     []string
-	MaskedPathsOff                      bool
-	SeccompProfile, AppArmorProfile     string
-	HostNetwork, HostPID, HostIPC       bool
-	SharePID                            bool
-	CgroupParent                        string
-	StopSignal                          string
-	Labels                              map[string]string
+	User                            string
+	SupplementalGroups              []int64
+	CapAdd, CapDrop                 []string
+	MaskedPathsOff                  bool
+	SeccompProfile, AppArmorProfile string
+	HostNetwork, HostPID, HostIPC   bool
+	SharePID                        bool
+	CgroupParent                    string
+	StopSignal                      string
+	Labels                          map[string]string
 	// RuntimeHandler is the engine's runtime (RuntimeClass handler); empty for its default.
 	RuntimeHandler string
 }
@@ -204,8 +204,9 @@ type Runtime interface {
 	RemoveContainer(ctx context.Context, id string) error
 	// Inspect reads one container.
 	Inspect(ctx context.Context, id string) (Container, error)
-	// Events calls fn for each change until ctx ends or the connection to the engine breaks (then it returns the
-	// error, and the caller lists again). ready is closed once nothing can be missed any more.
+	// Events calls fn for each change until ctx ends (then it returns nil) or the connection to the engine breaks (then
+	// it returns the error, and the caller lists again). ready is closed once nothing can be missed any more; it may be
+	// nil, and stays open when the engine cannot be reached.
 	Events(ctx context.Context, ready chan<- struct{}, fn func(Event)) error
 }
 
@@ -246,7 +247,9 @@ type LogOptions struct {
 
 // Streamer is what a runtime can do with a running container.
 type Streamer interface {
-	// Exec runs a command in the container and returns its exit code.
+	// Exec runs a command in the container and returns its exit code; ErrInvalid with the engine's words when it cannot
+	// be executed. A command that is still there when ctx ends is killed. Exec and Attach may return while a read of
+	// Stdin still blocks: the caller closes it.
 	Exec(ctx context.Context, id string, cmd []string, s Streams) (exitCode int, err error)
 	// Attach connects to the main process until it ends or ctx does.
 	Attach(ctx context.Context, id string, s Streams) error

@@ -153,7 +153,7 @@ func (d *Engine) features(ctx context.Context) (features, error) {
 	}
 	f := features{
 		selinux: slices.ContainsFunc(info.SecurityOptions, func(s string) bool {
-			return s == "selinux" || s == "name=selinux"
+			return s == "selinux" || strings.HasPrefix(s, "name=selinux")
 		}),
 		shareable: cli.NewVersionError(ctx, "1.32", "shareable IPC") == nil,
 	}

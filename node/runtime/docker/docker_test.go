@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -294,5 +297,55 @@ func TestUnavailable(t *testing.T) {
 	}
 	if _, err := New(Config{}); err == nil {
 		t.Error("no node name was accepted")
+	}
+}
+
+// An engine that answers everything but the call in question, which it leaves hanging: every call ends with its
+// context, also those that hijack their connection.
+func TestHangingEngine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "docker.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := make(chan struct{})
+	mux := http.NewServeMux()
+	mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Api-Version", "1.41") })
+	mux.HandleFunc("/v1.41/info", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") })
+	mux.HandleFunc("POST /v1.41/containers/{id}/exec", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusCreated)
+		io.WriteString(w, `{"Id":"e1"}`)
+	})
+	mux.HandleFunc("GET /v1.41/exec/e1/json", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") })
+	mux.HandleFunc("/", func(http.ResponseWriter, *http.Request) { <-release })
+	server := &http.Server{Handler: mux}
+	go server.Serve(l)
+	defer server.Close()
+	defer close(release)
+	e, err := New(Config{Host: "unix://" + path, Node: "n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, call := range map[string]func(context.Context) error{
+		"Pods":   func(ctx context.Context) error { _, err := e.Pods(ctx); return err },
+		"Create": func(ctx context.Context) error { _, err := e.CreateContainer(ctx, runtime.ContainerSpec{}); return err },
+		"Start":  func(ctx context.Context) error { return e.StartContainer(ctx, "x") },
+		"Stop":   func(ctx context.Context) error { return e.StopContainer(ctx, "x", time.Hour) },
+		"Remove": func(ctx context.Context) error { return e.RemoveContainer(ctx, "x") },
+		"Logs":   func(ctx context.Context) error { return e.Logs(ctx, "x", runtime.LogOptions{}) },
+		"Pull":   func(ctx context.Context) error { _, err := e.Pull(ctx, "x", nil, nil); return err },
+		"Exec": func(ctx context.Context) error {
+			_, err := e.Exec(ctx, "x", []string{"true"}, runtime.Streams{})
+			return err
+		},
+		"Attach": func(ctx context.Context) error { return e.Attach(ctx, "x", runtime.Streams{}) },
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		began := time.Now()
+		err := call(ctx)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 10*time.Second {
+			t.Errorf("%s: %v after %v", name, err, time.Since(began))
+		}
 	}
 }

@@ -78,6 +78,10 @@ func (d *Engine) Exec(ctx context.Context, id string, cmd []string, s runtime.St
 
 // Attach implements runtime.Streamer.
 func (d *Engine) Attach(ctx context.Context, id string, s runtime.Streams) error {
+	// The version must be negotiated by now: the client would do it on a connection that ends with the session.
+	if _, err := d.features(ctx); err != nil {
+		return err
+	}
 	session, end := context.WithCancel(tied(ctx))
 	defer end()
 	cli := d.cli.Load()
