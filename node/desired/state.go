@@ -34,6 +34,8 @@ type State struct {
 	revision uint64
 	// complete: what is here is all there is (told by the master, or read whole from disk).
 	complete bool
+	// restored: there was something on disk.
+	restored bool
 	// snapshot counts Begins; inSnapshot lasts from Begin to Complete.
 	snapshot   uint64
 	inSnapshot bool
@@ -67,6 +69,7 @@ func Open(cfg Config) (*State, error) {
 
 // load takes one record from disk.
 func (s *State) load(r record) {
+	s.restored = true
 	switch {
 	case r.kind == recordComplete:
 		s.complete, s.revision = true, r.revision
@@ -188,6 +191,14 @@ func (s *State) Completed() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.complete
+}
+
+// Usable tells whether there is enough to act on: a whole state, or what is left of one on disk. While the first snapshot
+// is still coming in there is not, for a pod may be here before the services and config maps that it needs.
+func (s *State) Usable() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.complete || s.restored
 }
 
 // Revision of the newest change.

@@ -31,7 +31,7 @@ type Network interface {
 	Detach(ctx context.Context, uid string) error
 }
 
-// Reporter takes statuses on their way to the master. Its methods must not block.
+// Reporter takes statuses on their way to the master. Its methods must not block, and are called concurrently.
 type Reporter interface {
 	// Status is called when it changed, and once for every pod when the agent has started.
 	Status(pod types.NamespacedName, uid string, status corev1.PodStatus)
@@ -39,7 +39,7 @@ type Reporter interface {
 	Gone(pod types.NamespacedName, uid string)
 }
 
-// Recorder takes events. It must not block. fieldPath names the container, as in spec.containers{web}; empty for the pod.
+// Recorder takes events. It must not block, and is called concurrently. fieldPath names the container, as in spec.containers{web}; empty for the pod.
 type Recorder interface {
 	Event(pod *corev1.Pod, eventType, reason, message, fieldPath string)
 }

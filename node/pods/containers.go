@@ -85,6 +85,9 @@ func (w *worker) ensure(ctx context.Context, sb *runtime.Sandbox, c *corev1.Cont
 	}
 	attempts := status.Attempts(w.observed, c.Name)
 	if len(attempts) == 0 {
+		if code, ok := w.endedBefore(c); ok && !isInit && !restarts(code) {
+			return outcome{phase: ended, code: code}
+		}
 		return w.launch(ctx, sb, c, w.firstAttempt(c))
 	}
 	cur := attempts[0]
@@ -128,6 +131,17 @@ func (w *worker) firstAttempt(c *corev1.Container) int {
 		}
 	}
 	return 0
+}
+
+// endedBefore tells how a container ended that the engine does not have any more (somebody pruned): what must run once is
+// not run again for that.
+func (w *worker) endedBefore(c *corev1.Container) (code int32, ok bool) {
+	for i := range w.last.ContainerStatuses {
+		if s := &w.last.ContainerStatuses[i]; s.Name == c.Name && s.State.Terminated != nil && s.ContainerID != "" {
+			return s.State.Terminated.ExitCode, true
+		}
+	}
+	return 0, false
 }
 
 // Back-off of containers that end again and again: documented as 10 s, doubling, at most 5 min, forgotten after 10 min of

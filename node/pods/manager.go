@@ -114,6 +114,9 @@ func (m *Manager) worker(uid string) *worker {
 // reconcile gives every desired pod a worker and tells workers whose pod is not desired any more. Before the desired
 // state is complete nothing counts as not desired.
 func (m *Manager) reconcile(ctx context.Context) {
+	if !m.cfg.Desired.Usable() {
+		return
+	}
 	complete := m.cfg.Desired.Completed() // asked first: a pod that comes in between must not count as unwanted
 	wanted := map[string]bool{}
 	for _, pod := range m.cfg.Desired.Pods() {
@@ -168,8 +171,10 @@ func (m *Manager) takeListing(ctx context.Context, l listing) {
 	m.listed = true
 	m.mu.Unlock()
 	wanted := map[string]*corev1.Pod{}
-	for _, pod := range m.cfg.Desired.Pods() {
-		wanted[string(pod.UID)] = pod
+	if m.cfg.Desired.Usable() {
+		for _, pod := range m.cfg.Desired.Pods() {
+			wanted[string(pod.UID)] = pod
+		}
 	}
 	seen := map[string]bool{}
 	for _, p := range l.pods {

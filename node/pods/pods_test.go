@@ -766,3 +766,49 @@ func TestMemoryVolumesAndSubPathsAreCleanedUp(t *testing.T) {
 		}
 	})
 }
+
+// Somebody prunes ended containers, or removes a running one, with the engine's own tools.
+func TestContainersRemovedByHand(t *testing.T) {
+	test(t, func(t *testing.T, n *node) {
+		n.script("once", fake.Program{After: time.Second})
+		p := pod("p", "once", "a")
+		p.Spec.RestartPolicy = "OnFailure"
+		n.apply(p)
+		seconds(2)
+		n.want("uid-p", "Running a=running+ once=Completed:0")
+		pods, _ := n.engine.Pod(context.Background(), "uid-p")
+		for _, c := range pods.Containers {
+			if err := n.engine.RemoveContainer(context.Background(), c.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		seconds(2)
+		n.want("uid-p", "Running a=running+ x1 once=Completed:0")
+		if got := n.containers("uid-p"); got != "POD#0=running a#1=running" {
+			t.Error(got)
+		}
+	})
+}
+
+// While the first snapshot comes in, a pod may be here before the config map that it needs.
+func TestFirstSnapshotIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		_ = n.state.Close()
+		_ = os.RemoveAll(n.dir + "/desired")
+		n.open()
+		n.start()
+		n.state.Begin()
+		p := pod("p", "a")
+		p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "cm"}}}}
+		n.apply(p)
+		seconds(5)
+		n.apply(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "cm"}})
+		_ = n.state.Complete(3)
+		n.want("uid-p", "Running a=running+")
+		if n.count(`Failed: Error: configmap "cm" not found`) != 0 {
+			t.Error("told an error that was none")
+		}
+		n.stop()
+	})
+}

@@ -215,7 +215,13 @@ func (w *worker) mayRestart() bool {
 	for i := range w.pod.Spec.Containers {
 		c := &w.pod.Spec.Containers[i]
 		attempts := status.Attempts(w.observed, c.Name)
-		if len(attempts) == 0 || !status.Ended(attempts[0]) || status.Restarts(w.pod, c, int32(attempts[0].ExitCode)) {
+		if len(attempts) == 0 {
+			if code, ok := w.endedBefore(c); !ok || status.Restarts(w.pod, c, code) {
+				return true
+			}
+			continue
+		}
+		if !status.Ended(attempts[0]) || status.Restarts(w.pod, c, int32(attempts[0].ExitCode)) {
 			return true
 		}
 	}
