@@ -109,7 +109,11 @@ func (d *demo) explain(verb string, err error) error {
 		if d.midLine {
 			fmt.Fprintln(d.out)
 		}
-		return fmt.Errorf("%w\n\nThe logs are in %s; \"wpctl demo down\" clears what there is so far", err, filepath.Join(d.dir, "log"))
+		logs := filepath.Join(d.dir, "log")
+		if _, missing := os.Stat(logs); missing != nil {
+			return err // nothing was started
+		}
+		return fmt.Errorf("%w\n\nThe logs are in %s; \"wpctl demo down\" clears what there is so far", err, logs)
 	}
 	return err
 }
