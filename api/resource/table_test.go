@@ -91,6 +91,25 @@ func TestLookup(t *testing.T) {
 	}
 }
 
+// A kind is only offered with all its rules.
+func TestRulesAreComplete(t *testing.T) {
+	for _, r := range table.All() {
+		rules := r.Rules()
+		if rules.Validate == nil || rules.ValidateUpdate == nil {
+			t.Errorf("%s is not validated", r.Key())
+		}
+		if _, ok := r.Subresources["status"]; ok {
+			if rules.PrepareCreate == nil || rules.PrepareUpdate == nil || rules.PrepareStatus == nil || rules.ValidateStatus == nil ||
+				rules.Reset[""] == nil || rules.Reset["status"] == nil {
+				t.Errorf("%s has a status without rules for it", r.Key())
+			}
+		}
+		if _, ok := r.Subresources["scale"]; ok != (rules.Scale != nil) {
+			t.Errorf("%s: scale %v, rules for it %v", r.Key(), ok, rules.Scale != nil)
+		}
+	}
+}
+
 // Every kind can be made, listed, encoded, decoded and shown in every version, and so can its subresources' bodies.
 func TestEveryKind(t *testing.T) {
 	codec := table.StorageCodec()
