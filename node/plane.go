@@ -46,10 +46,7 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 		return err
 	}
 	defer plane.network.Close()
-	manager, err := a.newPods(c, plane)
-	if err != nil {
-		return err
-	}
+	manager := a.newPods(c, plane)
 	handler.set(a.streams(manager))
 	a.mu.Lock()
 	a.plane = plane

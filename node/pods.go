@@ -18,7 +18,7 @@ import (
 	"github.com/whalepod/whalepod/proxy"
 )
 
-func (a *Agent) newPods(c *cluster, p *dataPlane) (*pods.Manager, error) {
+func (a *Agent) newPods(c *cluster, p *dataPlane) *pods.Manager {
 	return pods.New(pods.Config{
 		NodeName: a.cfg.Identity.Node, DataDir: a.cfg.DataDir, Desired: a.desired, Engine: a.cfg.Engine,
 		Network: &podNetwork{network: p.network, proxy: p.proxy, names: map[string]string{}},
@@ -31,7 +31,22 @@ func (a *Agent) newPods(c *cluster, p *dataPlane) (*pods.Manager, error) {
 
 // streams serves log, exec, attach, port-forward and image loads through the session's tunnels.
 func (a *Agent) streams(m *pods.Manager) func(context.Context, net.Conn) {
-	return streams.New(streams.Config{Engine: a.cfg.Engine, Lookup: m, Log: a.cfg.Logger}).ServeConn
+	return streams.New(streams.Config{Engine: a.cfg.Engine, Lookup: lookup{m}, Log: a.cfg.Logger}).ServeConn
+}
+
+// lookup finds for a stream the container that it means.
+type lookup struct{ pods *pods.Manager }
+
+func (l lookup) Lookup(_ context.Context, namespace, pod, uid, container string, previous bool) (string, bool, int, error) {
+	find := func() (pods.Found, error) { return l.pods.Logs(namespace, pod, uid, container, previous) }
+	if container == "" {
+		find = func() (pods.Found, error) { return l.pods.Sandbox(namespace, pod, uid) }
+	}
+	f, err := find()
+	if err != nil {
+		return "", false, 0, streams.BadRequest("%s", err)
+	}
+	return f.ContainerID, f.TTY, f.SandboxPID, nil
 }
 
 // podNetwork gives pods their links and host ports.
