@@ -140,9 +140,9 @@ func (n *Node) StartAgent(ctx context.Context) error {
 func (n *Node) agentArgs(join joinLine) []string {
 	args := []string{filepath.Join(n.lab.cfg.Bin, "wp-agent"), "run"}
 	if join != (joinLine{}) {
-		args = []string{args[0], "join", "--master", join.master, "--token", join.token, "--ca-hash", join.caHash}
+		args = []string{args[0], "join", "--master", join.master, "--token", join.token, "--ca-hash", join.caHash, "--node-name", n.Name}
 	}
-	args = append(args, "--node-name", n.Name, "--node-ip", n.Address.String(),
+	args = append(args, "--node-ip", n.Address.String(),
 		"--data-dir", filepath.Join(n.Dir(), "agent"), "--docker-host", engineSocket)
 	return append(args, n.lab.cfg.AgentArgs...)
 }

@@ -118,9 +118,9 @@ func TestCommandLines(t *testing.T) {
 	if d := cmp.Diff(want, l.masterArgs()); d != "" {
 		t.Error(d)
 	}
-	common := []string{"--node-name", "wp-node2", "--node-ip", "198.51.100.12", "--data-dir", dir + "/node2/agent",
+	common := []string{"--node-ip", "198.51.100.12", "--data-dir", dir + "/node2/agent",
 		"--docker-host", "unix:///run/docker.sock"}
-	want = append([]string{"/opt/bin/wp-agent", "join", "--master", "m:6444", "--token", "t", "--ca-hash", "h"}, common...)
+	want = append([]string{"/opt/bin/wp-agent", "join", "--master", "m:6444", "--token", "t", "--ca-hash", "h", "--node-name", "wp-node2"}, common...)
 	if d := cmp.Diff(want, l.Node(2).agentArgs(joinLine{"m:6444", "t", "h"})); d != "" {
 		t.Error(d)
 	}
