@@ -66,7 +66,7 @@ func (r *Registry) actBinding(ctx context.Context, namespace, name string, b *co
 	return success(), nil
 }
 
-// actEviction deletes a pod; disruption budgets, when they are served, are asked here.
+// actEviction deletes a pod, noting on it why; disruption budgets, when they are served, are asked here.
 func (r *Registry) actEviction(ctx context.Context, res *resource.Resource, namespace, name string, e *policyv1.Eviction, o server.WriteOptions) (runtime.Object, error) {
 	if e.Name != "" && e.Name != name {
 		return nil, apierrors.NewBadRequest("name in URL does not match name in Eviction object")
@@ -79,10 +79,40 @@ func (r *Registry) actEviction(ctx context.Context, res *resource.Resource, name
 			do.UID, do.ResourceVersion = p.UID, p.ResourceVersion
 		}
 	}
-	if _, _, err := r.Delete(ctx, res, namespace, name, do); err != nil {
+	err := r.Transact(ctx, func(tx *Tx) error {
+		if err := r.evictIn(tx, res, namespace, name, do); err != nil {
+			return err
+		}
+		if do.DryRun {
+			return errDryRun
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errDryRun) {
 		return nil, err
 	}
 	return success(), nil
+}
+
+func (r *Registry) evictIn(tx *Tx, res *resource.Resource, namespace, name string, o server.DeleteOptions) error {
+	pod, err := Get[*corev1.Pod](tx, namespace, name)
+	if err != nil {
+		return err
+	}
+	d := deletion{grace: o.GracePeriodSeconds, propagation: o.Propagation, uid: o.UID, resourceVersion: o.ResourceVersion}
+	if err := checkPreconditions(res, pod, d); err != nil {
+		return err
+	}
+	if pod.DeletionTimestamp == nil {
+		pod = pod.DeepCopy()
+		setPodCondition(pod, corev1.DisruptionTarget, corev1.ConditionTrue, "EvictionByEvictionAPI", "Eviction API: evicting")
+		if _, err := PutStatus(tx, pod); err != nil {
+			return err
+		}
+		d.resourceVersion = nil // checked; it is another one now
+	}
+	_, _, err = r.deleteIn(tx, res, namespace, name, d)
+	return err
 }
 
 func (r *Registry) actToken(namespace, name string, t *authenticationv1.TokenRequest) (runtime.Object, error) {

@@ -35,7 +35,8 @@ func admitServiceAccount(v *View, pod *corev1.Pod) error {
 			return nil // a new namespace gets its default account a moment later; nothing of it is needed yet
 		}
 		return apierrors.NewForbidden(corev1.Resource("pods"), pod.Name,
-			errorf("error looking up service account %s/%s: %w", pod.Namespace, pod.Spec.ServiceAccountName, err))
+			errorf("error looking up service account %s/%s: %w", pod.Namespace, pod.Spec.ServiceAccountName,
+				apierrors.NewNotFound(corev1.Resource("serviceaccount"), pod.Spec.ServiceAccountName)))
 	}
 	if len(pod.Spec.ImagePullSecrets) == 0 {
 		pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, sa.ImagePullSecrets...)

@@ -27,7 +27,11 @@ const (
 
 // Create implements server.Backend.
 func (r *Registry) Create(ctx context.Context, res *resource.Resource, namespace string, obj resource.Object, o server.WriteOptions) (resource.Object, error) {
-	if err := r.View(func(v *View) error { return r.prepareCreate(v, res, namespace, obj) }); err != nil {
+	var generated bool
+	if err := r.View(func(v *View) (err error) {
+		generated, err = r.prepareCreate(v, res, namespace, obj)
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	rules := res.Rules()
@@ -44,7 +48,7 @@ func (r *Registry) Create(ctx context.Context, res *resource.Resource, namespace
 	var made Object
 	err := r.Transact(ctx, func(tx *Tx) error {
 		made = obj.DeepCopyObject().(Object) // the store may call again from the start
-		if err := r.insert(tx, res, made); err != nil {
+		if err := r.insert(tx, res, made, generated); err != nil {
 			return err
 		}
 		if o.DryRun {
@@ -59,20 +63,25 @@ func (r *Registry) Create(ctx context.Context, res *resource.Resource, namespace
 	return made, nil
 }
 
-// prepareCreate sets what the system sets on a new object, before validation.
-func (r *Registry) prepareCreate(v *View, res *resource.Resource, namespace string, obj Object) error {
+// prepareCreate sets what the system sets on a new object, before validation, and says whether it made up the name.
+func (r *Registry) prepareCreate(v *View, res *resource.Resource, namespace string, obj Object) (generated bool, err error) {
 	if err := checkNamespace(res, namespace, obj); err != nil {
-		return err
+		return false, err
 	}
 	if obj.GetResourceVersion() != "" {
-		return apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
+		return false, apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
+	}
+	// Again in the transaction; here, so that a mistyped namespace is the first thing that a user hears of.
+	if err := checkNamespaceOpen(v, res, obj); err != nil {
+		return false, err
 	}
 	obj.SetUID(uuid.NewUUID())
 	obj.SetCreationTimestamp(metav1.Time{Time: time.Now().Truncate(time.Second)})
 	obj.SetDeletionTimestamp(nil)
 	obj.SetDeletionGracePeriodSeconds(nil)
 	obj.SetSelfLink("")
-	if obj.GetName() == "" && obj.GetGenerateName() != "" {
+	generated = obj.GetName() == "" && obj.GetGenerateName() != ""
+	if generated {
 		obj.SetName(generateName(obj.GetGenerateName()))
 	}
 	r.cfg.Table.Default(obj)
@@ -80,9 +89,9 @@ func (r *Registry) prepareCreate(v *View, res *resource.Resource, namespace stri
 		prepare(obj)
 	}
 	if pod, ok := obj.(*corev1.Pod); ok {
-		return r.admitPod(v, pod)
+		return generated, r.admitPod(v, pod)
 	}
-	return nil
+	return generated, nil
 }
 
 func generateName(base string) string {
@@ -106,8 +115,8 @@ func checkNamespace(res *resource.Resource, namespace string, obj Object) error 
 	return nil
 }
 
-// insert allocates what the object needs and writes it, trying other generated names when one is taken.
-func (r *Registry) insert(tx *Tx, res *resource.Resource, obj Object) error {
+// insert allocates what the object needs and writes it, trying other names when a generated one is taken.
+func (r *Registry) insert(tx *Tx, res *resource.Resource, obj Object, generated bool) error {
 	if err := checkNamespaceOpen(tx, res, obj); err != nil {
 		return err
 	}
@@ -118,22 +127,25 @@ func (r *Registry) insert(tx *Tx, res *resource.Resource, obj Object) error {
 	}
 	for try := 1; ; try++ {
 		err := statusError(tx.tx.Create(keyOf(res, obj.GetNamespace(), obj.GetName()), obj), res, obj.GetName())
-		if !apierrors.IsAlreadyExists(err) || obj.GetGenerateName() == "" {
+		if !apierrors.IsAlreadyExists(err) || !generated {
 			return err
 		}
 		if try == maxNameTries {
 			return apierrors.NewGenerateNameConflict(res.GroupResource(), obj.GetName(), 1)
 		}
 		obj.SetName(generateName(obj.GetGenerateName()))
+		if ns, ok := obj.(*corev1.Namespace); ok {
+			ns.Labels[corev1.LabelMetadataName] = ns.Name
+		}
 	}
 }
 
 // checkNamespaceOpen refuses objects in namespaces that do not exist or are being emptied.
-func checkNamespaceOpen(tx *Tx, res *resource.Resource, obj Object) error {
+func checkNamespaceOpen(v Viewer, res *resource.Resource, obj Object) error {
 	if !res.Namespaced {
 		return nil
 	}
-	ns, err := Get[*corev1.Namespace](tx, "", obj.GetNamespace())
+	ns, err := Get[*corev1.Namespace](v, "", obj.GetNamespace())
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -43,6 +44,9 @@ func (r *Registry) Delete(ctx context.Context, res *resource.Resource, namespace
 	return obj, done, nil
 }
 
+// How many objects of a collection are deleted at the same time: they share the disk's syncs.
+const deleteWorkers = 16
+
 // DeleteCollection implements server.Backend. Objects go one transaction each, so that a large collection does not hold up
 // other writers; one that has gone meanwhile is as good as deleted.
 func (r *Registry) DeleteCollection(ctx context.Context, res *resource.Resource, q server.ListQuery, o server.DeleteOptions) ([]resource.Object, error) {
@@ -50,18 +54,23 @@ func (r *Registry) DeleteCollection(ctx context.Context, res *resource.Resource,
 	if err != nil {
 		return nil, err
 	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(deleteWorkers)
 	for _, obj := range page.Items {
 		each := o
 		if each.UID == nil {
 			uid := obj.GetUID()
 			each.UID = &uid
 		}
-		_, _, err := r.Delete(ctx, res, obj.GetNamespace(), obj.GetName(), each)
-		if err != nil && !apierrors.IsNotFound(err) && !(apierrors.IsConflict(err) && o.UID == nil) {
-			return nil, err
-		}
+		g.Go(func() error {
+			_, _, err := r.Delete(gctx, res, obj.GetNamespace(), obj.GetName(), each)
+			if apierrors.IsNotFound(err) || apierrors.IsConflict(err) && o.UID == nil && o.ResourceVersion == nil {
+				return nil
+			}
+			return err
+		})
 	}
-	return page.Items, nil
+	return page.Items, g.Wait()
 }
 
 // deleteIn begins or completes a deletion. An object goes at once unless finalizers or a grace period hold it; then it
@@ -80,8 +89,11 @@ func (r *Registry) deleteIn(tx *Tx, res *resource.Resource, namespace, name stri
 	}
 	obj := cur.DeepCopyObject().(Object)
 	finalizersChanged := setDeletionFinalizers(obj, d.propagation)
-	grace := gracePeriod(res, obj, d.grace)
-	changed := begin(obj, grace) || finalizersChanged
+	changed := finalizersChanged
+	// A deletion under way is hastened only by somebody who names a shorter time.
+	if obj.GetDeletionTimestamp() == nil || d.grace != nil {
+		changed = begin(obj, gracePeriod(res, obj, d.grace)) || changed
+	}
 	if deletionComplete(obj) {
 		gone, err := tx.tx.Delete(key, string(cur.GetUID()), "")
 		return gone, true, statusError(err, res, name)
@@ -149,13 +161,14 @@ func gracePeriod(res *resource.Resource, obj Object, asked *int64) int64 {
 			return 0
 		}
 	}
-	if asked == nil {
-		return max(res.Rules().GraceSeconds(obj), 0)
+	seconds := res.Rules().GraceSeconds(obj)
+	if asked != nil {
+		seconds = *asked
 	}
-	if *asked < 0 {
+	if seconds < 0 {
 		return 1 // as Kubernetes reads a negative grace period
 	}
-	return *asked
+	return seconds
 }
 
 // begin marks the object as being deleted; a second deletion may only shorten the time.

@@ -144,8 +144,13 @@ func (c *recorder) record(tx *Tx, in EventInput, fresh map[eventKey]rememberedEv
 		if ev, err := Get[*corev1.Event](tx, known.key.Namespace, known.key.Name); err == nil {
 			ev = ev.DeepCopy()
 			ev.Count++
-			ev.LastTimestamp = at
-			fresh[k] = rememberedEvent{known.key, in.Time}
+			if ev.LastTimestamp.Before(&at) { // an agent may tell late what happened before
+				ev.LastTimestamp = at
+			}
+			if in.Time.After(known.last) {
+				known.last = in.Time
+			}
+			fresh[k] = known
 			_, err = Put(tx, ev)
 			return err
 		}

@@ -81,7 +81,7 @@ func (r *Registry) allocateIP(tx *Tx, svc, old *corev1.Service) *field.Error {
 			return nil
 		}
 		addr, err := netip.ParseAddr(ip)
-		if err != nil || !r.cfg.ServiceCIDR.Contains(addr) {
+		if err != nil || !r.inRange(addr) {
 			return field.Invalid(path, svc.Spec.ClusterIPs,
 				fmt.Sprintf("failed to allocate IP %s: the provided IP (%s) is not in the valid range. The range of valid IPs is %s", ip, ip, r.cfg.ServiceCIDR))
 		}
@@ -98,6 +98,12 @@ func (r *Registry) allocateIP(tx *Tx, svc, old *corev1.Service) *field.Error {
 	return nil
 }
 
+// inRange says whether a Service may have the address: one of the range, but not its first or last.
+func (r *Registry) inRange(addr netip.Addr) bool {
+	p := r.cfg.ServiceCIDR.Masked()
+	return p.Contains(addr) && addr != p.Addr() && p.Contains(addr.Next())
+}
+
 func ipTaken(tx *Tx, svc *corev1.Service, ip string) bool {
 	return takenByOther(tx, svc, IndexClusterIP, ip)
 }
@@ -111,31 +117,44 @@ func takenByOther(tx *Tx, svc *corev1.Service, index, value string) bool {
 	return false
 }
 
-// The addresses at the two ends of the range are kept for Services that name theirs: the first ones (the API server), and
-// 254.x at the top of a /16 (DNS).
-const reservedIPs = 16
+// The addresses at the two ends of a range are kept for Services that name theirs: the first ones (the API server), and in
+// a large range the last ones (DNS, at 254.1 of a /16). A Service that wants one of them has to ask for it.
+const (
+	reservedFirst, reservedLast = 16, 512
+	// Ranges below these sizes cannot spare them.
+	smallRange, largeRange = 8 * reservedFirst, 8 * reservedLast
+)
 
 func (r *Registry) freeIP(tx *Tx, svc *corev1.Service) (string, bool) {
 	p := r.cfg.ServiceCIDR.Masked()
 	size := uint32(1) << (32 - p.Bits())
 	base := ipToUint(p.Addr())
-	first, n := uint32(1), size-2
-	if size > 8*reservedIPs {
-		first, n = reservedIPs, size-reservedIPs-2
+	first, last := uint32(1), size-2 // without the addresses of the network itself and of broadcasts
+	if size > smallRange {
+		first = reservedFirst
 	}
-	pick := rand.Uint32N(n)
-	for try := uint32(0); try < n; try++ {
-		if try > 0 && try < randomTries {
-			pick = rand.Uint32N(n)
-		} else if try >= randomTries {
-			pick = (pick + 1) % n
-		}
-		ip := uintToIP(base + first + pick).String()
-		if !ipTaken(tx, svc, ip) {
-			return ip, true
+	if size > largeRange {
+		last = size - reservedLast - 1
+	}
+	at := func(i uint32) string { return uintToIP(base + first + i).String() }
+	i, ok := pickFree(last-first+1, func(i uint32) bool { return ipTaken(tx, svc, at(i)) })
+	return at(i), ok
+}
+
+// pickFree finds one of n that is not taken: a random one first, and when those tried are all taken, any.
+func pickFree(n uint32, taken func(uint32) bool) (uint32, bool) {
+	for range randomTries {
+		if i := rand.Uint32N(n); !taken(i) {
+			return i, true
 		}
 	}
-	return "", false
+	from := rand.Uint32N(n)
+	for i := range n {
+		if i = (from + i) % n; !taken(i) {
+			return i, true
+		}
+	}
+	return 0, false
 }
 
 func ipToUint(a netip.Addr) uint32 {
@@ -208,19 +227,9 @@ func (r *Registry) freeNodePort(tx *Tx, svc *corev1.Service, i int) (int32, bool
 		}
 	}
 	n := r.cfg.NodePortLast - r.cfg.NodePortFirst + 1
-	pick := rand.Int32N(n)
-	for try := int32(0); try < n; try++ {
-		if try > 0 && try < randomTries {
-			pick = rand.Int32N(n)
-		} else if try >= randomTries {
-			pick = (pick + 1) % n
-		}
-		port := r.cfg.NodePortFirst + pick
-		if !r.portInUse(tx, svc, port) {
-			return port, true
-		}
-	}
-	return 0, false
+	at := func(i uint32) int32 { return r.cfg.NodePortFirst + int32(i) }
+	free, ok := pickFree(uint32(n), func(i uint32) bool { return r.portInUse(tx, svc, at(i)) })
+	return at(free), ok
 }
 
 func (r *Registry) portInUse(tx *Tx, svc *corev1.Service, port int32) bool {

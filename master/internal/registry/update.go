@@ -13,51 +13,103 @@ import (
 	"github.com/whalepod/whalepod/api/server"
 )
 
-// A write that keeps losing against others is given back to its caller, as Kubernetes does with a patch.
-const maxUpdateTries = 10
+// A change that lost against others so often is made with the writers' lock held, so that it cannot lose again.
+const optimisticTries = 3
 
 // Update implements server.Backend. Rules and validation run on a copy outside the transaction, so that one large object
 // does not hold up other writers; the transaction then finds out whether the object changed meanwhile.
 func (r *Registry) Update(ctx context.Context, res *resource.Resource, sub, namespace, name string, o server.UpdateOptions,
 	change func(resource.Object) (resource.Object, error),
 ) (resource.Object, bool, error) {
+	u := update{r: r, res: res, sub: sub, namespace: namespace, name: name, opts: o, change: change}
 	for try := 1; ; try++ {
-		old, err := r.Get(ctx, res, namespace, name, "")
-		if apierrors.IsNotFound(err) && o.CreateOnUpdate && sub == "" {
-			obj, err := r.createOnUpdate(ctx, res, namespace, name, o, change)
-			if apierrors.IsAlreadyExists(err) && try < maxUpdateTries {
-				continue // somebody was quicker: update what they made
-			}
-			return obj, err == nil, err
-		}
-		if err != nil {
-			return nil, false, err
-		}
-		obj, err := change(old.DeepCopyObject().(Object))
-		if err != nil {
-			return nil, false, err
-		}
-		unconditional := obj.GetResourceVersion() == "" || obj.GetResourceVersion() == old.GetResourceVersion()
-		if err := r.checkUpdate(ctx, res, sub, namespace, obj, old, o); err != nil {
-			return nil, false, err
-		}
 		var out Object
-		err = r.Transact(ctx, func(tx *Tx) error {
-			out, err = r.replace(tx, res, obj.DeepCopyObject().(Object), old)
-			if err == nil && o.DryRun {
-				return errDryRun
-			}
-			return err
-		})
+		var err error
+		if try <= optimisticTries {
+			out, err = u.optimistic(ctx)
+		} else {
+			out, err = u.locked(ctx)
+		}
 		switch {
-		case err == nil, errors.Is(err, errDryRun):
-			return out, false, nil
-		case apierrors.IsConflict(err) && unconditional && try < maxUpdateTries && ctx.Err() == nil:
-			continue // the change is a function of the current state: apply it to the newer one
+		case apierrors.IsNotFound(err) && u.old == nil && o.CreateOnUpdate && sub == "":
+			out, err = r.createOnUpdate(ctx, res, namespace, name, o, change)
+			if !apierrors.IsAlreadyExists(err) {
+				return out, err == nil, err
+			}
+			// Somebody was quicker: update what they made.
+		case (apierrors.IsConflict(err) || apierrors.IsNotFound(err)) && u.unconditional && try <= optimisticTries && ctx.Err() == nil:
+			// The change is a function of the current state: apply it to the newer one.
 		default:
-			return nil, false, err
+			return out, false, err
 		}
 	}
+}
+
+// update is one call of Update.
+type update struct {
+	r                    *Registry
+	res                  *resource.Resource
+	sub, namespace, name string
+	opts                 server.UpdateOptions
+	change               func(resource.Object) (resource.Object, error)
+
+	// Of the last try: the object found, and whether the wish names no other resourceVersion than that one's.
+	old           Object
+	unconditional bool
+}
+
+func (u *update) optimistic(ctx context.Context) (Object, error) {
+	var obj Object
+	if err := u.r.View(func(v *View) (err error) {
+		obj, err = u.wanted(ctx, v)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	return u.write(ctx, func(*Tx) (Object, error) { return obj.DeepCopyObject().(Object), nil })
+}
+
+func (u *update) locked(ctx context.Context) (Object, error) {
+	return u.write(ctx, func(tx *Tx) (Object, error) { return u.wanted(ctx, &tx.View) })
+}
+
+// wanted computes the object to write, valid and complete.
+func (u *update) wanted(ctx context.Context, v *View) (Object, error) {
+	u.old, u.unconditional = nil, false
+	old, err := v.Reader.Get(keyOf(u.res, u.namespace, u.name))
+	if err != nil {
+		return nil, statusError(err, u.res, u.name)
+	}
+	u.old = old
+	obj, err := u.change(old.DeepCopyObject().(Object))
+	if err != nil {
+		return nil, err
+	}
+	u.unconditional = obj.GetResourceVersion() == "" || obj.GetResourceVersion() == old.GetResourceVersion()
+	return obj, u.r.checkUpdate(ctx, u.res, u.sub, u.namespace, obj, old, u.opts)
+}
+
+func (u *update) write(ctx context.Context, wanted func(*Tx) (Object, error)) (out Object, err error) {
+	err = u.r.Transact(ctx, func(tx *Tx) error {
+		obj, err := wanted(tx)
+		if err != nil {
+			return err
+		}
+		if out, err = u.r.replace(tx, u.res, obj, u.old); err != nil {
+			return err
+		}
+		if !u.opts.DryRun {
+			return nil
+		}
+		if out != u.old {
+			out.SetResourceVersion(u.old.GetResourceVersion()) // the revision that it took is rolled back
+		}
+		return errDryRun
+	})
+	if err != nil && !errors.Is(err, errDryRun) {
+		return nil, err
+	}
+	return out, nil
 }
 
 func (r *Registry) createOnUpdate(ctx context.Context, res *resource.Resource, namespace, name string, o server.UpdateOptions,
@@ -84,7 +136,7 @@ func (r *Registry) checkUpdate(ctx context.Context, res *resource.Resource, sub,
 	if obj.GetResourceVersion() == "" {
 		if !rules.AllowUnconditionalUpdate {
 			return apierrors.NewInvalid(res.GroupVersionKind().GroupKind(), obj.GetName(), field.ErrorList{
-				field.Invalid(field.NewPath("metadata", "resourceVersion"), 0, "must be specified for an update"),
+				field.Invalid(field.NewPath("metadata", "resourceVersion"), uint64(0), "must be specified for an update"),
 			})
 		}
 		obj.SetResourceVersion(old.GetResourceVersion())
@@ -97,8 +149,10 @@ func (r *Registry) checkUpdate(ctx context.Context, res *resource.Resource, sub,
 	validate := rules.ValidateUpdate
 	if sub == "status" {
 		validate = rules.ValidateStatus
+	} else if further, ok := rules.Updates[sub]; ok {
+		validate = further.Validate
 	}
-	if validate != nil && sub != "finalize" {
+	if validate != nil {
 		if errs := validate(ctx, obj, old); len(errs) > 0 {
 			return apierrors.NewInvalid(res.GroupVersionKind().GroupKind(), obj.GetName(), errs)
 		}
@@ -135,24 +189,13 @@ func prepareUpdate(res *resource.Resource, sub string, obj, old Object) {
 	obj.SetSelfLink("")
 	rules := res.Rules()
 	switch {
-	case sub == "finalize":
-		keepAllButFinalizers(obj, old)
+	case rules.Updates[sub].Prepare != nil:
+		rules.Updates[sub].Prepare(obj, old)
 	case sub == "status" && rules.PrepareStatus != nil:
 		rules.PrepareStatus(obj, old)
-	case sub != "status" && rules.PrepareUpdate != nil:
+	case sub == "" && rules.PrepareUpdate != nil:
 		rules.PrepareUpdate(obj, old)
 	}
-}
-
-// keepAllButFinalizers is the rule of namespaces/finalize: only spec.finalizers may change.
-func keepAllButFinalizers(obj, old Object) {
-	ns, ok := obj.(*corev1.Namespace)
-	if !ok {
-		return
-	}
-	finalizers := ns.Spec.Finalizers
-	old.(*corev1.Namespace).DeepCopyInto(ns)
-	ns.Spec.Finalizers = finalizers
 }
 
 // replace writes obj over old, or deletes it when this write took away the last thing its deletion waited for. A write

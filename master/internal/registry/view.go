@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"iter"
+	"maps"
 	"reflect"
 
 	corev1 "k8s.io/api/core/v1"
@@ -99,10 +100,11 @@ func Create[T Object](tx *Tx, obj T) (T, error) {
 	if err != nil {
 		return none, err
 	}
-	if err := tx.r.prepareCreate(&tx.View, res, obj.GetNamespace(), obj); err != nil {
+	generated, err := tx.r.prepareCreate(&tx.View, res, obj.GetNamespace(), obj)
+	if err != nil {
 		return none, err
 	}
-	if err := tx.r.insert(tx, res, obj); err != nil {
+	if err := tx.r.insert(tx, res, obj, generated); err != nil {
 		return none, err
 	}
 	return obj, nil
@@ -115,7 +117,9 @@ func Put[T Object](tx *Tx, obj T) (T, error) { return put(tx, "", obj) }
 func PutStatus[T Object](tx *Tx, obj T) (T, error) { return put(tx, "status", obj) }
 
 // Finalize replaces the finalizers in a namespace's spec, as the finalize subresource does.
-func Finalize(tx *Tx, ns *corev1.Namespace) (*corev1.Namespace, error) { return put(tx, "finalize", ns) }
+func Finalize(tx *Tx, ns *corev1.Namespace) (*corev1.Namespace, error) {
+	return put(tx, "finalize", ns)
+}
 
 func put[T Object](tx *Tx, sub string, obj T) (T, error) {
 	var none T
@@ -169,7 +173,7 @@ func (tx *Tx) Bind(pod *corev1.Pod, node string) error {
 }
 
 func (tx *Tx) bind(cur *corev1.Pod, b *corev1.Binding) error {
-	gr := corev1.Resource("pods")
+	gr := corev1.Resource("pods/binding")
 	conflict := func(format string, args ...any) error {
 		return apierrors.NewConflict(gr, cur.Name, errorf(format, args...))
 	}
@@ -188,6 +192,10 @@ func (tx *Tx) bind(cur *corev1.Pod, b *corev1.Binding) error {
 	for k, v := range b.Annotations {
 		metav1.SetMetaDataAnnotation(&pod.ObjectMeta, k, v)
 	}
+	if len(b.Labels) > 0 && pod.Labels == nil {
+		pod.Labels = map[string]string{}
+	}
+	maps.Copy(pod.Labels, b.Labels)
 	setPodCondition(pod, corev1.PodScheduled, corev1.ConditionTrue, "", "")
 	res := resourceFor[*corev1.Pod](&tx.View)
 	return statusError(tx.tx.Put(keyOf(res, pod.Namespace, pod.Name), pod), res, pod.Name)
