@@ -38,13 +38,6 @@ func readPair(certFile, keyFile string) (*x509.Certificate, crypto.Signer, error
 	if err != nil {
 		return nil, nil, err
 	}
-	keyBytes, err := os.ReadFile(keyFile)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, fmt.Errorf("%s is there, but its key %s is not", certFile, keyFile)
-		}
-		return nil, nil, err
-	}
 	block, _ := pem.Decode(certBytes)
 	if block == nil {
 		return nil, nil, fmt.Errorf("%s holds no PEM block", certFile)
@@ -53,19 +46,37 @@ func readPair(certFile, keyFile string) (*x509.Certificate, crypto.Signer, error
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", certFile, err)
 	}
-	block, _ = pem.Decode(keyBytes)
-	if block == nil {
-		return nil, nil, fmt.Errorf("%s holds no PEM block", keyFile)
+	key, err := readKey(keyFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("%s is there, but its key %s is not", certFile, keyFile)
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", keyFile, err)
+		return nil, nil, err
 	}
-	key, ok := parsed.(crypto.Signer)
-	if !ok || !samePublic(cert, key) {
+	if !samePublic(cert, key) {
 		return nil, nil, fmt.Errorf("%s is not the key of %s", keyFile, certFile)
 	}
 	return cert, key, nil
+}
+
+func readKey(file string) (crypto.Signer, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, fmt.Errorf("%s holds no PEM block", file)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("%s holds a key of another kind than ECDSA", file)
+	}
+	return key, nil
 }
 
 func samePublic(cert *x509.Certificate, key crypto.Signer) bool {
@@ -102,7 +113,20 @@ func writeFile(path string, data []byte) error {
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	return os.Rename(f.Name(), path)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes a new name in a directory last through a power cut.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 // secretFile reads a key kept in hexadecimal, or makes a random one.
@@ -136,9 +160,18 @@ func addSANs(tmpl *x509.Certificate, sans []string) {
 }
 
 // WriteKubeconfig writes the admin's kubeconfig for the API at server (https://host:port), mode 0600, unless the one that is
-// there is still good for it.
+// there is still good for it. Other clusters in the file stay; a file that cannot be read is set aside. Run keeps it good
+// from then on; call it before.
 func (p *PKI) WriteKubeconfig(path, server string) error {
-	if p.kubeconfigGood(path, server) {
+	p.kubeconfig, p.kubeconfigServer = path, server
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	c, err := p.readKubeconfig(path)
+	if err != nil {
+		return err
+	}
+	if p.kubeconfigGood(c, server) {
 		return nil
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -153,26 +186,38 @@ func (p *PKI) WriteKubeconfig(path, server string) error {
 	if err != nil {
 		return err
 	}
-	c := clientcmdapi.NewConfig()
 	c.Clusters["whalepod"] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: p.CA()}
 	c.AuthInfos[adminUser] = &clientcmdapi.AuthInfo{ClientCertificateData: certPEM(der), ClientKeyData: k}
 	c.Contexts["whalepod"] = &clientcmdapi.Context{Cluster: "whalepod", AuthInfo: adminUser}
-	c.CurrentContext = "whalepod"
+	if _, ok := c.Contexts[c.CurrentContext]; !ok {
+		c.CurrentContext = "whalepod"
+	}
 	data, err := clientcmd.Write(*c)
 	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
 	return writeFile(path, data)
 }
 
-func (p *PKI) kubeconfigGood(path, server string) bool {
-	c, err := clientcmd.LoadFromFile(path)
-	if err != nil {
-		return false
+// readKubeconfig gives what is in the file, or an empty one.
+func (p *PKI) readKubeconfig(path string) (*clientcmdapi.Config, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return clientcmdapi.NewConfig(), nil
 	}
+	if err != nil {
+		return nil, err
+	}
+	c, err := clientcmd.Load(data)
+	if err == nil {
+		return c, nil
+	}
+	aside := path + ".damaged"
+	p.log.Warn("the kubeconfig cannot be read; it is set aside and a new one is made", "file", path, "aside", aside, "err", err)
+	return clientcmdapi.NewConfig(), os.Rename(path, aside)
+}
+
+func (p *PKI) kubeconfigGood(c *clientcmdapi.Config, server string) bool {
 	cluster, auth := c.Clusters["whalepod"], c.AuthInfos[adminUser]
 	if cluster == nil || auth == nil || cluster.Server != server {
 		return false

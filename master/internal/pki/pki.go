@@ -63,6 +63,8 @@ type PKI struct {
 	caKey     crypto.Signer
 	server    atomic.Pointer[tls.Certificate]
 	gossipKey []byte
+	// kubeconfig is the admin's file once it was written, and the server that it names: Run keeps it good.
+	kubeconfig, kubeconfigServer string
 }
 
 // Open reads the identity below cfg.Dir, making what is missing. A file that cannot be read is an error, never replaced:
@@ -94,9 +96,9 @@ func (p *PKI) openCA() error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the cluster's CA is damaged: %w; restore ca.crt and ca.key in %s from a backup, or remove both to make a new CA, after which every node must join again", err, p.cfg.Dir)
 	}
-	key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
+	// A key without its certificate, lost or never written, makes the same CA again: nodes trust the key.
+	if key, err = caKey(p.path("ca.key")); err != nil {
+		return fmt.Errorf("the key of the cluster's CA is damaged: %w; restore ca.crt and ca.key in %s from a backup, or remove both to make a new CA, after which every node must join again", err, p.cfg.Dir)
 	}
 	tmpl := &x509.Certificate{
 		Subject: pkix.Name{CommonName: "whalepod-ca"}, IsCA: true, BasicConstraintsValid: true,
@@ -113,6 +115,15 @@ func (p *PKI) openCA() error {
 	p.caKey = key
 	p.caCert, err = x509.ParseCertificate(der)
 	return err
+}
+
+// caKey reads the key, or makes one when there is none.
+func caKey(path string) (crypto.Signer, error) {
+	key, err := readKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	return key, err
 }
 
 // openServer reads the master's certificate, or issues one when it is missing, near its end, of another CA, or does not
@@ -174,7 +185,7 @@ func (p *PKI) setServer(der []byte, key crypto.Signer) {
 	p.server.Store(&tls.Certificate{Certificate: [][]byte{der, p.caCert.Raw}, PrivateKey: key})
 }
 
-// Run renews the master's certificate while it is in use, until ctx ends.
+// Run renews the master's certificate and the admin's while they are in use, until ctx ends.
 func (p *PKI) Run(ctx context.Context) error {
 	t := time.NewTicker(checkEvery)
 	defer t.Stop()
@@ -183,14 +194,23 @@ func (p *PKI) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-			cert, err := x509.ParseCertificate(p.server.Load().Certificate[0])
-			if err == nil && !dueForRenewal(cert, time.Now()) {
-				continue
-			}
-			if err := p.issueServer(); err != nil {
-				p.log.Error("the master's certificate could not be renewed", "err", err)
-			}
+			p.renew()
 		}
+	}
+}
+
+func (p *PKI) renew() {
+	cert, err := x509.ParseCertificate(p.server.Load().Certificate[0])
+	if err != nil || dueForRenewal(cert, time.Now()) {
+		if err := p.issueServer(); err != nil {
+			p.log.Error("the master's certificate could not be renewed", "err", err)
+		}
+	}
+	if p.kubeconfig == "" {
+		return
+	}
+	if err := p.WriteKubeconfig(p.kubeconfig, p.kubeconfigServer); err != nil {
+		p.log.Error("the admin's certificate could not be renewed", "file", p.kubeconfig, "err", err)
 	}
 }
 
