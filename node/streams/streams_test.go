@@ -24,6 +24,7 @@ import (
 	"k8s.io/streaming/pkg/httpstream"
 
 	wpruntime "github.com/whalepod/whalepod/node/runtime"
+	"github.com/whalepod/whalepod/node/runtime/docker/pause"
 	"github.com/whalepod/whalepod/node/runtime/fake"
 	"github.com/whalepod/whalepod/node/streams"
 )
@@ -453,6 +454,17 @@ func TestLoad(t *testing.T) {
 	defer resp.Body.Close()
 	if b, _ := io.ReadAll(resp.Body); !strings.Contains(string(b), `"error":`) {
 		t.Errorf("%s", b)
+	}
+	archive, err := pause.Archive("amd64")
+	w.check(err)
+	resp, err = http.Post(w.url+"/images/load", "application/x-tar", bytes.NewReader(archive))
+	w.check(err)
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); string(b) != `{"status":"Loaded whalepod/pause:1","loaded":["whalepod/pause:1"]}`+"\n" {
+		t.Errorf("%s", b)
+	}
+	if _, err := w.engine.Image(t.Context(), pause.Image); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -384,4 +385,62 @@ func TestPull(t *testing.T) {
 		}
 		t.Logf("%s: %v", c.ref, err)
 	}
+}
+
+// Fifty commands at once, whose clients all go: no command, connection or goroutine stays.
+func TestManyExecs(t *testing.T) {
+	d := startDockerd(t)
+	e := d.engine(t, "n1")
+	_, id := runPod(t, e, pod)
+	descriptors := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	exec := func(ctx context.Context, script string, out io.Writer) error {
+		_, err := e.Exec(ctx, id, []string{"sh", "-c", script}, runtime.Streams{Stdout: out})
+		return err
+	}
+	if err := exec(t.Context(), "true", io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	fds, routines := descriptors(), goruntime.NumGoroutine()
+	ctx, cancel := context.WithCancel(t.Context())
+	begun, ended := make(chan struct{}, 50), make(chan error, 50)
+	for range 50 {
+		go func() { ended <- exec(ctx, "echo x; exec sleep 2345", told(begun)) }()
+	}
+	for range 50 {
+		<-begun
+	}
+	cancel()
+	for range 50 {
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+	var left bytes.Buffer
+	if err := exec(t.Context(), "ps | grep 'sleep 234[5]' || true", &left); err != nil || left.Len() > 0 {
+		t.Errorf("commands left: %v, %s", err, &left)
+	}
+	const slack = 12 // kept connections of net/http, with two goroutines each
+	for end := time.Now().Add(20 * time.Second); descriptors() > fds+slack || goruntime.NumGoroutine() > routines+2*slack; {
+		if time.Now().After(end) {
+			t.Fatalf("%d descriptors, %d before; %d goroutines, %d before", descriptors(), fds, goruntime.NumGoroutine(), routines)
+		}
+		goruntime.Gosched()
+	}
+}
+
+// told is a writer that tells of its first byte.
+type told chan struct{}
+
+func (c told) Write(p []byte) (int, error) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+	return len(p), nil
 }
