@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -123,6 +125,7 @@ func (d *dockerd) remove(t testing.TB) {
 		d.removeContainers(t) // else the daemon gives each its ten seconds
 		d.stop(t, syscall.SIGTERM)
 	}
+	d.killShims()
 	mounts, _ := os.ReadFile("/proc/self/mounts")
 	var points []string
 	for line := range bytes.Lines(mounts) {
@@ -136,6 +139,24 @@ func (d *dockerd) remove(t testing.TB) {
 	exec.Command("ip", "netns", "del", d.ns).Run()
 	if err := os.RemoveAll(d.dir); err != nil {
 		t.Errorf("left behind: %v", err)
+	}
+}
+
+// killShims ends what a daemon that could not start again left: shims that name its directory, and their containers.
+func (d *dockerd) killShims() {
+	commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range commands {
+		line, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(line, []byte("containerd-shim")) || !bytes.Contains(line, []byte(d.dir+"/")) {
+			continue
+		}
+		dir := filepath.Dir(path)
+		children, _ := os.ReadFile(filepath.Join(dir, "task", filepath.Base(dir), "children"))
+		for pid := range strings.FieldsSeq(string(children) + " " + filepath.Base(dir)) {
+			if n, err := strconv.Atoi(pid); err == nil && n > 1 {
+				syscall.Kill(n, syscall.SIGKILL)
+			}
+		}
 	}
 }
 
