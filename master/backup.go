@@ -13,13 +13,9 @@ const BackupPath = "/backup"
 // serveBackup streams the copy. A copy that breaks off ends the connection without a proper end, so that no client takes a
 // part for the whole.
 func (m *Master) serveBackup(w http.ResponseWriter, req *http.Request) {
-	if req.Method != http.MethodGet {
-		w.Header().Set("Allow", http.MethodGet)
-		http.Error(w, "a backup is fetched with GET", http.StatusMethodNotAllowed)
-		return
-	}
 	rc := http.NewResponseController(w)
-	_ = rc.SetWriteDeadline(time.Time{}) // as long as it takes; the client's connection bounds it
+	_ = rc.SetReadDeadline(time.Time{}) // as long as it takes; the client's connection bounds it
+	_ = rc.SetWriteDeadline(time.Time{})
 	w.Header().Set("Content-Type", "application/octet-stream")
 	began := time.Now()
 	size := &counter{w: w}

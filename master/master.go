@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"strconv"
@@ -140,7 +141,8 @@ func (m *Master) compose() error {
 	m.api = server.New(server.Config{
 		Table: m.table, Backend: m.registry, Connector: m.sessions, Auth: authenticator{m.registry}, Authorize: authorize,
 		Version: cfg.Version, Commit: cfg.Commit, BuildDate: cfg.BuildDate,
-		Metrics: promhttp.HandlerFor(m.metrics, promhttp.HandlerOpts{}), Registerer: m.metrics, Logger: cfg.Logger,
+		Handlers: map[string]http.Handler{BackupPath: http.HandlerFunc(m.serveBackup)},
+		Metrics:  promhttp.HandlerFor(m.metrics, promhttp.HandlerOpts{}), Registerer: m.metrics, Logger: cfg.Logger,
 	})
 	return nil
 }

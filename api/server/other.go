@@ -138,6 +138,9 @@ func (s *Server) serveOther(rq *request, path string) error {
 	case path == "" || path == "/index.html":
 		s.writeJSON(rq, map[string][]string{"paths": s.index()})
 		return nil
+	case s.Handlers[path] != nil:
+		s.Handlers[path].ServeHTTP(rq.out, rq.req)
+		return nil
 	case path == "/metrics" && s.Metrics != nil:
 		s.Metrics.ServeHTTP(rq.out, rq.req)
 		return nil
@@ -156,6 +159,9 @@ func (s *Server) index() []string {
 	paths := []string{"/api", "/apis", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/version"}
 	if s.Metrics != nil {
 		paths = append(paths, "/metrics")
+	}
+	for path := range s.Handlers {
+		paths = append(paths, path)
 	}
 	for _, gv := range s.groupVersions() {
 		if gv.Group == "" {

@@ -36,14 +36,17 @@ type Config struct {
 	Connector Connector
 	Auth      Authenticator
 	// Authorize says whether a user may do something, and why (not). nil allows everything to everybody who was
-	// authenticated. Members of system:masters are never asked about.
+	// authenticated. It is not asked about members of system:masters, nor about what is everybody's right (discovery,
+	// questions about oneself).
 	Authorize func(ctx context.Context, u User, a Attributes) (allowed bool, reason string)
 	// Version as /version tells it, as in "v1.36.3+whalepod-0.1.0"; Commit and BuildDate go with it.
 	Version, Commit, BuildDate string
 	// Checks are further /readyz checks, each with its name.
 	Checks []Check
 	// Metrics serves /metrics; Registerer receives the server's own metrics. Either may be nil.
-	Metrics    http.Handler
+	Metrics http.Handler
+	// Handlers serve further paths to those who may GET them. What takes longer than a request may clears the deadlines.
+	Handlers   map[string]http.Handler
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
 	// MaxInFlight bounds the requests served at once; 0 means the default.
