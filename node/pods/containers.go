@@ -156,6 +156,8 @@ type crash struct {
 	last    time.Time
 	attempt int // that the back-off was last advanced for
 	told    int // attempt that the event was written for
+	seen    time.Time
+	seenID  string // container whose end was seen then
 }
 
 // mayLaunchAfter tells whether the container may be started again already.
@@ -170,6 +172,12 @@ func (w *worker) mayLaunchAfter(c *corev1.Container, cur *runtime.Container) boo
 	}
 	fresh := b == nil || finished.Sub(b.last) > 2*crashMost
 	if !fresh {
+		if b.seenID != cur.ID {
+			b.seenID, b.seen = cur.ID, time.Now()
+		}
+		if finished.After(b.seen) { // the clock was set back
+			finished = b.seen
+		}
 		if until := finished.Add(b.delay); time.Now().Before(until) {
 			w.waiting[c.Name] = status.Reason{
 				Reason:  "CrashLoopBackOff",

@@ -75,6 +75,10 @@ func (w *worker) empty() {
 	if in.republish {
 		w.reported = false
 	}
+	if in.evict != nil && !w.orphan && !w.isOver() {
+		w.warn("", in.evict.Reason, in.evict.Message)
+		w.verdict = in.evict
+	}
 	w.gone = in.gone
 	w.refresh = w.refresh || in.refresh
 	w.stale = w.stale || in.stale

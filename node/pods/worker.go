@@ -31,6 +31,7 @@ type inbox struct {
 	refresh  bool
 	// republish the status although it has not changed.
 	republish bool
+	evict     *status.Reason
 	events    []runtime.Event
 }
 

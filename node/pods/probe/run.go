@@ -39,7 +39,8 @@ func (p *Prober) Run(ctx context.Context, kind Kind, t Target, s Schedule, ready
 	if spec == nil {
 		return
 	}
-	wait := max(time.Until(s.Started.Add(time.Duration(spec.InitialDelaySeconds)*time.Second)), 0) + s.Jitter
+	delay := time.Duration(spec.InitialDelaySeconds) * time.Second
+	wait := min(max(time.Until(s.Started.Add(delay)), 0), delay) + s.Jitter // never more, whatever was done to the clock
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	counter := NewCounter(spec)
