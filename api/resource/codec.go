@@ -116,6 +116,7 @@ func (c StorageCodec) Decode(resource string, data []byte) (Object, error) {
 	if gvk != kind.gvk {
 		return c.table.ToStorage(obj)
 	}
+	settle(obj)
 	return obj.(Object), nil
 }
 
@@ -126,6 +127,14 @@ func (c StorageCodec) otherVersion(kind storageKind, gvk schema.GroupVersionKind
 		return nil, fmt.Errorf("%s is not a version of %s", gvk, kind.gvk)
 	}
 	return c.table.scheme.New(gvk)
+}
+
+// settle makes an object safe to share: a Quantity writes its text into itself when it is first asked for its protobuf size,
+// and two readers that encode one object would race for that.
+func settle(obj runtime.Object) {
+	if message, ok := obj.(protoMessage); ok {
+		message.Size()
+	}
 }
 
 func varintSize(n int) int {

@@ -61,6 +61,7 @@ func (t *Table) ToStorage(obj runtime.Object) (Object, error) {
 		t.scheme.Default(out)
 	}
 	out.GetObjectKind().SetGroupVersionKind(r.GroupVersionKind())
+	settle(out)
 	result, ok := out.(Object)
 	if !ok {
 		return nil, fmt.Errorf("%T has no metadata", out)
