@@ -104,6 +104,29 @@ func TestApplyToUntracked(t *testing.T) {
 	}
 }
 
+// TestApplyAfterClientSide: what kubectl applied on its side is known as kubectl's, what came later is not.
+func TestApplyAfterClientSide(t *testing.T) {
+	s := newTestServer(t)
+	last := `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"labels":{"a":"b"},"name":"web"},"spec":{"replicas":2,"selector":{"matchLabels":{"app":"web"}},"template":{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"image":"nginx","name":"c"}]}}}}`
+	s.mustCreateDeployment(t)
+	note, _ := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]string{"a": "b", "other": "x"}, "annotations": map[string]string{"kubectl.kubernetes.io/last-applied-configuration": last}}})
+	if r := s.ask(t, "PATCH", deploys+"/web", string(note), mergeType); r.code != 200 {
+		t.Fatal(r)
+	}
+	r := s.ask(t, "PATCH", deploys+"/web?fieldManager=me", applyDeployment(9, "nginx"), applyType)
+	if r.code != 409 || !strings.Contains(r.body, `conflict with \"kubectl-client-side-apply\" using apps/v1: .spec.replicas`) {
+		t.Fatal(r)
+	}
+	if r = s.ask(t, "PATCH", deploys+"/web?fieldManager=me", applyDeployment(2, "nginx"), applyType); r.code != 200 {
+		t.Fatal(r)
+	}
+	m := s.managersOf(t, deploys+"/web")
+	mine, before := m["kubectl-client-side-apply Update "], m["before-first-apply Update "]
+	if !strings.Contains(mine, `"f:a"`) || strings.Contains(mine, "f:other") || !strings.Contains(before, "f:other") || strings.Contains(before, `"f:a"`) || strings.Contains(mine, "f:strategy") {
+		t.Fatalf("%v", m)
+	}
+}
+
 func TestApplyRefusals(t *testing.T) {
 	s := newTestServer(t)
 	for _, c := range []struct {

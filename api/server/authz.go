@@ -11,8 +11,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// groupMasters may do everything; its members are not asked about.
-const groupMasters = "system:masters"
+const (
+	// groupMasters may do everything; its members are not asked about.
+	groupMasters = "system:masters"
+	// groupAuthenticated is everybody who said who they are.
+	groupAuthenticated = "system:authenticated"
+)
 
 // Attributes say what a user wants to do, as Kubernetes' authorizers see it.
 type Attributes struct {
@@ -37,10 +41,21 @@ func (s *Server) authorize(ctx context.Context, u User, a Attributes) error {
 }
 
 func (s *Server) allowed(ctx context.Context, u User, a Attributes) (bool, string) {
-	if s.Authorize == nil || slices.Contains(u.Groups, groupMasters) {
+	if s.Authorize == nil || slices.Contains(u.Groups, groupMasters) || slices.Contains(u.Groups, groupAuthenticated) && isBasic(a) {
 		return true, ""
 	}
 	return s.Authorize(ctx, u, a)
+}
+
+// isBasic says whether something is everybody's right who was authenticated, as Kubernetes' roles system:discovery and
+// system:basic-user give it: to see what the server offers, and to ask about oneself.
+func isBasic(a Attributes) bool {
+	if a.Resource == "" {
+		root, _, _ := strings.Cut(strings.TrimPrefix(a.Path, "/"), "/")
+		return a.Verb == "get" && (root == "api" || root == "apis" || root == "openapi" || root == "version" || slices.Contains(healthKinds, root))
+	}
+	return a.Verb == "create" && (a.Group == authzV1.Group && (a.Resource == "selfsubjectaccessreviews" || a.Resource == "selfsubjectrulesreviews") ||
+		a.Group == authnV1.Group && a.Resource == "selfsubjectreviews")
 }
 
 // htmlSafe keeps error messages from looking like HTML to a browser, as Kubernetes does.

@@ -333,7 +333,7 @@ func newTestServer(t testing.TB, change ...func(*Config)) *testServer {
 	b := newMemBackend(table)
 	c := Config{Table: table, Backend: b, Connector: testConnector{}, Auth: testAuth{}, Version: "v1.36.3+whalepod-test",
 		Authorize: func(_ context.Context, u User, a Attributes) (bool, string) {
-			return a.Verb == "get" || a.Path != "", ""
+			return a.Verb == "get" && a.Resource != "", ""
 		}}
 	for _, f := range change {
 		f(&c)

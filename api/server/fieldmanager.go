@@ -6,6 +6,7 @@ import (
 	"sync"
 	"unicode"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -119,6 +120,9 @@ func (p *patcher) apply(current resource.Object, force bool) (resource.Object, e
 	if err != nil {
 		return nil, err
 	}
+	if current != nil && len(current.GetManagedFields()) == 0 {
+		live = p.ownLastApplied(fm, current)
+	}
 	merged, err := fm.Apply(live, config, p.o.manager, force)
 	if err != nil {
 		if apierrors.ReasonForError(err) != metav1.StatusReasonUnknown {
@@ -147,6 +151,31 @@ func (p *patcher) apply(current resource.Object, force bool) (resource.Object, e
 	}
 	rq.dedupOwners(next)
 	return next, nil
+}
+
+// ownLastApplied gives the fields of kubectl's last client-side apply, when there was one, to the manager under which
+// Kubernetes would have tracked it. So `kubectl apply --server-side` can take them over, and removes what is no longer in
+// the manifest. Everything else belongs to before-first-apply. The object is returned as it is if that cannot be told.
+func (p *patcher) ownLastApplied(fm *managedfields.FieldManager, current resource.Object) runtime.Object {
+	data := current.GetAnnotations()[corev1.LastAppliedConfigAnnotation]
+	kind := p.rq.kind()
+	empty, err := p.s.Table.NewServed(kind)
+	if data == "" || err != nil {
+		return current
+	}
+	applied, gvk, err := p.s.codecs.loose[formatJSON].Decode([]byte(data), nil, nil)
+	if err != nil || *gvk != kind {
+		return current
+	}
+	applied.GetObjectKind().SetGroupVersionKind(kind)
+	tracked, err := fm.Update(empty, applied, "kubectl-client-side-apply")
+	if err != nil {
+		return current
+	}
+	if tracked, err = fm.Update(tracked, current.DeepCopyObject(), "before-first-apply"); err != nil {
+		return current
+	}
+	return tracked
 }
 
 // converter lets the field managers convert between the versions that the table serves; runtime.APIVersionInternal stands

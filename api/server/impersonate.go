@@ -46,9 +46,9 @@ func (s *Server) impersonate(rq *request) error {
 			return err
 		}
 	}
-	const anonymous, everybody, strangers = "system:anonymous", "system:authenticated", "system:unauthenticated"
-	if name != anonymous && !slices.Contains(u.Groups, everybody) && !slices.Contains(u.Groups, strangers) {
-		u.Groups = append(u.Groups, everybody)
+	const anonymous, strangers = "system:anonymous", "system:unauthenticated"
+	if name != anonymous && !slices.Contains(u.Groups, groupAuthenticated) && !slices.Contains(u.Groups, strangers) {
+		u.Groups = append(u.Groups, groupAuthenticated)
 	}
 	s.log.Debug("impersonation", "user", rq.user.Name, "as", name)
 	rq.user = u

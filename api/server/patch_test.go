@@ -212,11 +212,10 @@ func TestCreateDropsWhatTheSystemSets(t *testing.T) {
 func TestImpersonation(t *testing.T) {
 	s := newTestServer(t)
 	const who = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
-	r := s.ask(t, "POST", who, "{}", "Impersonate-User: jane", "Impersonate-Group: dev", "Impersonate-Extra-Acme.com%2Fteam: a")
+	r := s.ask(t, "POST", pods, podJSON, "Impersonate-User: jane", "Impersonate-Group: dev")
 	if r.code != 403 || !strings.Contains(r.body, `User \"jane\" cannot create resource`) {
 		t.Error(r)
 	}
-	s.api.Authorize = nil
 	r = s.ask(t, "POST", who, "{}", "Impersonate-User: jane", "Impersonate-Group: dev", "Impersonate-Extra-Acme.com%2Fteam: a")
 	if r.code != 201 || !strings.Contains(r.body, `"username":"jane","groups":["dev","system:authenticated"],"extra":{"acme.com/team":["a"]}`) {
 		t.Error(r)
@@ -230,6 +229,34 @@ func TestImpersonation(t *testing.T) {
 	}
 	s = newTestServer(t)
 	if r = s.ask(t, "GET", pods+"/x", "", "Authorization: Bearer reader", "Impersonate-User: admin"); r.code != 403 || !strings.Contains(r.body, `User \"reader\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope`) {
+		t.Error(r)
+	}
+}
+
+// TestBasicRights: who was authenticated may look around and ask about themselves, and no more than the hook allows.
+func TestBasicRights(t *testing.T) {
+	s := newTestServer(t)
+	reader := "Authorization: Bearer reader"
+	for _, path := range []string{"/api", "/apis/apps/v1", "/openapi/v2", "/version"} {
+		if r := s.ask(t, "GET", path, "", reader); r.code != 200 {
+			t.Error(path, r.code)
+		}
+	}
+	if r := s.ask(t, "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", "{}", reader); r.code != 201 || !strings.Contains(r.body, `"username":"reader"`) {
+		t.Error(r)
+	}
+	sar := `{"spec":{"resourceAttributes":{"verb":"list","resource":"pods"}}}`
+	if r := s.ask(t, "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", sar, reader); r.code != 201 || !strings.Contains(r.body, `"allowed":false`) {
+		t.Error(r)
+	}
+	if r := s.ask(t, "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", sar, reader); r.code != 403 {
+		t.Error(r)
+	}
+	if r := s.ask(t, "GET", "/metrics", "", reader); r.code != 403 || !strings.Contains(r.body, `User \"reader\" cannot get path \"/metrics\"`) {
+		t.Error(r)
+	}
+	// A WebSocket's GET is no reading.
+	if r := s.ask(t, "GET", pods+"/web/exec", "", reader); r.code != 403 || !strings.Contains(r.body, "cannot create resource") {
 		t.Error(r)
 	}
 }
