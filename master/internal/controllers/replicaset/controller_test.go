@@ -140,10 +140,10 @@ func TestFailureIsReported(t *testing.T) {
 func TestManyReplicasInSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _ := start(t)
-		ct.Create(e, manifest("web", 250))
+		ct.Create(e, manifest("web", 2*burst+50))
 		ct.Settle(time.Second)
-		if s := ct.Get[*appsv1.ReplicaSet](e, "default", "web").Status; s.Replicas != 250 {
-			t.Errorf("%d replicas, want 250", s.Replicas)
+		if s := ct.Get[*appsv1.ReplicaSet](e, "default", "web").Status; s.Replicas != 2*burst+50 {
+			t.Errorf("%d replicas, want %d", s.Replicas, 2*burst+50)
 		}
 	})
 }

@@ -12,7 +12,7 @@ import (
 
 // burst is how many pods one transaction makes or deletes at most, so that a large ReplicaSet does not hold up other
 // writers; the rest follows in the next turn.
-const burst = 100
+const burst = 250
 
 // plan is what a ReplicaSet's turn does.
 type plan struct {
