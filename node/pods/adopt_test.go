@@ -46,8 +46,14 @@ func TestEngineRestart(t *testing.T) {
 		n.want("uid-never", "Failed a=Error:137")
 		n.engine.Down()
 		seconds(300)
+		if n.manager.EngineError() == nil {
+			t.Error("nobody would know that the engine is down")
+		}
 		n.engine.Up()
 		seconds(20)
+		if err := n.manager.EngineError(); err != nil {
+			t.Error(err)
+		}
 		n.want("uid-p", "Running a=running+ x1 b=running+ x1")
 	})
 }

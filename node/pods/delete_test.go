@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/whalepod/whalepod/node/desired"
+	"github.com/whalepod/whalepod/node/runtime"
 	"github.com/whalepod/whalepod/node/runtime/fake"
 )
 
@@ -134,6 +136,27 @@ func TestMemoryVolumesAndSubPathsAreCleanedUp(t *testing.T) {
 		seconds(3)
 		if len(n.mounts.at) != 0 || n.goneCount("uid-p") != 1 {
 			t.Error(n.mounts.at)
+		}
+	})
+}
+
+// The agent is restarted before the master has removed the object: it says the same again.
+func TestFinalStatusIsNotForgotten(t *testing.T) {
+	test(t, func(t *testing.T, n *node) {
+		n.engine.Script("a", func(runtime.ContainerSpec) fake.Program { return fake.Program{StopAfter: time.Second} })
+		p := pod("p", "a")
+		n.apply(p)
+		n.delete(p, 30)
+		seconds(2)
+		n.want("uid-p", "Succeeded a=Completed:0")
+		n.restart()
+		n.want("uid-p", "Succeeded a=Completed:0")
+		if n.goneCount("uid-p") != 2 {
+			t.Error(n.goneCount("uid-p"))
+		}
+		n.remove(desired.Pods, "default", "p")
+		if entries, _ := os.ReadDir(n.dir + "/status"); len(entries) != 0 {
+			t.Error(entries)
 		}
 	})
 }

@@ -93,7 +93,9 @@ func (w *worker) clear(ctx context.Context) error {
 		refs = append(refs, c.Image)
 	}
 	w.m.pulls.ForgetPod(w.uid, refs)
-	w.m.dropStatus(w.uid)
+	if w.gone { // else it is kept until the master has heard: another agent may have to say it again
+		w.m.dropStatus(w.uid)
+	}
 	return nil
 }
 

@@ -28,6 +28,10 @@ func (m *Manager) watchEngine(ctx context.Context, lists chan<- listing) {
 		if ctx.Err() != nil {
 			return
 		}
+		if err == nil {
+			err = errNotRead
+		}
+		m.setEngine(err)
 		if time.Since(connected) > time.Minute {
 			delay = engineRetry
 		}

@@ -2,6 +2,7 @@ package pods
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -27,7 +28,8 @@ type Manager struct {
 	prober  *probe.Prober
 	// starts bounds how many workers make the engine start things.
 	starts chan struct{}
-	began  time.Time
+	// read is closed when the engine has been read once.
+	read chan struct{}
 
 	// admit serialises admission, so that two pods do not both take the last place.
 	admit sync.Mutex
@@ -35,6 +37,7 @@ type Manager struct {
 	mu      sync.Mutex
 	workers map[string]*worker // by UID
 	listed  bool               // the engine has been read once
+	engine  error              // why it is not there; nil while its events come in
 	wg      sync.WaitGroup
 }
 
@@ -50,9 +53,30 @@ func New(cfg Config) *Manager {
 		}),
 		prober:  probe.New(cfg.Engine),
 		starts:  make(chan struct{}, cfg.ParallelStarts),
+		read:    make(chan struct{}),
 		workers: map[string]*worker{},
+		engine:  errNotRead,
 	}
 	return m
+}
+
+var errNotRead = errors.New("container engine has not been read yet")
+
+// Ready is closed when the engine has been read for the first time, so that pods can be worked on.
+func (m *Manager) Ready() <-chan struct{} { return m.read }
+
+// EngineError tells why nothing can be done with containers at the moment; nil when all is well. It belongs into the
+// node's Ready condition.
+func (m *Manager) EngineError() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.engine
+}
+
+func (m *Manager) setEngine(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.engine = err
 }
 
 // Run works until ctx ends. Containers go on without it.
@@ -60,7 +84,6 @@ func (m *Manager) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer m.wg.Wait()
 	defer cancel()
-	m.began = time.Now()
 	sub := m.cfg.Desired.Subscribe(desired.Pods, desired.ConfigMaps, desired.Secrets)
 	defer sub.Close()
 	lists := make(chan listing)
@@ -143,6 +166,7 @@ func (m *Manager) reconcile(ctx context.Context) {
 			m.mu.Lock()
 			delete(m.workers, w.uid)
 			m.mu.Unlock()
+			m.dropStatus(w.uid)
 			continue
 		}
 		w.post(func(in *inbox) { in.gone = true })
@@ -168,7 +192,7 @@ func (m *Manager) start(ctx context.Context, w *worker) {
 func (m *Manager) takeListing(ctx context.Context, l listing) {
 	m.mu.Lock()
 	first := !m.listed
-	m.listed = true
+	m.listed, m.engine = true, nil
 	m.mu.Unlock()
 	wanted := map[string]*corev1.Pod{}
 	if m.cfg.Desired.Usable() {
@@ -195,6 +219,7 @@ func (m *Manager) takeListing(ctx context.Context, l listing) {
 		}
 	}
 	if first {
+		close(m.read)
 		m.log.Info("container engine read", "pods", len(l.pods))
 	}
 }

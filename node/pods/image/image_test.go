@@ -237,3 +237,10 @@ func TestCredentials(t *testing.T) {
 		}
 	})
 }
+
+func FuzzDockerConfig(f *testing.F) {
+	f.Add([]byte(`{"auths":{"https://*.example:5000/v1/":{"auth":"dTpw"}}}`), "nginx")
+	f.Fuzz(func(t *testing.T, data []byte, ref string) {
+		parseConfigJSON(data).For(ref)
+	})
+}

@@ -351,3 +351,8 @@ func TestParseMountinfo(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func FuzzMountinfo(f *testing.F) {
+	f.Add([]byte("3 1 0:2 / /d/a\\040b rw - tmpfs tmpfs rw\n"))
+	f.Fuzz(func(t *testing.T, data []byte) { parseMountinfo(data, "/d") })
+}
