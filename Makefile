@@ -3,13 +3,16 @@
 # A clone may belong to another user than the one who builds.
 GIT := git -c safe.directory=$(CURDIR)
 VERSION := $(shell $(GIT) describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT := $(shell $(GIT) rev-parse HEAD 2>/dev/null)
+MODULE := github.com/whalepod/whalepod
 # The Kubernetes release whose API we serve and whose kubectl wpctl is.
 KUBERNETES := $(shell sed -n 's,^	k8s.io/kubernetes \(v[0-9.]*\).*,\1,p' go.mod)
 KUBERNETES_MINOR := $(shell echo $(KUBERNETES) | cut -d. -f2)
 
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 GOBUILD := CGO_ENABLED=0 go build -trimpath
-LDFLAGS := -s -w -X main.version=$(VERSION) \
+LDFLAGS := -s -w -X $(MODULE)/cmd/internal/version.Version=$(VERSION) \
+	-X $(MODULE)/cmd/internal/version.Commit=$(COMMIT) \
 	-X k8s.io/component-base/version.gitVersion=$(KUBERNETES) \
 	-X k8s.io/component-base/version.gitMajor=1 \
 	-X k8s.io/component-base/version.gitMinor=$(KUBERNETES_MINOR) \

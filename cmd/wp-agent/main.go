@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 
+	"k8s.io/klog/v2"
+
 	"github.com/whalepod/whalepod/cmd/internal/version"
 	"github.com/whalepod/whalepod/node"
 	"github.com/whalepod/whalepod/node/runtime/docker"
@@ -113,6 +115,7 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("--log-level: %w", err)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // Kubernetes' libraries log what they return as errors anyway
 	unlock, err := lock(o.dataDir)
 	if err != nil {
 		return err

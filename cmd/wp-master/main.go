@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"k8s.io/klog/v2"
+
 	"github.com/whalepod/whalepod/cmd/internal/version"
 	"github.com/whalepod/whalepod/master"
 )
@@ -90,6 +92,7 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("--log-level: %w", err)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // Kubernetes' libraries log what they return as errors anyway
 	if f.restore != "" {
 		if err := master.Restore(ctx, f.restore, f.dataDir); err != nil {
 			return err

@@ -18,10 +18,9 @@ import (
 	"k8s.io/kubectl/pkg/cmd"
 	"k8s.io/kubectl/pkg/cmd/plugin"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
-)
 
-// version is ours; the Makefile sets it.
-var version = "unknown"
+	"github.com/whalepod/whalepod/cmd/internal/version"
+)
 
 func main() {
 	// The library sets verbosity while it parses flags, which is too late for what
@@ -83,7 +82,7 @@ func showOurVersion(root *cobra.Command, streams genericiooptions.IOStreams) {
 		run := c.Run
 		c.Run = func(c *cobra.Command, args []string) {
 			if c.Flags().Lookup("output").Value.String() == "" {
-				fmt.Fprintf(streams.Out, "Whalepod Version: %s\n", version)
+				fmt.Fprintf(streams.Out, "Whalepod Version: %s\n", version.Version)
 			}
 			run(c, args)
 		}

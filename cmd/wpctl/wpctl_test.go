@@ -26,6 +26,8 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"github.com/whalepod/whalepod/cmd/internal/version"
 )
 
 func TestMissingFileFlag(t *testing.T) {
@@ -148,7 +150,7 @@ func TestCommands(t *testing.T) {
 		}
 	}
 	root.SetArgs([]string{"version", "--client"})
-	if err := root.Execute(); err != nil || !strings.HasPrefix(out.String(), "Whalepod Version: "+version+"\nClient Version: ") {
+	if err := root.Execute(); err != nil || !strings.HasPrefix(out.String(), "Whalepod Version: "+version.Version+"\nClient Version: ") {
 		t.Errorf("%q, %v", out.String(), err)
 	}
 }

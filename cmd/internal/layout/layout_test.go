@@ -57,7 +57,6 @@ var owners = map[string][]string{
 	"go.etcd.io/bbolt":                {"master/internal/store"},
 	"github.com/docker/docker":        {"node/runtime/docker"},
 	"github.com/vishvananda/netlink":  {"node/network"},
-	"github.com/coreos/go-iptables":   {"proxy/iptables"},
 	"github.com/miekg/dns":            {"dns"},
 	"github.com/hashicorp/memberlist": {"node/membership"},
 	"google.golang.org/grpc":          {"master/internal/sessions", "node", "proto"},
