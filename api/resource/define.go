@@ -29,7 +29,6 @@ var allVerbs = []string{"create", "delete", "deletecollection", "get", "list", "
 
 var (
 	readWrite = []string{"get", "patch", "update"}
-	writeOnly = []string{"patch", "update"}
 	createOne = []string{"create"}
 	connect   = []string{"create", "get"}
 	proxyAll  = []string{"create", "delete", "get", "patch", "update"}

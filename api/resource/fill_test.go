@@ -24,7 +24,7 @@ func fillers() []any {
 		},
 		func(i *intstr.IntOrString, c randfill.Continue) { *i = intstr.FromInt32(int32(c.Uint32() >> 1)) },
 		func(r *runtime.RawExtension, _ randfill.Continue) { *r = runtime.RawExtension{} },
-		func(f *metav1.FieldsV1, _ randfill.Continue) { *f = metav1.FieldsV1{Raw: []byte("{}")} },
+		func(f *metav1.FieldsV1, _ randfill.Continue) { f.SetRawBytes([]byte("{}")) },
 		func(s *metav1.LabelSelector, c randfill.Continue) {
 			s.MatchLabels = map[string]string{c.String(5): c.String(5)}
 		},
