@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
@@ -52,7 +51,9 @@ type Config struct {
 	Serve func(ctx context.Context, conn net.Conn)
 	// Welcomed is told at each beginning of a session what the cluster agrees on and this node's part of the pod range.
 	Welcomed func(cluster *agentv1.ClusterConfig, podCIDR string) error
-	Logger   *slog.Logger
+	// Dial replaces TCP in tests.
+	Dial   func(ctx context.Context, address string) (net.Conn, error)
+	Logger *slog.Logger
 }
 
 // Client keeps the session.
@@ -108,17 +109,11 @@ func (c *Client) connected(ctx context.Context, master string) error {
 	if err != nil {
 		return err
 	}
-	host, _, err := net.SplitHostPort(master)
-	if err != nil {
-		return fmt.Errorf("address of the master: %w", err)
-	}
-	tlsConfig.ServerName = host
-	conn, err := grpc.NewClient("passthrough:///"+master,
-		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)),
+	conn, err := grpc.NewClient("passthrough:///"+master, append(dialOptions(tlsConfig, c.cfg.Dial),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-	)
+	)...)
 	if err != nil {
 		return err
 	}

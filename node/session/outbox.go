@@ -1,6 +1,8 @@
 package session
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -113,10 +115,13 @@ func (o *Outbox) restart() {
 	}
 	o.nodeSent = o.node == nil
 	var lost []Event
-	for _, events := range o.inFlight {
-		lost = append(lost, events...)
+	for _, sequence := range slices.Sorted(maps.Keys(o.inFlight)) {
+		lost = append(lost, o.inFlight[sequence]...)
 	}
 	o.events = append(lost, o.events...)
+	if n := len(o.events) - maxEvents; n > 0 {
+		o.events = append([]Event(nil), o.events[n:]...)
+	}
 	clear(o.inFlight)
 	o.poke()
 }

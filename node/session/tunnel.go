@@ -46,6 +46,7 @@ func (t *tunnels) open(ctx context.Context, api agentv1.AgentClient, id string) 
 		served := make(chan struct{})
 		go func() {
 			defer close(served)
+			defer remote.Close()
 			t.serve(ctx, remote)
 		}()
 		pump(ctx, local, stream)

@@ -106,8 +106,10 @@ func pickContainer(pod *corev1.Pod, name string) (string, error) {
 		names = append(names, c.Name)
 	}
 	all := sets.New(names...)
+	var first []string
 	for _, c := range pod.Spec.InitContainers {
 		all.Insert(c.Name)
+		first = append(first, c.Name)
 	}
 	for _, c := range pod.Spec.EphemeralContainers {
 		all.Insert(c.Name)
@@ -119,7 +121,11 @@ func pickContainer(pod *corev1.Pod, name string) (string, error) {
 	case name == "" && len(names) == 1:
 		return names[0], nil
 	case name == "":
-		return "", apierrors.NewBadRequest(fmt.Sprintf("a container name must be specified for pod %s, choose one of: %v", pod.Name, names))
+		text := fmt.Sprintf("a container name must be specified for pod %s, choose one of: %v", pod.Name, names)
+		if len(first) > 0 {
+			text += fmt.Sprintf(" or one of the init containers: %v", first)
+		}
+		return "", apierrors.NewBadRequest(text)
 	case !all.Has(name):
 		return "", apierrors.NewBadRequest(fmt.Sprintf("container %s is not valid for pod %s", name, pod.Name))
 	}

@@ -10,25 +10,55 @@ import (
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/whalepod/whalepod/master/internal/registry"
 	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
 )
 
-// register makes or refreshes the Node of an agent and returns its part of the pod range.
-func (s *Server) register(ctx context.Context, name string, hello *agentv1.Hello) (string, error) {
+func describedNode(name string, hello *agentv1.Hello) (*corev1.Node, error) {
 	said := &corev1.Node{}
 	if err := said.Unmarshal(hello.Node); err != nil {
-		return "", status.Errorf(codes.InvalidArgument, "node %s described itself in a form that cannot be read: %v", name, err)
+		return nil, status.Errorf(codes.InvalidArgument, "node %s described itself in a form that cannot be read: %v", name, err)
 	}
 	if said.Name != name {
-		return "", status.Errorf(codes.PermissionDenied, "the certificate is of node %s, the description of node %q", name, said.Name)
+		return nil, status.Errorf(codes.PermissionDenied, "the certificate is of node %s, the description of node %q", name, said.Name)
 	}
+	return said, nil
+}
+
+// machine is what tells a node's machine from a copy of it (a cloned disk has the identity of the original).
+type machine struct{ id, address string }
+
+func machineOf(n *corev1.Node) machine {
+	m := machine{id: n.Status.NodeInfo.MachineID}
+	for _, a := range n.Status.Addresses {
+		if a.Type == corev1.NodeInternalIP && m.address == "" {
+			m.address = a.Address
+		}
+	}
+	return m
+}
+
+// checkMachine refuses a second machine under a name whose first is connected and alive: they would end each other's
+// sessions for ever. A machine that changed its address gets in as soon as its old session has fallen silent.
+func (s *Server) checkMachine(name string, m machine) error {
+	n := s.session(name)
+	if n == nil || !s.Alive()[name] || n.machine == m {
+		return nil
+	}
+	return status.Errorf(codes.AlreadyExists,
+		"another machine (%s) is connected as node %s: is this one a copy of it? Remove its identity with `wp-agent uninstall` and join under a name of its own", n.machine.address, name)
+}
+
+// register makes or refreshes the Node of an agent and returns its part of the pod range.
+func (s *Server) register(ctx context.Context, said *corev1.Node) (string, error) {
+	name := said.Name
 	var cidr string
 	err := s.cfg.Registry.Transact(ctx, func(tx *registry.Tx) error {
 		node, err := registry.Get[*corev1.Node](tx, "", name)
 		if apierrors.IsNotFound(err) {
-			node, err = registry.Create(tx, &corev1.Node{ObjectMeta: *said.ObjectMeta.DeepCopy()})
+			node, err = registry.Create(tx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: maps.Clone(said.Labels), Annotations: maps.Clone(said.Annotations)}})
 		}
 		if err != nil {
 			return err
@@ -66,11 +96,14 @@ func (s *Server) assignPodCIDR(tx *registry.Tx, node *corev1.Node, wish string) 
 	if err != nil {
 		return err
 	}
+	if !whole.Addr().Is4() || whole.Bits() > s.cfg.NodeMaskBits {
+		return fmt.Errorf("the pod range %s has no room for the /%d (IPv4) of a node; start the master with a larger --pod-cidr", whole, s.cfg.NodeMaskBits)
+	}
 	taken := map[string]bool{}
 	for n := range registry.List[*corev1.Node](tx, "") {
 		taken[n.Spec.PodCIDR] = true
 	}
-	if p, err := netip.ParsePrefix(wish); err == nil && whole.Contains(p.Addr()) && p.Bits() == s.cfg.NodeMaskBits && !taken[wish] {
+	if p, err := netip.ParsePrefix(wish); err == nil && whole.Contains(p.Addr()) && p == p.Masked() && p.Bits() == s.cfg.NodeMaskBits && !taken[wish] {
 		node.Spec.PodCIDR, node.Spec.PodCIDRs = wish, []string{wish}
 		return nil
 	}

@@ -21,19 +21,23 @@ const outQueue = 64
 // session is one connected agent. Events only name keys (dirty); what is sent is read from the present state, so a slow
 // agent costs a set of keys, never a queue of objects.
 type session struct {
-	node   string
-	cancel func(error)
-	out    chan *agentv1.FromMaster
-	wake   chan struct{}
+	node string
+	// machine tells two machines apart that go by the same name.
+	machine machine
+	cancel  func(error)
+	// done is closed when the session ends.
+	done <-chan struct{}
+	out  chan *agentv1.FromMaster
+	wake chan struct{}
 
 	mu    sync.Mutex
 	dirty map[registry.Key]struct{}
 	all   bool
 }
 
-func newSession(node string, cancel func(error)) *session {
+func newSession(ctx context.Context, node string, cancel func(error)) *session {
 	return &session{
-		node: node, cancel: cancel, out: make(chan *agentv1.FromMaster, outQueue), wake: make(chan struct{}, 1),
+		node: node, cancel: cancel, done: ctx.Done(), out: make(chan *agentv1.FromMaster, outQueue), wake: make(chan struct{}, 1),
 		dirty: map[registry.Key]struct{}{}, all: true,
 	}
 }
@@ -84,19 +88,28 @@ func (s *Server) Session(stream agentv1.Agent_SessionServer) error {
 	if hello == nil {
 		return status.Error(codes.InvalidArgument, "a session begins with a hello")
 	}
-	cidr, err := s.register(stream.Context(), node, hello)
+	said, err := describedNode(node, hello)
+	if err != nil {
+		return err
+	}
+	if err := s.checkMachine(node, machineOf(said)); err != nil {
+		return err
+	}
+	cidr, err := s.register(stream.Context(), said)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
-	n := newSession(node, cancel)
-	s.add(n)
-	defer s.remove(n)
-	s.log.Info("session began", "node", node, "version", hello.Version)
+	n := newSession(ctx, node, cancel)
+	n.machine = machineOf(said)
+	// The welcome is in the queue before anybody else can find the session.
 	n.out <- &agentv1.FromMaster{Message: &agentv1.FromMaster_Welcome{Welcome: &agentv1.Welcome{
 		Config: s.cfg.Cluster, PodCidr: cidr, HeartbeatMillis: HeartbeatEvery.Milliseconds(),
 	}}}
+	s.add(n)
+	defer s.remove(n)
+	s.log.Info("session began", "node", node, "version", hello.Version)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.send(ctx, n, stream) })
 	g.Go(func() error { return s.receive(ctx, n, stream) })

@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,7 +30,12 @@ func (s *Server) applyStatus(ctx context.Context, node string, b *agentv1.Status
 			}
 		}
 		for _, p := range b.Pods {
-			if err := applyPod(tx, node, p); err != nil {
+			err := applyPod(tx, node, p)
+			if errors.Is(err, errUnreadable) {
+				s.log.Error("status left out", "node", node, "namespace", p.Namespace, "pod", p.Name, "err", err)
+				continue // it must not hold up the others for ever
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -52,6 +58,8 @@ func applyNode(tx *registry.Tx, name string, data []byte) error {
 	return err
 }
 
+var errUnreadable = errors.New("the status of a pod is in a form that cannot be read")
+
 func applyPod(tx *registry.Tx, node string, p *agentv1.PodStatus) error {
 	pod, err := registry.Get[*corev1.Pod](tx, p.Namespace, p.Name)
 	if apierrors.IsNotFound(err) {
@@ -66,7 +74,7 @@ func applyPod(tx *registry.Tx, node string, p *agentv1.PodStatus) error {
 	if len(p.Status) > 0 {
 		said := &corev1.PodStatus{}
 		if err := said.Unmarshal(p.Status); err != nil {
-			return fmt.Errorf("status of pod %s/%s cannot be read: %w", p.Namespace, p.Name, err)
+			return fmt.Errorf("%w: %w", errUnreadable, err)
 		}
 		pod = pod.DeepCopy()
 		mergePodStatus(&pod.Status, said)

@@ -49,16 +49,25 @@ func (s *Server) Dial(ctx context.Context, node string) (net.Conn, error) {
 	open := &agentv1.FromMaster{Message: &agentv1.FromMaster_OpenTunnel{OpenTunnel: &agentv1.OpenTunnel{Id: id}}}
 	select {
 	case n.out <- open:
+	case <-n.done:
+		return nil, errSessionEnded(node)
 	case <-ctx.Done():
 		return nil, fmt.Errorf("node %s does not take a stream: %w", node, ctx.Err())
 	}
 	select {
 	case c := <-p.conn:
 		return c, nil
+	case <-n.done:
+		s.abandon(id, p)
+		return nil, errSessionEnded(node)
 	case <-ctx.Done():
 		s.abandon(id, p)
 		return nil, fmt.Errorf("node %s did not open a stream in time: %w", node, ctx.Err())
 	}
+}
+
+func errSessionEnded(node string) error {
+	return fmt.Errorf("the session of node %s ended: is it up, and can it reach port 6444 of the master?", node)
 }
 
 // abandon ends a tunnel that was opened just as its dialer gave up.
@@ -84,21 +93,25 @@ func (s *Server) Tunnel(stream agentv1.Agent_TunnelServer) error {
 	if len(ids) != 1 {
 		return status.Error(codes.InvalidArgument, "a tunnel needs its id in the metadata")
 	}
-	s.mu.Lock()
-	p := s.tunnels[ids[0]]
-	if p != nil && p.node == node {
-		delete(s.tunnels, ids[0])
-	} else {
-		p = nil
-	}
-	s.mu.Unlock()
-	if p == nil {
-		return status.Error(codes.NotFound, "nobody waits for this tunnel any more")
-	}
 	// net.Pipe has the deadlines that net/http needs of a connection; the stream itself has none.
 	local, remote := net.Pipe()
-	p.conn <- remote
+	if !s.answer(ids[0], node, remote) {
+		return status.Error(codes.NotFound, "nobody waits for this tunnel any more")
+	}
 	return pump(stream.Context(), local, stream)
+}
+
+// answer hands a node's connection to whom waits for it. All under the lock: whoever gives up afterwards finds it.
+func (s *Server) answer(id, node string, c net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.tunnels[id]
+	if p == nil || p.node != node {
+		return false
+	}
+	delete(s.tunnels, id)
+	p.conn <- c // has room for the one that there is
+	return true
 }
 
 // tunnelStream is either end of a Tunnel call.
