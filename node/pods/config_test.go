@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -11,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/whalepod/whalepod/node/runtime"
 	"github.com/whalepod/whalepod/node/runtime/fake"
 )
 
@@ -157,8 +159,21 @@ func TestEphemeralContainer(t *testing.T) {
 		n.apply(p)
 		p = p.DeepCopy()
 		p.Generation = 2
-		p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: "img", ImagePullPolicy: "IfNotPresent"}}}
+		p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: "img", ImagePullPolicy: "IfNotPresent"}, TargetContainerName: "a"}}
+		var mu sync.Mutex
+		target := ""
+		n.engine.Script("debug", func(s runtime.ContainerSpec) fake.Program {
+			mu.Lock()
+			defer mu.Unlock()
+			target = s.PIDTarget
+			return fake.Program{}
+		})
 		n.apply(p)
+		mu.Lock()
+		defer mu.Unlock()
+		if target != n.id("uid-p", "a") {
+			t.Error("the target's processes are not shared:", target)
+		}
 		if s := n.status("uid-p"); len(s.EphemeralContainerStatuses) != 1 || s.EphemeralContainerStatuses[0].State.Running == nil {
 			t.Errorf("%+v", s)
 		}

@@ -3,6 +3,7 @@ package pods
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -234,9 +235,29 @@ func (w *worker) containerSpec(c *corev1.Container, sb *runtime.Sandbox, attempt
 			mounts = append(mounts, m)
 		}
 	}
+	target, err := w.pidTarget(c.Name)
+	if err != nil {
+		return runtime.ContainerSpec{}, err
+	}
 	return spec.Container(spec.Input{
-		Pod: w.pod, Container: c, SandboxID: sb.ID, Attempt: attempt, Image: img, Env: vars, Mounts: mounts, NodeMemory: w.m.cfg.NodeMemory,
+		Pod: w.pod, Container: c, SandboxID: sb.ID, Attempt: attempt, Image: img, Env: vars, Mounts: mounts, PIDTarget: target, NodeMemory: w.m.cfg.NodeMemory,
 	})
+}
+
+// pidTarget is the running container whose processes an ephemeral container is to see; empty when it names none.
+func (w *worker) pidTarget(name string) (id string, err error) {
+	for _, e := range w.pod.Spec.EphemeralContainers {
+		if e.Name != name || e.TargetContainerName == "" {
+			continue
+		}
+		for _, c := range status.Attempts(w.observed, e.TargetContainerName) {
+			if c.State == runtime.StateRunning {
+				return c.ID, nil
+			}
+		}
+		return "", fmt.Errorf("unable to find target container %s", e.TargetContainerName)
+	}
+	return "", nil
 }
 
 // terminationLog is the file behind terminationMessagePath.

@@ -145,9 +145,11 @@ type ContainerSpec struct {
 	SeccompProfile, AppArmorProfile string
 	HostNetwork, HostPID, HostIPC   bool
 	SharePID                        bool
-	CgroupParent                    string
-	StopSignal                      string
-	Labels                          map[string]string
+	// PIDTarget is the ID of a running container whose PID namespace is joined (kubectl debug --target); it wins over SharePID.
+	PIDTarget    string
+	CgroupParent string
+	StopSignal   string
+	Labels       map[string]string
 	// RuntimeHandler is the engine's runtime (RuntimeClass handler); empty for its default.
 	RuntimeHandler string
 }

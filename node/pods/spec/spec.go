@@ -79,6 +79,8 @@ type Input struct {
 	Image     runtime.Image
 	Env       []string
 	Mounts    []runtime.Mount
+	// PIDTarget is the container whose processes an ephemeral container wants to see.
+	PIDTarget string
 	// NodeMemory in bytes, for the order in which processes are killed when it runs out.
 	NodeMemory int64
 }
@@ -95,7 +97,7 @@ func Container(in Input) (runtime.ContainerSpec, error) {
 		Mounts: in.Mounts, Stdin: c.Stdin, StdinOnce: c.StdinOnce, TTY: c.TTY,
 		Resources:   Resources(pod, c, in.NodeMemory),
 		HostNetwork: pod.Spec.HostNetwork, HostPID: pod.Spec.HostPID, HostIPC: pod.Spec.HostIPC,
-		SharePID: pod.Spec.ShareProcessNamespace != nil && *pod.Spec.ShareProcessNamespace,
+		PIDTarget: in.PIDTarget, SharePID: pod.Spec.ShareProcessNamespace != nil && *pod.Spec.ShareProcessNamespace,
 		Labels: map[string]string{
 			LabelHash: Hash(c), LabelSandbox: in.SandboxID, LabelGrace: strconv.FormatInt(Grace(pod), 10),
 		},

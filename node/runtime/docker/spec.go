@@ -105,6 +105,8 @@ func containerRequest(node string, spec runtime.ContainerSpec, f features) (*con
 	switch {
 	case spec.HostPID:
 		host.PidMode = "host"
+	case spec.PIDTarget != "":
+		host.PidMode = container.PidMode("container:" + spec.PIDTarget)
 	case spec.SharePID:
 		host.PidMode = container.PidMode(joined)
 	}
