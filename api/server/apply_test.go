@@ -122,7 +122,8 @@ func TestApplyAfterClientSide(t *testing.T) {
 	}
 	m := s.managersOf(t, deploys+"/web")
 	mine, before := m["kubectl-client-side-apply Update "], m["before-first-apply Update "]
-	if !strings.Contains(mine, `"f:a"`) || strings.Contains(mine, "f:other") || !strings.Contains(before, "f:other") || strings.Contains(before, `"f:a"`) || strings.Contains(mine, "f:strategy") {
+	if !strings.Contains(mine, `"f:a"`) || strings.Contains(mine, "f:other") || !strings.Contains(before, "f:other") || strings.Contains(before, `"f:a"`) ||
+		!strings.Contains(mine, "last-applied") || strings.Contains(before, "last-applied") || strings.Contains(mine, "f:strategy") {
 		t.Fatalf("%v", m)
 	}
 }

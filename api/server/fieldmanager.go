@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"unicode"
@@ -168,6 +169,13 @@ func (p *patcher) ownLastApplied(fm *managedfields.FieldManager, current resourc
 		return current
 	}
 	applied.GetObjectKind().SetGroupVersionKind(kind)
+	// kubectl looks for the owner of the annotation itself and takes over all that this manager owns: it must not be
+	// before-first-apply, to whom also a Service's clusterIP belongs.
+	if m, ok := applied.(metav1.Object); ok {
+		notes := map[string]string{corev1.LastAppliedConfigAnnotation: data}
+		maps.Copy(notes, m.GetAnnotations())
+		m.SetAnnotations(notes)
+	}
 	tracked, err := fm.Update(empty, applied, "kubectl-client-side-apply")
 	if err != nil {
 		return current
