@@ -6,16 +6,40 @@ import (
 	"github.com/whalepod/whalepod/master/internal/controllers/binding"
 	"github.com/whalepod/whalepod/master/internal/controllers/deployment"
 	"github.com/whalepod/whalepod/master/internal/controllers/endpoints"
+	"github.com/whalepod/whalepod/master/internal/controllers/gc"
+	"github.com/whalepod/whalepod/master/internal/controllers/namespace"
+	"github.com/whalepod/whalepod/master/internal/controllers/nodelife"
 	"github.com/whalepod/whalepod/master/internal/controllers/replicaset"
+	"github.com/whalepod/whalepod/master/internal/controllers/serviceaccount"
 )
 
 // controllers by name. None knows another: they meet in the registry.
 func (m *Master) controllers() map[string]func(context.Context) error {
 	r, log := m.registry, m.cfg.Logger
 	return map[string]func(context.Context) error{
-		"deployment": deployment.New(deployment.Config{Registry: r, Logger: log}).Run,
-		"replicaset": replicaset.New(replicaset.Config{Registry: r, Logger: log}).Run,
-		"endpoints":  endpoints.New(endpoints.Config{Registry: r, Logger: log}).Run,
-		"scheduler":  binding.New(binding.Config{Registry: r, Logger: log}).Run,
+		"deployment":     deployment.New(deployment.Config{Registry: r, Logger: log}).Run,
+		"replicaset":     replicaset.New(replicaset.Config{Registry: r, Logger: log}).Run,
+		"endpoints":      endpoints.New(endpoints.Config{Registry: r, Logger: log}).Run,
+		"scheduler":      binding.New(binding.Config{Registry: r, Logger: log}).Run,
+		"namespace":      namespace.New(namespace.Config{Registry: r, Logger: log}).Run,
+		"serviceaccount": serviceaccount.New(serviceaccount.Config{Registry: r, Logger: log, CA: m.pki.CA()}).Run,
+		"gc":             gc.New(gc.Config{Registry: r, Logger: log}).Run,
+		"nodelife": nodelife.New(nodelife.Config{
+			Registry: r, Logger: log, Sessions: m.sessions, Gossip: witness{m.gossip},
+		}).Run,
 	}
+}
+
+// witness bends the gossip to what nodelife asks: which machines are alive, and which were and fell silent.
+type witness struct{ Gossip }
+
+func (w witness) States() map[string]bool {
+	states := map[string]bool{}
+	for _, m := range w.Members() {
+		states[m.Name] = true
+	}
+	for name := range w.Dead() {
+		states[name] = false
+	}
+	return states
 }
