@@ -18,8 +18,9 @@ type refusal struct {
 
 func refuse(reason string) refusal { return refusal{reasons: []string{reason}} }
 
-// newFilters are made for each pod anew. Their order is kube-scheduler's: the first that refuses is the one counted.
-func newFilters(pod *corev1.Pod, info *podInfo) []filter {
+// newFilters are made for each pod anew. Those that look at pods on other nodes need the snapshot; without one (nil) they
+// are left out. Their order is kube-scheduler's: the first that refuses is the one counted.
+func newFilters(s *Snapshot, pod *corev1.Pod, info *podInfo) []filter {
 	filters := make([]filter, 0, 8)
 	if names := requiredNodeNames(pod); names != nil {
 		filters = append(filters, fieldFilter{names})
@@ -35,7 +36,12 @@ func newFilters(pod *corev1.Pod, info *podInfo) []filter {
 	if len(info.ports) > 0 {
 		filters = append(filters, portFilter{info.ports})
 	}
-	return append(filters, resourceFilter{&info.requests})
+	filters = append(filters, resourceFilter{&info.requests})
+	if s != nil {
+		filters = append(filters, s.spreadFilters(pod)...)
+		filters = append(filters, s.interPodFilters(pod)...)
+	}
+	return filters
 }
 
 // nameFilter: the pod names its node itself.

@@ -74,7 +74,9 @@ func (p hostPort) conflicts(o hostPort) bool {
 
 // podInfo is what the snapshot keeps of a pod.
 type podInfo struct {
-	uid        types.UID
+	uid types.UID
+	// pod is its last known state, for those that ask about its labels.
+	pod        *corev1.Pod
 	generation int64
 	// node is where its amounts are counted.
 	node *Node
@@ -84,6 +86,8 @@ type podInfo struct {
 	ports                  []hostPort
 	// owner is the UID of the controller, "" for a bare pod.
 	owner types.UID
+	// anti are the terms that keep others away.
+	anti []podTerm
 }
 
 // newPodInfo computes what a pod asks for: the larger of the sum of its containers and any init step, plus sidecars
@@ -92,6 +96,8 @@ func newPodInfo(pod *corev1.Pod) *podInfo {
 	options := resourcehelper.PodResourcesOptions{UseStatusResources: hasStatusResources(pod)}
 	info := &podInfo{
 		uid:        pod.UID,
+		pod:        pod,
+		anti:       requiredPodAntiAffinity(pod),
 		generation: pod.Generation,
 		requests:   newResources(resourcehelper.PodRequests(pod, options)),
 		ports:      hostPorts(pod),

@@ -28,7 +28,7 @@ func Schedule(s *Snapshot, pod *corev1.Pod) Decision {
 		return Decision{Message: "no nodes available to schedule pods"}
 	}
 	info := newPodInfo(pod)
-	filters := newFilters(pod, info)
+	filters := newFilters(s, pod, info)
 	candidates, start := s.candidates(pod, filters)
 	scorer := newScorer(s, pod, info)
 	rated := make([]raw, 0, min(enough, len(candidates)))
@@ -72,9 +72,9 @@ func (s *Snapshot) candidates(pod *corev1.Pod, filters []filter) ([]*Node, int) 
 }
 
 // Fits says whether a node can take a pod and, when not, why. It is what Schedule asks, for the one node that a binding
-// is about to be committed to.
+// is about to be committed to; what concerns pods on other nodes is for Schedule alone.
 func Fits(n *Node, pod *corev1.Pod) (bool, []string) {
-	for _, f := range newFilters(pod, newPodInfo(pod)) {
+	for _, f := range newFilters(nil, pod, newPodInfo(pod)) {
 		if !f.fits(n) {
 			return false, f.explain(n).reasons
 		}
@@ -87,7 +87,7 @@ func Explain(s *Snapshot, pod *corev1.Pod) string {
 	if len(s.nodes) == 0 {
 		return "no nodes available to schedule pods"
 	}
-	return explain(s, pod, newFilters(pod, newPodInfo(pod)))
+	return explain(s, pod, newFilters(s, pod, newPodInfo(pod)))
 }
 
 func fitsAll(filters []filter, n *Node) bool {

@@ -8,6 +8,7 @@ const (
 	weightTaint      = 3
 	weightAffinity   = 2
 	weightSpread     = 2
+	weightCompany    = 2
 	resourceScale    = 10_000 // finer than maxScore, so that nearly equal nodes still fill evenly
 	imageShareOfFill = 20     // an image that is there weighs a twentieth of an empty node
 )
@@ -34,10 +35,17 @@ type scorer struct {
 	images    []string
 	soft      []corev1.Toleration
 	preferred []corev1.PreferredSchedulingTerm
+	// company are the marks of the domains by the pods in them, with the topologies concerned.
+	company    map[domain]int64
+	topologies []string
 }
 
 func newScorer(s *Snapshot, pod *corev1.Pod, info *podInfo) *scorer {
 	c := &scorer{snapshot: s, info: info, soft: pod.Spec.Tolerations, preferred: preferredTerms(pod)}
+	c.company = s.company(pod)
+	for d := range c.company {
+		c.topologies = appendNew(c.topologies, d.key)
+	}
 	if len(s.images) > 0 {
 		for i := range pod.Spec.Containers {
 			c.images = append(c.images, normalizeImage(pod.Spec.Containers[i].Image))
@@ -53,6 +61,7 @@ func newScorer(s *Snapshot, pod *corev1.Pod, info *podInfo) *scorer {
 type raw struct {
 	node                     *Node
 	taints, replicas, wished int64
+	company                  int64
 }
 
 func (c *scorer) rate(n *Node) raw {
@@ -64,6 +73,11 @@ func (c *scorer) rate(n *Node) raw {
 	}
 	if c.info.owner != "" {
 		r.replicas = int64(n.owners[c.info.owner])
+	}
+	for _, key := range c.topologies {
+		if d, ok := domainOf(n, key); ok {
+			r.company += c.company[d]
+		}
 	}
 	for i := range c.preferred {
 		if matches(&c.preferred[i].Preference, n.obj) {
@@ -78,7 +92,12 @@ func (c *scorer) best(rated []raw) *Node {
 	var best *Node
 	var top Score
 	maxTaints, maxReplicas, minReplicas, maxWished := int64(0), int64(0), int64(0), int64(0)
+	minCompany, maxCompany := int64(0), int64(0)
 	for i, r := range rated {
+		if i == 0 {
+			minCompany, maxCompany = r.company, r.company
+		}
+		minCompany, maxCompany = min(minCompany, r.company), max(maxCompany, r.company)
 		maxTaints, maxWished = max(maxTaints, r.taints), max(maxWished, r.wished)
 		maxReplicas = max(maxReplicas, r.replicas)
 		if i == 0 || r.replicas < minReplicas {
@@ -89,6 +108,9 @@ func (c *scorer) best(rated []raw) *Node {
 		score := Score{Wishes: weightTaint*fewer(r.taints, 0, maxTaints) + weightSpread*fewer(r.replicas, minReplicas, maxReplicas)}
 		if maxWished > 0 {
 			score.Wishes += weightAffinity * maxScore * r.wished / maxWished
+		}
+		if maxCompany > minCompany {
+			score.Wishes += weightCompany * (maxScore - fewer(r.company, minCompany, maxCompany))
 		}
 		if best != nil && score.Wishes < top.Wishes {
 			continue

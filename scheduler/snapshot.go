@@ -16,6 +16,10 @@ type Snapshot struct {
 	// byName also has names that pods are bound to while no such Node exists (yet, or any more).
 	byName map[string]*Node
 	pods   map[types.UID]*podInfo
+	// loners are the pods with required anti-affinity.
+	loners map[types.UID]*podInfo
+	// namespaces have the labels that namespaceSelectors look at.
+	namespaces map[string]map[string]string
 	// images counts the nodes that have an image.
 	images map[string]int
 	// Seed turns the place where the search among the nodes begins.
@@ -24,7 +28,10 @@ type Snapshot struct {
 
 // NewSnapshot returns an empty one.
 func NewSnapshot() *Snapshot {
-	return &Snapshot{byName: map[string]*Node{}, pods: map[types.UID]*podInfo{}, images: map[string]int{}}
+	return &Snapshot{
+		byName: map[string]*Node{}, pods: map[types.UID]*podInfo{}, loners: map[types.UID]*podInfo{},
+		namespaces: map[string]map[string]string{}, images: map[string]int{},
+	}
 }
 
 // Node is one node with what its pods ask for.
@@ -96,6 +103,7 @@ func (s *Snapshot) SetPod(pod *corev1.Pod) (freed bool) {
 		return s.RemovePod(pod.UID)
 	}
 	if old != nil && old.node.name == pod.Spec.NodeName && old.generation == pod.Generation && !hasStatusResources(pod) {
+		old.pod = pod
 		return false
 	}
 	info := newPodInfo(pod)
@@ -103,20 +111,30 @@ func (s *Snapshot) SetPod(pod *corev1.Pod) (freed bool) {
 		s.RemovePod(pod.UID)
 		freed = true
 	}
-	info.node = s.named(pod.Spec.NodeName)
-	info.node.count(info, 1)
-	s.pods[pod.UID] = info
+	s.place(info, pod.Spec.NodeName)
 	return freed
 }
 
 // Assume counts a pod on a node before it is bound there, so that the next decision of the same batch knows of it.
 func (s *Snapshot) Assume(pod *corev1.Pod, node string) {
 	s.RemovePod(pod.UID)
-	info := newPodInfo(pod)
+	s.place(newPodInfo(pod), node)
+}
+
+func (s *Snapshot) place(info *podInfo, node string) {
 	info.node = s.named(node)
 	info.node.count(info, 1)
-	s.pods[pod.UID] = info
+	s.pods[info.uid] = info
+	if len(info.anti) > 0 {
+		s.loners[info.uid] = info
+	}
 }
+
+// SetNamespace takes over a namespace's labels.
+func (s *Snapshot) SetNamespace(name string, labels map[string]string) { s.namespaces[name] = labels }
+
+// RemoveNamespace forgets a namespace.
+func (s *Snapshot) RemoveNamespace(name string) { delete(s.namespaces, name) }
 
 // RemovePod forgets a pod and reports whether it was counted anywhere.
 func (s *Snapshot) RemovePod(uid types.UID) bool {
@@ -125,6 +143,7 @@ func (s *Snapshot) RemovePod(uid types.UID) bool {
 		return false
 	}
 	delete(s.pods, uid)
+	delete(s.loners, uid)
 	info.node.count(info, -1)
 	s.dropIfEmpty(info.node)
 	return true

@@ -146,6 +146,9 @@ func (c *Controller) settle(d *decision, failed error, now time.Time) {
 	switch {
 	case d.result == done && d.node != "":
 		c.queue.remove(d.pod.UID)
+		if c.queue.placed() {
+			clear(c.hopeless)
+		}
 		c.cfg.Registry.Record(d.pod, corev1.EventTypeNormal, "Scheduled",
 			fmt.Sprintf("Successfully assigned %s/%s to %s", d.pod.Namespace, d.pod.Name, d.node), component)
 		return

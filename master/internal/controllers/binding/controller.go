@@ -62,7 +62,7 @@ func (c *Controller) Run(ctx context.Context) error {
 // follow lists everything, then schedules as events come; it returns when the watch ends.
 func (c *Controller) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	w, err := c.cfg.Registry.ViewAndWatch([]string{"nodes", "pods"}, func(v *registry.View) error {
+	w, err := c.cfg.Registry.ViewAndWatch([]string{"namespaces", "nodes", "pods"}, func(v *registry.View) error {
 		c.reset(v)
 		return nil
 	})
@@ -133,6 +133,9 @@ func (c *Controller) serve(ctx context.Context, batches <-chan []registry.Event,
 func (c *Controller) reset(v *registry.View) {
 	c.snapshot, c.queue, c.hopeless = scheduler.NewSnapshot(), newQueue(), map[shape]string{}
 	c.snapshot.Seed = c.cfg.Seed
+	for ns := range registry.List[*corev1.Namespace](v, "") {
+		c.snapshot.SetNamespace(ns.Name, ns.Labels)
+	}
 	for node := range registry.List[*corev1.Node](v, "") {
 		c.snapshot.SetNode(node)
 	}
@@ -146,6 +149,12 @@ func (c *Controller) take(events []registry.Event) {
 	better := false
 	for _, e := range events {
 		switch obj := e.Object.(type) {
+		case *corev1.Namespace:
+			if e.Deleted {
+				c.snapshot.RemoveNamespace(obj.Name)
+			} else {
+				c.snapshot.SetNamespace(obj.Name, obj.Labels)
+			}
 		case *corev1.Node:
 			if e.Deleted {
 				c.snapshot.RemoveNode(obj.Name)

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	ct "github.com/whalepod/whalepod/master/internal/controllers/controllertest"
 	"github.com/whalepod/whalepod/master/internal/controllers/podstate"
@@ -71,6 +72,27 @@ func TestUnschedulableIsRetriedWhenRoomComes(t *testing.T) {
 		ct.Settle(time.Second)
 		if p := ct.Get[*corev1.Pod](e, "default", "third"); p.Spec.NodeName != "node2" {
 			t.Errorf("not bound to the new node: %v", p.Status.Conditions)
+		}
+	})
+}
+
+func TestPodWaitsForItsCompany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t)
+		ct.Node(e, "node1")
+		p := ct.Pod("web", nil)
+		p.Spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
+			TopologyKey: "kubernetes.io/hostname", LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}}}}}}
+		ct.Change(e, "", "node1", func(n *corev1.Node) { n.Labels = map[string]string{"kubernetes.io/hostname": "node1"} })
+		ct.Create(e, p)
+		ct.Settle(time.Second)
+		if p := ct.Get[*corev1.Pod](e, "default", "web"); p.Spec.NodeName != "" {
+			t.Fatal("bound without its company")
+		}
+		ct.Create(e, ct.Pod("db", map[string]string{"app": "db"}))
+		ct.Settle(time.Second)
+		if p := ct.Get[*corev1.Pod](e, "default", "web"); p.Spec.NodeName != "node1" {
+			t.Errorf("not bound although its company is there: %v", p.Status.Conditions)
 		}
 	})
 }

@@ -32,11 +32,13 @@ type queue struct {
 	ready  order
 	items  map[types.UID]*item
 	parked map[types.UID]*item
+	// social are the parked ones for which it matters where other pods are.
+	social map[types.UID]*item
 	seq    int64
 }
 
 func newQueue() *queue {
-	return &queue{items: map[types.UID]*item{}, parked: map[types.UID]*item{}}
+	return &queue{items: map[types.UID]*item{}, parked: map[types.UID]*item{}, social: map[types.UID]*item{}}
 }
 
 // set adds a pod or takes over its new state. A parked pod becomes ready when its spec has changed.
@@ -61,6 +63,7 @@ func (q *queue) set(pod *corev1.Pod) {
 
 func (q *queue) activate(it *item) {
 	delete(q.parked, it.pod.UID)
+	delete(q.social, it.pod.UID)
 	it.stale = false
 	if it.index < 0 {
 		heap.Push(&q.ready, it)
@@ -75,6 +78,7 @@ func (q *queue) remove(uid types.UID) {
 	}
 	delete(q.items, uid)
 	delete(q.parked, uid)
+	delete(q.social, uid)
 	if it.index >= 0 {
 		heap.Remove(&q.ready, it.index)
 	}
@@ -87,13 +91,6 @@ func (q *queue) pop(n int) []*item {
 		batch = append(batch, heap.Pop(&q.ready).(*item))
 	}
 	return batch
-}
-
-// retry puts a popped pod back, to be tried at once.
-func (q *queue) retry(it *item) {
-	if q.items[it.pod.UID] == it && it.index < 0 {
-		heap.Push(&q.ready, it)
-	}
 }
 
 // park puts a popped pod aside until something changes.
@@ -109,6 +106,9 @@ func (q *queue) park(it *item, now time.Time) {
 	it.notBefore = now.Add(delay)
 	it.stale = false
 	q.parked[it.pod.UID] = it
+	if a := it.pod.Spec.Affinity; a != nil && a.PodAffinity != nil || len(it.pod.Spec.TopologySpreadConstraints) > 0 {
+		q.social[it.pod.UID] = it
+	}
 }
 
 // changed tells that something relevant has: parked pods may be tried again, each after its delay.
@@ -116,6 +116,15 @@ func (q *queue) changed() {
 	for _, it := range q.parked {
 		it.stale = true
 	}
+}
+
+// placed tells that a pod has come to a node, which may be the company that a parked pod waits for. It reports whether one
+// does.
+func (q *queue) placed() (matters bool) {
+	for _, it := range q.social {
+		it.stale, matters = true, true
+	}
+	return matters
 }
 
 // wake makes those ready whose delay has passed, and says when the next one's will have; zero when none waits.

@@ -70,9 +70,11 @@ func TestLoopStartsEventsDelaysAndErrors(t *testing.T) {
 		if count("before") != 1 || count("later") != 2 || count("fails") != 4 {
 			t.Errorf("turns: before %d, later %d, fails %d; want 1, 2, 4", count("before"), count("later"), count("fails"))
 		}
+		w.mu.Lock()
 		if at := w.turns["later"][1]; at != time.Minute {
 			t.Errorf("second turn after %v", at)
 		}
+		w.mu.Unlock()
 		ct.Settle(2 * controller.DefaultResync)
 		if count("before") < 2 {
 			t.Error("no resync")
@@ -99,6 +101,8 @@ func TestLoopListsAnewWhenOvertaken(t *testing.T) {
 			})
 		}
 		ct.Settle(time.Second)
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		if len(w.turns) != many {
 			t.Errorf("%d of %d objects had a turn", len(w.turns), many)
 		}

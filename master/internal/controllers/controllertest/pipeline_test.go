@@ -3,6 +3,8 @@ package controllertest_test
 import (
 	"context"
 	"fmt"
+	"maps"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,12 +29,24 @@ import (
 
 // words is a witness whose nodes are alive until said otherwise.
 type words struct {
+	mu      sync.Mutex
 	said    map[string]bool
 	changed chan struct{}
 }
 
-func (w *words) Alive() map[string]bool   { return w.said }
-func (w *words) States() map[string]bool  { return w.said }
+func (w *words) say(name string, alive bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.said[name] = alive
+}
+
+func (w *words) States() map[string]bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.said)
+}
+
+func (w *words) Alive() map[string]bool   { return w.States() }
 func (w *words) Changed() <-chan struct{} { return w.changed }
 
 func startAll(e *ct.Env, w *words) {
@@ -89,7 +103,7 @@ func TestFromDeploymentToEndpointsAndBack(t *testing.T) {
 		w := &words{said: map[string]bool{}, changed: make(chan struct{}, 1)}
 		for i := range 3 {
 			name := fmt.Sprintf("node%d", i+1)
-			w.said[name] = true
+			w.say(name, true)
 			ct.Node(e, name)
 		}
 		startAll(e, w)
@@ -112,7 +126,7 @@ func TestFromDeploymentToEndpointsAndBack(t *testing.T) {
 			t.Fatalf("%d endpoints ready, want 3", n)
 		}
 		synctest.Wait()
-		w.said = map[string]bool{"node1": true, "node2": true, "node3": false}
+		w.say("node3", false)
 		w.changed <- struct{}{}
 		synctest.Wait()
 		if n := readyEndpoints(e); n != 2 {
@@ -142,7 +156,7 @@ func BenchmarkPipeline(b *testing.B) {
 	w := &words{said: map[string]bool{}, changed: make(chan struct{}, 1)}
 	for i := range 1000 {
 		name := fmt.Sprintf("node-%04d", i)
-		w.said[name] = true
+		w.say(name, true)
 		ct.Node(e, name)
 	}
 	startAll(e, w)
