@@ -128,6 +128,10 @@ func TestFailureIsReported(t *testing.T) {
 		if len(s.Conditions) != 1 || s.Conditions[0].Type != appsv1.ReplicaSetReplicaFailure || s.Conditions[0].Reason != "FailedCreate" {
 			t.Fatalf("conditions %+v", s.Conditions)
 		}
+		// Generated names left out, all attempts are one event with a count.
+		if ev := ct.Events(e, "web"); len(ev) != 1 || !strings.HasPrefix(ev[0], `FailedCreate: Error creating: pods "web-" is forbidden: `) {
+			t.Errorf("events %q", ev)
+		}
 		ct.Create(e, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "missing"}})
 		ct.Settle(2 * time.Minute)
 		s = ct.Get[*appsv1.ReplicaSet](e, "default", "web").Status
