@@ -10,6 +10,7 @@ import (
 // terminate a pod that is deleted: containers, final status, and then everything else. It tells whether all is gone.
 func (w *worker) terminate(ctx context.Context) (done bool) {
 	w.quieten()
+	w.drain()
 	if w.killAll(ctx) {
 		w.report(false)
 		return false

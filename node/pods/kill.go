@@ -97,12 +97,15 @@ func (w *worker) kill(ctx context.Context, cur *runtime.Container, message strin
 	k = &kill{cancel: cancel, grace: grace}
 	w.kills[cur.ID] = k
 	c, pod, id := w.container(cur.Name), w.pod, cur.ID
-	target := w.target(c, id)
+	target, drained := w.target(c, id), w.drained
 	go func() {
 		defer cancel()
 		began := time.Now()
 		if hook && c != nil && c.Lifecycle != nil && c.Lifecycle.PreStop != nil && grace > 0 {
 			w.preStop(ctx, pod, c.Lifecycle.PreStop, target, grace)
+		}
+		if grace > drainTime {
+			wait(ctx, drained)
 		}
 		left := max(grace-time.Since(began), minGrace)
 		call, done := context.WithTimeout(ctx, left+callTimeout)

@@ -80,6 +80,7 @@ type worker struct {
 	jobs       map[string]*image.Job
 	retries    map[string]*retry // by container name: the engine refused to create it
 	kills      map[string]*kill
+	drained    time.Time // before that, a deleted pod's containers are not told to end
 	hooks      map[string]*hook
 	probes     map[string]*probing
 	messages   map[string]string
