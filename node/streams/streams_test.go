@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
@@ -527,41 +526,5 @@ func settled(t *testing.T, want int) {
 			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), want, b[:runtime.Stack(b, true)])
 		}
 		runtime.Gosched()
-	}
-}
-
-func TestLogContainer(t *testing.T) {
-	ended := func(id string) corev1.ContainerState {
-		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ContainerID: id}}
-	}
-	waiting := func(reason string) corev1.ContainerState {
-		return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}
-	}
-	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
-	for _, c := range []struct {
-		name     string
-		status   corev1.ContainerStatus
-		previous bool
-		id, err  string
-	}{
-		{"running", corev1.ContainerStatus{State: running, ContainerID: "docker://abc"}, false, "abc", ""},
-		{"previous", corev1.ContainerStatus{State: running, LastTerminationState: ended("docker://old")}, true, "old", ""},
-		{"no previous", corev1.ContainerStatus{State: running}, true, "", `previous terminated container "c" in pod "p" not found`},
-		{"ended", corev1.ContainerStatus{State: ended("docker://x")}, false, "x", ""},
-		{"crash loop", corev1.ContainerStatus{State: waiting("CrashLoopBackOff"), LastTerminationState: ended("docker://x")}, false, "x", ""},
-		{"creating", corev1.ContainerStatus{State: waiting("ContainerCreating")}, false, "", `container "c" in pod "p" is waiting to start: ContainerCreating`},
-		{"pulling", corev1.ContainerStatus{State: waiting("ErrImagePull")}, false, "", `container "c" in pod "p" is waiting to start: image can't be pulled`},
-		{"backing off", corev1.ContainerStatus{State: waiting("ImagePullBackOff")}, false, "", `container "c" in pod "p" is waiting to start: trying and failing to pull image`},
-		{"lost", corev1.ContainerStatus{State: ended("")}, false, "", `container "c" in pod "p" is terminated`},
-		{"nothing", corev1.ContainerStatus{}, false, "", `container "c" in pod "p" is waiting to start - no logs yet`},
-	} {
-		c.status.Name = "c"
-		id, err := streams.LogContainer(&corev1.PodStatus{InitContainerStatuses: []corev1.ContainerStatus{c.status}}, "p", "c", c.previous)
-		if text := fmt.Sprint(err); id != c.id || (c.err == "") != (err == nil) || err != nil && text != c.err {
-			t.Errorf("%s: %q, %v", c.name, id, err)
-		}
-	}
-	if _, err := streams.LogContainer(&corev1.PodStatus{}, "p", "c", false); err == nil || err.Error() != `container "c" in pod "p" is not available` {
-		t.Error(err)
 	}
 }
