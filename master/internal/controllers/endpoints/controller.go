@@ -125,17 +125,13 @@ func (c *Controller) reconcile(ctx context.Context, key controller.Key) (time.Du
 	if err != nil || w.empty() {
 		return 0, err
 	}
-	err = c.registry.Transact(ctx, func(tx *registry.Tx) error {
-		w, err := look(tx, key)
-		if err != nil {
-			return err
-		}
-		return w.apply(tx)
-	})
+	// What was found outside the transaction is written in it, since listing pods must not hold up other writers. A pod
+	// that changes meanwhile has its event, which brings the Service back; objects that change meanwhile are conflicts.
+	err = c.registry.Transact(ctx, w.apply)
 	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return 0, nil
 	}
-	return 0, err
+	return 0, err // NotFound, too: the object went meanwhile, and the next look will see it
 }
 
 // look compares what is with what should be.
@@ -218,28 +214,29 @@ func planEndpoints(svc *corev1.Service, groups []*group, old *corev1.Endpoints) 
 	return nil, nil
 }
 
+// apply writes copies, since a transaction may run again from the start.
 func (w *writes) apply(tx *registry.Tx) error {
 	for _, s := range w.slices.update {
-		if _, err := registry.Put(tx, s); err != nil {
+		if _, err := registry.Put(tx, s.DeepCopy()); err != nil {
 			return err
 		}
 	}
 	for _, s := range w.slices.create {
-		if _, err := registry.Create(tx, s); err != nil {
+		if _, err := registry.Create(tx, s.DeepCopy()); err != nil {
 			return err
 		}
 	}
 	for _, s := range w.slices.remove {
-		if err := tx.Delete(s, registry.DeleteOptions{}); err != nil {
+		if err := tx.Delete(s, registry.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}
 	}
 	var err error
 	switch {
 	case w.create != nil:
-		_, err = registry.Create(tx, w.create)
+		_, err = registry.Create(tx, w.create.DeepCopy())
 	case w.update != nil:
-		_, err = registry.Put(tx, w.update)
+		_, err = registry.Put(tx, w.update.DeepCopy())
 	case w.remove != nil:
 		err = tx.Delete(w.remove, registry.DeleteOptions{})
 	}
