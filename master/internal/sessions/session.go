@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
@@ -129,15 +130,19 @@ func (s *Server) Session(stream agentv1.Agent_SessionServer) error {
 }
 
 func (s *Server) receive(ctx context.Context, n *session, stream agentv1.Agent_SessionServer) error {
+	var renewed time.Time
 	for {
 		m, err := stream.Recv()
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				return io.EOF
-			}
 			return err
 		}
 		s.heard(n)
+		if now := time.Now(); now.Sub(renewed) >= leaseEvery {
+			renewed = now
+			if err := s.renewLease(ctx, n.node); err != nil && ctx.Err() == nil {
+				s.log.Debug("lease not renewed", "node", n.node, "err", err)
+			}
+		}
 		batch := m.GetStatus()
 		if batch == nil {
 			continue // a heartbeat has said what it has to say
