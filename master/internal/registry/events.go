@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,7 +12,7 @@ import (
 
 const (
 	// Events waiting to be written; more are dropped, since what they tell can be seen in the objects.
-	eventQueue = 1024
+	eventQueue = 4096
 	// Remembered events, by which repeats are folded into a count.
 	eventMemory = 2048
 	// A repeat that comes later than this begins a new event (as client-go's correlator does).
@@ -41,7 +42,9 @@ type rememberedEvent struct {
 type recorder struct {
 	r     *Registry
 	queue chan EventInput
-	seen  map[eventKey]rememberedEvent
+	// dropped since the last were written.
+	dropped atomic.Int64
+	seen    map[eventKey]rememberedEvent
 }
 
 func newRecorder(r *Registry) *recorder {
@@ -73,7 +76,7 @@ func (r *Registry) RecordEvent(in EventInput) {
 	select {
 	case r.events.queue <- in:
 	default:
-		r.log.Warn("event dropped: too many at once", "object", in.Object.Name, "reason", in.Reason)
+		r.events.dropped.Add(1)
 	}
 }
 
@@ -107,6 +110,9 @@ func (c *recorder) drain(first EventInput) []EventInput {
 }
 
 func (c *recorder) write(ctx context.Context, batch []EventInput) {
+	if n := c.dropped.Swap(0); n > 0 {
+		c.r.log.Warn("events dropped: too many at once", "count", n)
+	}
 	var fresh map[eventKey]rememberedEvent
 	err := c.r.Transact(ctx, func(tx *Tx) error {
 		fresh = map[eventKey]rememberedEvent{}
