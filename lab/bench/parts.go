@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+// The parts that are libraries, by their own Go benchmarks.
+
+func (b *bench) store(ctx context.Context) error {
+	found, err := goBench(ctx, "./master/internal/store/bolt", "^BenchmarkUpdate$", "-benchtime", "2s")
+	for _, writers := range []int{1, 8, 64} {
+		if f, ok := found[fmt.Sprintf("Update/writers=%d", writers)]; ok {
+			b.add(fmt.Sprintf("%d writers", writers), "%s writes/s, p99 %s ms; the disk alone: %s syncs/s, %.1f writes a sync",
+				figure(f["writes/s"]), figure(f["p99-ms"]), figure(f["disk-syncs/s"]), f["writes/s"]/f["disk-syncs/s"])
+		}
+	}
+	return err
+}
+
+func (b *bench) scheduler(ctx context.Context) error {
+	found, err := goBench(ctx, "./scheduler", "^BenchmarkSchedule$/^nodes=(1000|5000)$/^affinity=false$", "-benchtime", "1s")
+	for _, nodes := range []int{1000, 5000} {
+		f, ok := found[fmt.Sprintf("Schedule/nodes=%d/affinity=false", nodes)]
+		switch {
+		case ok && nodes == 1000:
+			b.hold("decisions alone, 1,000 nodes", f["pods/s"], "pods/s", atLeast(3600, "pods/s"))
+		case ok:
+			b.add("decisions alone, 5,000 nodes", "%s pods/s", figure(f["pods/s"]))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	found, err = goBench(ctx, "./master/internal/controllers/binding", "^BenchmarkBinding$", "-benchtime", "10000x")
+	if f, ok := found["Binding"]; ok {
+		b.hold("10,000 pods bound on 1,000 nodes, on the disk", f["pods/s"], "pods/s", atLeast(3600, "pods/s"))
+	}
+	return err
+}
+
+// dns uses two cores, of which the clients take about one.
+func (b *bench) dns(ctx context.Context) error {
+	found, err := goBench(ctx, "./dns", "^Benchmark(Handler|UDP)$", "-benchtime", "2s", "-cpu", "2")
+	if f, ok := found["UDP"]; ok {
+		b.hold("over UDP, server and clients on two cores", f["queries/s"], "queries/s", atLeast(100_000, "queries/s"))
+	}
+	if f, ok := found["Handler"]; ok && f["ns/op"] > 0 {
+		b.add("without the sockets", "%s queries/s on one core", figure(1e9/f["ns/op"]))
+	}
+	return err
+}
+
+func (b *bench) proxy(ctx context.Context) error {
+	found, err := goBench(ctx, "./proxy/iptables", "^BenchmarkOneServiceChanged$/^iptables-nft$/^(10|1000|5000)services$", "-tags", "e2e", "-benchtime", "20x")
+	for _, services := range []int{10, 1000, 5000} {
+		f, ok := found[fmt.Sprintf("OneServiceChanged/iptables-nft/%dservices2endpoints", services)]
+		if !ok {
+			continue
+		}
+		b.hold(fmt.Sprintf("one of %s changed", figure(float64(services))), f["ms/change"], "ms", atMost(20, "ms"))
+		if services == 5000 {
+			b.hold("first sync of 5,000", f["ms/full"]/1000, "s", atMost(1, "s"))
+			b.add("a restarted agent finds 5,000 in place", "%s s", figure(f["ms/adopt"]/1000))
+		}
+	}
+	return err
+}
+
+func (b *bench) runtime(ctx context.Context) error {
+	found, err := goBench(ctx, "./node/runtime/docker", "^BenchmarkPods$", "-tags", "e2e", "-benchtime", "20x")
+	for _, workers := range []int{1, 4} {
+		if f, ok := found[fmt.Sprintf("Pods/workers=%d", workers)]; ok {
+			raw, ours := f["raw-pods/s"], f["engine-pods/s"]
+			b.hold(fmt.Sprintf("%d at a time", workers), ours, "pods/s", bound{limit: 0.9 * raw, least: true, text: fmt.Sprintf("raw API, same run: %s pods/s", figure(raw))})
+		}
+	}
+	return err
+}
