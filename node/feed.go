@@ -103,6 +103,24 @@ func (a *Agent) peers() []network.Peer {
 	return out
 }
 
+// addressesOf these nodes and of their pods.
+func (a *Agent) addressesOf(nodes []string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, name := range nodes {
+		n, ok := a.desired.Node(name)
+		if !ok {
+			continue
+		}
+		if cidr, err := netip.ParsePrefix(n.Spec.PodCIDR); err == nil {
+			out = append(out, cidr)
+		}
+		if ip := internalIP(n); ip.IsValid() { // of pods in the host's network
+			out = append(out, netip.PrefixFrom(ip, ip.BitLen()))
+		}
+	}
+	return out
+}
+
 func internalIP(n *corev1.Node) netip.Addr {
 	for _, addr := range n.Status.Addresses {
 		if addr.Type == corev1.NodeInternalIP {

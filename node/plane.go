@@ -120,6 +120,7 @@ func (a *Agent) newProxy(ctx context.Context, c *cluster, p *dataPlane) error {
 			}
 			return p.network.ClearUDP(out)
 		},
+		Withdrawn: func(nodes []string) error { return p.network.ClearDead(a.addressesOf(nodes)) },
 	})
 	return err
 }

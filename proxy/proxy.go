@@ -50,7 +50,10 @@ type Config struct {
 	Applier     Applier
 	// StaleUDP is told which UDP flows the kernel should forget, after the rules are in force. It may be nil.
 	StaleUDP func([]UDPFlow) error
-	Logger   *slog.Logger
+	// Withdrawn is told which nodes' endpoints have just been left out because the nodes are dead, after the rules are in
+	// force: connections that the kernel still translates to them lead nowhere. It may be nil.
+	Withdrawn func(nodes []string) error
+	Logger    *slog.Logger
 }
 
 // Proxy keeps the node's rules equal to what it was told. Its methods return at once; Run does the work.
@@ -68,8 +71,10 @@ type Proxy struct {
 	first    bool // nothing was read yet
 
 	// have is what the tables hold as far as we know; nil means that they must be read. Only with applying.
-	have  map[chainKey]string
-	stale []UDPFlow
+	have      map[chainKey]string
+	stale     []UDPFlow
+	withdrawn []string
+	died      []string // with mu: nodes for withdrawn
 
 	readyOnce sync.Once
 	ready     chan struct{}
@@ -115,7 +120,16 @@ func (p *Proxy) SetHostPorts(pod string, ports []HostPort) {
 
 // SetDeadNodes leaves the endpoints on these nodes out at once, whatever the API still says of them.
 // Each call replaces the whole set.
-func (p *Proxy) SetDeadNodes(dead map[string]bool) { p.change(func() { p.model.setDead(dead) }) }
+func (p *Proxy) SetDeadNodes(dead map[string]bool) {
+	p.change(func() {
+		for n := range dead {
+			if dead[n] && !p.model.dead[n] {
+				p.died = append(p.died, n)
+			}
+		}
+		p.model.setDead(dead)
+	})
+}
 
 // Synced says that everything there is has been given. Before that nothing is applied, so that a restarted agent never
 // withdraws rules that work.
@@ -230,6 +244,7 @@ func (p *Proxy) prepare(whole bool) (text string, changed map[chainKey]struct{},
 		}
 	}
 	p.stale = append(p.stale, p.model.flush()...)
+	p.withdrawn, p.died = append(p.withdrawn, p.died...), nil
 	changed = p.model.changed
 	p.model.changed = map[chainKey]struct{}{}
 	if whole {
@@ -263,8 +278,16 @@ func (p *Proxy) remember(changed map[chainKey]struct{}, after map[chainKey]strin
 	}
 }
 
-// forget ends UDP flows to endpoints that are gone. It is not worth failing for: they end by themselves when silent.
+// forget ends what the kernel still sends to endpoints that are gone. It is not worth failing for: it ends by itself when
+// silent.
 func (p *Proxy) forget() {
+	nodes := p.withdrawn
+	p.withdrawn = nil
+	if len(nodes) > 0 && p.cfg.Withdrawn != nil {
+		if err := p.cfg.Withdrawn(nodes); err != nil {
+			p.log.Warn("connections may still be sent to nodes that are dead", "nodes", nodes, "err", err)
+		}
+	}
 	flows := p.stale
 	p.stale = nil
 	if len(flows) == 0 || p.cfg.StaleUDP == nil {

@@ -219,6 +219,34 @@ func TestDeadNodesLeaveAtOnce(t *testing.T) {
 	})
 }
 
+func TestWithdrawnNodesAreToldOnceAndAfterTheRules(t *testing.T) {
+	tables := newFake()
+	var got []string
+	inBubble(t, tables, func(c *Config) {
+		c.Withdrawn = func(nodes []string) error {
+			if strings.Contains(tables.text(*c), "10.244.2.5") {
+				t.Error("told before the rules were in force")
+			}
+			got = append(got, nodes...)
+			return errors.New("ignored")
+		}
+	}, func(p *Proxy) {
+		p.SetService(service("web", "10.254.0.9"))
+		p.SetSlice(slice("web", 80, endpoint{ip: "10.244.1.5", node: "n1"}, endpoint{ip: "10.244.2.5", node: "n2"}))
+		p.Synced()
+		settleDown()
+		p.SetDeadNodes(map[string]bool{"n2": true})
+		settleDown()
+		p.SetDeadNodes(map[string]bool{"n2": true, "n3": true})
+		settleDown()
+		p.SetDeadNodes(nil)
+		settleDown()
+		if !slices.Equal(got, []string{"n2", "n3"}) {
+			t.Errorf("withdrawn: %v", got)
+		}
+	})
+}
+
 func TestStaleUDPFlowsAreNamed(t *testing.T) {
 	var got []UDPFlow
 	inBubble(t, newFake(), func(c *Config) {
