@@ -35,7 +35,7 @@ type cluster struct {
 	ctx    context.Context
 	dir    string
 	gossip *gossip
-	config *rest.Config
+	http   *http.Client
 	kube   *kubernetes.Clientset
 	agents map[string]*agent
 
@@ -69,10 +69,8 @@ func (c *cluster) end() {
 		a.stop()
 	}
 	c.stopMaster()
-	if c.config != nil {
-		if client, err := rest.HTTPClientFor(c.config); err == nil {
-			client.CloseIdleConnections()
-		}
+	if c.http != nil {
+		c.http.CloseIdleConnections()
 	}
 	synctest.Wait()
 }
@@ -146,12 +144,10 @@ func (c *cluster) connect() {
 	config.Proxy = http.ProxyURL(nil)
 	config.QPS = -1
 	config.Timeout = 0
-	c.config = config
-	client, err := rest.HTTPClientFor(config)
-	if err != nil {
+	if c.http, err = rest.HTTPClientFor(config); err != nil {
 		c.Fatal(err)
 	}
-	if c.kube, err = kubernetes.NewForConfigAndClient(config, client); err != nil {
+	if c.kube, err = kubernetes.NewForConfigAndClient(config, c.http); err != nil {
 		c.Fatal(err)
 	}
 }
