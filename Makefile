@@ -17,6 +17,8 @@ LDFLAGS := -s -w -X $(MODULE)/cmd/internal/version.Version=$(VERSION) \
 	-X k8s.io/component-base/version.gitMajor=1 \
 	-X k8s.io/component-base/version.gitMinor=$(KUBERNETES_MINOR) \
 	-X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES)
+# Packages with tests that need root, namespaces and a Docker Engine.
+E2E := ./lab/... ./node/network ./node/pods ./node/runtime/docker ./node/streams ./proxy/iptables
 PREFIX ?= /usr/local
 GOFILES = $(shell find . -name '*.go' -not -path './.*')
 
@@ -48,7 +50,7 @@ test-unit: ## tests that need neither root nor Docker
 	go test -race -shuffle=on ./...
 
 test-e2e: build ## tests on a real cluster in this machine's namespaces (root)
-	go test -tags e2e -count=1 -p 1 -timeout 60m ./lab/...
+	go test -tags e2e -count=1 -p 1 -timeout 60m $(E2E)
 
 bench: build ## what docs/PERFORMANCE.md records, as one table beside the budgets (root)
 	go run ./lab/bench
@@ -59,7 +61,7 @@ generate: ## generated code anew
 lint: ## gofmt, vet, staticcheck
 	@unformatted=$$(gofmt -l $(GOFILES)); [ -z "$$unformatted" ] || { echo "not as gofmt writes it:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
-	go vet -tags e2e ./lab/...
+	go vet -tags e2e $(E2E)
 	go tool staticcheck -tags e2e ./...
 
 verify: generate ## generated code is what the repository has

@@ -16,21 +16,27 @@ type need struct {
 	program string
 	apt     string
 	dnf     string // empty: not to be had there, and done without
+	tests   bool   // of the tests only
 }
 
 var needs = []need{
-	{"dockerd", "docker.io", "moby-engine"},
-	{"iptables", "iptables", "iptables-nft"},
-	{"ip", "iproute2", "iproute"},
-	{"nsenter", "util-linux", "util-linux"},
-	{"unshare", "util-linux", "util-linux"},
-	{"mmdebstrap", "mmdebstrap", ""},
-	{"docker-registry", "docker-registry", ""},
+	{program: "dockerd", apt: "docker.io", dnf: "moby-engine"},
+	{program: "iptables", apt: "iptables", dnf: "iptables-nft"},
+	{program: "ip", apt: "iproute2", dnf: "iproute"},
+	{program: "nsenter", apt: "util-linux", dnf: "util-linux"},
+	{program: "unshare", apt: "util-linux", dnf: "util-linux"},
+	{program: "mmdebstrap", apt: "mmdebstrap"},
+	{program: "docker-registry", apt: "docker-registry"},
+	{program: "gcc", apt: "gcc", dnf: "gcc", tests: true}, // the race detector is linked by it
+	{program: "as", apt: "libc6-dev", dnf: "glibc-devel", tests: true},
+	{program: "busybox", apt: "busybox-static", dnf: "busybox", tests: true},
+	{program: "htpasswd", apt: "apache2-utils", dnf: "httpd-tools", tests: true},
 }
 
 // Install installs what a lab needs and the machine lacks, with apt or dnf and
-// without a question. It returns the packages that it installed.
-func Install(ctx context.Context) ([]string, error) {
+// without a question; with tests, what this repository's tests need as well. It
+// returns the packages that it installed.
+func Install(ctx context.Context, tests bool) ([]string, error) {
 	manager := ""
 	for _, m := range []string{"apt-get", "dnf"} {
 		if _, err := exec.LookPath(m); err == nil {
@@ -42,7 +48,7 @@ func Install(ctx context.Context) ([]string, error) {
 	if err := os.Setenv("PATH", withSbin(os.Getenv("PATH"))); err != nil {
 		return nil, err
 	}
-	packages, err := missingPackages(manager, func(p string) bool {
+	packages, err := missingPackages(manager, tests, func(p string) bool {
 		_, err := exec.LookPath(p)
 		return err == nil
 	})
@@ -58,10 +64,10 @@ func Install(ctx context.Context) ([]string, error) {
 	return packages, install(ctx, "dnf", append([]string{"-y", "-q", "install"}, packages...)...)
 }
 
-func missingPackages(manager string, has func(program string) bool) ([]string, error) {
+func missingPackages(manager string, tests bool, has func(program string) bool) ([]string, error) {
 	var packages, programs []string
 	for _, n := range needs {
-		if has(n.program) {
+		if has(n.program) || n.tests && !tests {
 			continue
 		}
 		p := n.apt

@@ -231,19 +231,21 @@ func TestMissingPackages(t *testing.T) {
 	none := func(string) bool { return false }
 	tests := map[string]struct {
 		manager string
+		tests   bool
 		has     func(string) bool
 		want    []string
 		fails   bool
 	}{
-		"all there": {"apt-get", func(string) bool { return true }, nil, false},
-		"debian":    {"apt-get", none, []string{"docker.io", "iptables", "iproute2", "util-linux", "mmdebstrap", "docker-registry"}, false},
-		"fedora":    {"dnf", none, []string{"moby-engine", "iptables-nft", "iproute", "util-linux"}, false},
-		"one":       {"apt-get", func(p string) bool { return p != "ip" }, []string{"iproute2"}, false},
-		"neither":   {"", none, nil, true},
+		"all there": {"apt-get", true, func(string) bool { return true }, nil, false},
+		"debian":    {"apt-get", false, none, []string{"docker.io", "iptables", "iproute2", "util-linux", "mmdebstrap", "docker-registry"}, false},
+		"tests":     {"apt-get", true, func(p string) bool { return p != "gcc" && p != "ip" }, []string{"iproute2", "gcc"}, false},
+		"fedora":    {"dnf", false, none, []string{"moby-engine", "iptables-nft", "iproute", "util-linux"}, false},
+		"one":       {"apt-get", true, func(p string) bool { return p != "ip" }, []string{"iproute2"}, false},
+		"neither":   {"", false, none, nil, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := missingPackages(tt.manager, tt.has)
+			got, err := missingPackages(tt.manager, tt.tests, tt.has)
 			if (err != nil) != tt.fails {
 				t.Fatal(err)
 			}

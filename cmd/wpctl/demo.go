@@ -159,7 +159,7 @@ func (d *demo) up(ctx context.Context) error {
 }
 
 func installPackages(ctx context.Context) (string, error) {
-	installed, err := lab.Install(ctx)
+	installed, err := lab.Install(ctx, false)
 	if len(installed) == 0 {
 		return "all there", err
 	}

@@ -72,7 +72,7 @@ func newDemoInstall(streams genericiooptions.IOStreams) *cobra.Command {
 	return &cobra.Command{
 		Use: "install", Short: "Install the packages that the demo and the tests need", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			installed, err := lab.Install(c.Context())
+			installed, err := lab.Install(c.Context(), true)
 			if len(installed) > 0 {
 				fmt.Fprintln(streams.Out, "installed "+strings.Join(installed, " "))
 			}
