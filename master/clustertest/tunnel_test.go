@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -14,6 +15,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/whalepod/whalepod/node/pods"
+	noderuntime "github.com/whalepod/whalepod/node/runtime"
+	"github.com/whalepod/whalepod/node/runtime/fake"
+	"github.com/whalepod/whalepod/node/streams"
 )
 
 // proxied calls an agent through the API server: nodes/NAME/proxy/PATH.
@@ -186,5 +192,44 @@ func TestLogsThroughTheTunnel(t *testing.T) {
 		if _, err := c.logs("nobody", &corev1.PodLogOptions{}); err == nil || !strings.Contains(err.Error(), `pods "nobody" not found`) {
 			t.Error(err)
 		}
+	})
+}
+
+type lookup struct{ pods *pods.Manager }
+
+func (l lookup) Lookup(_ context.Context, namespace, pod, uid, container string, previous bool) (string, bool, int, error) {
+	f, err := l.pods.Logs(namespace, pod, uid, container, previous)
+	if err != nil {
+		return "", false, 0, streams.BadRequest("%s", err)
+	}
+	return f.ContainerID, f.TTY, f.SandboxPID, nil
+}
+
+// The whole way of kubectl logs: API server, tunnel, the agent's handler, the engine's output.
+func TestLogsFromTheEngine(t *testing.T) {
+	run(t, 1, func(c *cluster) {
+		a := c.agents["n1"]
+		a.stop()
+		a.serve = func(ctx context.Context, conn net.Conn) {
+			streams.New(streams.Config{Engine: a.engine.As("n1"), Lookup: lookup{a.manager}}).ServeConn(ctx, conn)
+		}
+		a.engine.Script("web", func(noderuntime.ContainerSpec) fake.Program {
+			return fake.Program{Output: []string{"one", "two", "three"}, After: 20 * time.Second}
+		})
+		c.start(a)
+		c.createPod(pinned("p1", "n1"))
+		c.eventually(15*time.Second, "it runs", func() bool { return c.running("p1") })
+		two := int64(2)
+		if got, err := c.logs("p1", &corev1.PodLogOptions{TailLines: &two}); err != nil || got != "two\nthree\n" {
+			t.Errorf("%q %v", got, err)
+		}
+		// -f ends when the container does.
+		if got, err := c.logs("p1", &corev1.PodLogOptions{Follow: true}); err != nil || got != "one\ntwo\nthree\n" {
+			t.Errorf("%q %v", got, err)
+		}
+		c.eventually(30*time.Second, "it runs again", func() bool {
+			got, err := c.logs("p1", &corev1.PodLogOptions{Previous: true})
+			return err == nil && got == "one\ntwo\nthree\n"
+		})
 	})
 }
