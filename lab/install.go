@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// need is a program that a lab starts, and the package it comes in.
+// need is a program that a lab starts, and the packages it comes in.
 type need struct {
 	program string
 	apt     string
@@ -27,8 +27,7 @@ var needs = []need{
 	{program: "unshare", apt: "util-linux", dnf: "util-linux"},
 	{program: "mmdebstrap", apt: "mmdebstrap"},
 	{program: "docker-registry", apt: "docker-registry"},
-	{program: "gcc", apt: "gcc", dnf: "gcc", tests: true}, // the race detector is linked by it
-	{program: "as", apt: "libc6-dev", dnf: "glibc-devel", tests: true},
+	{program: "gcc", apt: "gcc libc6-dev", dnf: "gcc glibc-devel", tests: true}, // the race detector is linked by it
 	{program: "busybox", apt: "busybox-static", dnf: "busybox", tests: true},
 	{program: "htpasswd", apt: "apache2-utils", dnf: "httpd-tools", tests: true},
 }
@@ -78,8 +77,10 @@ func missingPackages(manager string, tests bool, has func(program string) bool) 
 			continue
 		}
 		programs = append(programs, n.program)
-		if !slices.Contains(packages, p) {
-			packages = append(packages, p)
+		for _, name := range strings.Fields(p) {
+			if !slices.Contains(packages, name) {
+				packages = append(packages, name)
+			}
 		}
 	}
 	if len(packages) > 0 && manager == "" {
