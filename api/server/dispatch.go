@@ -11,6 +11,8 @@ func (s *Server) serveResource(rq *request) error {
 	switch {
 	case isReview(rq.target):
 		return s.review(rq)
+	case isCustomResourceList(rq):
+		return s.noCustomResources(rq)
 	case rq.res == nil:
 		return errNotFoundPath()
 	case rq.isConnection():

@@ -37,7 +37,7 @@ func (m *metrics) begin() func(rq *request, took time.Duration) {
 	return func(rq *request, took time.Duration) {
 		m.inFlight.Dec()
 		verb, res, group, sub := rq.verb, rq.target.resource, rq.gv.Group, rq.subresource
-		if rq.res == nil && !isReview(rq.target) {
+		if rq.res == nil && !isReview(rq.target) && !isCustomResourceList(rq) {
 			// Paths are the client's words and would make a label each.
 			verb, res, group, sub = "", "", "", ""
 		}

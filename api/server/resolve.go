@@ -20,6 +20,10 @@ func (s *Server) resolve(rq *request) (bool, error) {
 		}
 		return true, nil
 	}
+	if isCustomResourceList(rq) {
+		rq.verb = "list"
+		return true, nil
+	}
 	if t.gv.Group == "" && t.resource == "bindings" {
 		return true, s.resolveBinding(rq)
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -142,6 +143,9 @@ func newTokenDelete(f cmdutil.Factory, streams genericiooptions.IOStreams) *cobr
 			for _, a := range args {
 				id, _, _ := strings.Cut(a, ".")
 				err := client.CoreV1().Secrets(metav1.NamespaceSystem).Delete(c.Context(), tokenPrefix+id, metav1.DeleteOptions{})
+				if apierrors.IsNotFound(err) {
+					err = fmt.Errorf("there is no token %q; \"wpctl token list\" shows those there are", id)
+				}
 				if err != nil {
 					errs = append(errs, err)
 					continue
