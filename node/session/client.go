@@ -164,7 +164,13 @@ func (c *Client) session(ctx context.Context, api agentv1.AgentClient) error {
 		heartbeat = defaultHeartbeat
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.report(gctx, stream, heartbeat) })
+	g.Go(func() error {
+		err := c.report(gctx, stream, heartbeat)
+		if err != nil {
+			cancel() // else receive would wait on
+		}
+		return err
+	})
 	g.Go(func() error {
 		defer cancel() // ends report
 		return c.receive(gctx, stream, api)

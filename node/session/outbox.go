@@ -3,6 +3,7 @@ package session
 import (
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,8 +13,12 @@ import (
 	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
 )
 
-// Events kept while the master is away; older ones are dropped first.
-const maxEvents = 1000
+const (
+	// Events kept while the master is away; older ones are dropped first.
+	maxEvents = 1000
+	// maxNote is how long an event's message may be, as Kubernetes limits a note.
+	maxNote = 1024
+)
 
 // Event is something worth telling the user about a pod, or about the node when Kind is "Node".
 type Event struct {
@@ -70,13 +75,6 @@ func (o *Outbox) Gone(namespace, name string, uid types.UID) {
 	o.poke()
 }
 
-// Forget drops what is remembered of a pod that the master no longer knows.
-func (o *Outbox) Forget(uid types.UID) {
-	o.mu.Lock()
-	delete(o.pods, uid)
-	o.mu.Unlock()
-}
-
 // Node tells the node's status, which belongs to the outbox afterwards.
 func (o *Outbox) Node(status *corev1.NodeStatus) {
 	o.mu.Lock()
@@ -90,6 +88,7 @@ func (o *Outbox) Event(e Event) {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
+	e.Message = note(e.Message)
 	o.mu.Lock()
 	o.events = append(o.events, e)
 	if n := len(o.events) - maxEvents; n > 0 {
@@ -97,6 +96,15 @@ func (o *Outbox) Event(e Event) {
 	}
 	o.mu.Unlock()
 	o.poke()
+}
+
+// note makes a text fit to be sent. It may hold what a container wrote, in whatever encoding and cut off anywhere, and
+// protobuf refuses a whole message for one string that is not UTF-8.
+func note(text string) string {
+	if len(text) > maxNote {
+		text = text[:maxNote]
+	}
+	return strings.ToValidUTF8(text, "\uFFFD")
 }
 
 func (o *Outbox) poke() {

@@ -2,8 +2,10 @@ package session
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -63,5 +65,25 @@ func TestOutboxIsBounded(t *testing.T) {
 	b, err := o.batch()
 	if err != nil || len(b.Events) != maxEvents || b.Events[maxEvents-1].Message != fmt.Sprint(3*maxEvents-1) {
 		t.Error(len(b.GetEvents()), err)
+	}
+}
+
+// A probe's output is in an event as the container wrote it, perhaps cut off within a character.
+func TestAnyEventCanBeSent(t *testing.T) {
+	o := NewOutbox()
+	o.Event(Event{Message: "Readiness probe failed: \x93\xfa\x96{"})
+	o.Event(Event{Message: strings.Repeat("日本", 4000)})
+	b, err := o.batch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := proto.Marshal(b); err != nil {
+		t.Error(err)
+	}
+	if m := b.Events[0].Message; !strings.HasPrefix(m, "Readiness probe failed: ") {
+		t.Errorf("message is %q", m)
+	}
+	if n := len(b.Events[1].Message); n > maxNote+3 || n < maxNote-3 {
+		t.Errorf("a long message has %d bytes", n)
 	}
 }
