@@ -35,7 +35,8 @@ type Network interface {
 type Reporter interface {
 	// Status is called when it changed, and once for every pod when the agent has started.
 	Status(pod types.NamespacedName, uid string, status corev1.PodStatus)
-	// Gone says that nothing of a deleted pod is left on this node, so that its object may go. It may come repeatedly.
+	// Gone says that nothing of a deleted pod is left on this node, so that its object may go if it is still there. It may
+	// come repeatedly.
 	Gone(pod types.NamespacedName, uid string)
 }
 

@@ -24,7 +24,8 @@ func TestForceDeleteAndSameName(t *testing.T) {
 			t.Error("no grace for the old one:", got)
 		}
 		seconds(31)
-		if got := n.containers("uid-p"); got != "" || n.goneCount("uid-p") != 0 {
+		// It is told although its object is gone, so that its status is not kept for the master for ever.
+		if got := n.containers("uid-p"); got != "" || n.goneCount("uid-p") != 1 {
 			t.Error(got, n.goneCount("uid-p"))
 		}
 		n.want("uid-new", "Running a=running+")

@@ -2,6 +2,7 @@ package pods
 
 import (
 	"context"
+	"os"
 	"slices"
 
 	"github.com/whalepod/whalepod/node/runtime"
@@ -21,9 +22,7 @@ func (w *worker) terminate(ctx context.Context) (done bool) {
 		w.trouble(ctx, "the pod could not be removed", err)
 		return false
 	}
-	if !w.gone {
-		w.m.cfg.Report.Gone(w.name(), w.uid)
-	}
+	w.m.cfg.Report.Gone(w.name(), w.uid) // also when its object is gone: the reporter must not remember it for ever
 	w.log.Info("pod removed")
 	return true
 }
@@ -112,8 +111,14 @@ func (w *worker) removeErr(ctx context.Context, id string) error {
 	return err
 }
 
-// drop what was removed from what is known.
+// drop what was removed from what is known; a container that crashes for weeks must not leave something of each attempt.
 func (w *worker) drop(id string) {
+	delete(w.messages, id)
+	for i := range w.observed.Containers {
+		if c := &w.observed.Containers[i]; c.ID == id {
+			_ = os.Remove(w.terminationLog(c.Name, c.Attempt)) // what stays goes with the pod's directory
+		}
+	}
 	w.observed.Containers = slices.DeleteFunc(slices.Clone(w.observed.Containers), func(c runtime.Container) bool { return c.ID == id })
 	w.observed.Sandboxes = slices.DeleteFunc(slices.Clone(w.observed.Sandboxes), func(s runtime.Sandbox) bool { return s.ID == id })
 }

@@ -217,3 +217,24 @@ func TestContainersRemovedByHand(t *testing.T) {
 		}
 	})
 }
+
+// What is kept of a container's attempts is bounded, however often it crashes.
+func TestCrashesLeaveNothingBehind(t *testing.T) {
+	test(t, func(t *testing.T, n *node) {
+		n.script("a", fake.Program{After: time.Second, ExitCode: 1})
+		n.apply(pod("p", "a"))
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if r := n.status("uid-p").ContainerStatuses[0].RestartCount; r < 20 {
+			t.Fatalf("%d restarts", r)
+		}
+		n.stop()
+		logs, err := os.ReadDir(n.dir + "/pods/uid-p/containers/a")
+		if err != nil || len(logs) > 2 {
+			t.Errorf("%d termination logs, %v", len(logs), err)
+		}
+		if kept := len(n.manager.worker("uid-p").messages); kept > 2 {
+			t.Errorf("%d messages are remembered", kept)
+		}
+	})
+}
