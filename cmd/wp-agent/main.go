@@ -15,6 +15,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/whalepod/whalepod/cmd/internal/lean"
 	"github.com/whalepod/whalepod/cmd/internal/version"
 	"github.com/whalepod/whalepod/node"
 	"github.com/whalepod/whalepod/node/runtime/docker"
@@ -128,6 +129,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	go lean.Keep(ctx)
 	return runAgent(ctx, o, id, log)
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/whalepod/whalepod/cmd/internal/lean"
 	"github.com/whalepod/whalepod/cmd/internal/version"
 	"github.com/whalepod/whalepod/master"
 )
@@ -102,6 +103,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	go lean.Keep(ctx)
 	m, err := master.New(*cfg)
 	if err != nil {
 		return err

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package lean
+
+import "context"
+
+// Keep does nothing here.
+func Keep(context.Context) {}
