@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/whalepod/whalepod/node/network"
+	"github.com/whalepod/whalepod/node/pods"
+	"github.com/whalepod/whalepod/node/pods/volume"
 	"github.com/whalepod/whalepod/node/runtime"
 	"github.com/whalepod/whalepod/node/session"
 	"github.com/whalepod/whalepod/proxy"
@@ -24,7 +26,9 @@ type UninstallConfig struct {
 	DataDir  string
 	Identity *session.Identity
 	Engine   runtime.Engine
-	Logger   *slog.Logger
+	// Mounter for the pods' volumes; nil: the kernel.
+	Mounter volume.Mounter
+	Logger  *slog.Logger
 }
 
 // Uninstall ends this node's containers and removes its links, rules and files: only what is its own. It goes on when a part
@@ -38,7 +42,7 @@ func Uninstall(ctx context.Context, cfg UninstallConfig) error {
 			errs = append(errs, removeRules(ctx, cfg, parsed), removeLinks(ctx, cfg, parsed))
 		}
 	}
-	errs = append(errs, err)
+	errs = append(errs, err, removeVolumes(cfg))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("not everything could be removed; what is left is named here, and running this again goes on: %w", err)
 	}
@@ -61,6 +65,18 @@ func removeContainers(ctx context.Context, engine runtime.Engine) error {
 		for _, s := range p.Sandboxes {
 			errs = append(errs, engine.RemoveContainer(ctx, s.ID))
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeVolumes unmounts what is mounted below the pods' directories before anything there is removed: a subPath of a
+// hostPath volume is the user's own data.
+func removeVolumes(cfg UninstallConfig) error {
+	volumes := volume.New(volume.Config{Dir: pods.VolumesDir(cfg.DataDir), Mounter: cfg.Mounter, Log: cfg.Logger})
+	uids, err := volumes.Pods()
+	errs := []error{err}
+	for _, uid := range uids {
+		errs = append(errs, volumes.Teardown(uid))
 	}
 	return errors.Join(errs...)
 }

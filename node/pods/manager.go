@@ -41,6 +41,9 @@ type Manager struct {
 	wg      sync.WaitGroup
 }
 
+// VolumesDir is where the pods' volumes are, below the agent's directory.
+func VolumesDir(dataDir string) string { return filepath.Join(dataDir, "pods") }
+
 // New makes a Manager; nothing happens before Run.
 func New(cfg Config) *Manager {
 	cfg.fill()
@@ -49,7 +52,7 @@ func New(cfg Config) *Manager {
 		cfg: cfg, log: log,
 		pulls: image.New(image.Config{Images: cfg.Engine, Parallel: cfg.ParallelPulls, NodeConfigs: cfg.RegistryConfigs, Log: log}),
 		volumes: volume.New(volume.Config{
-			Dir: filepath.Join(cfg.DataDir, "pods"), Source: cfg.Desired, Tokens: cfg.Tokens, Mounter: cfg.Mounter, Log: cfg.Log,
+			Dir: VolumesDir(cfg.DataDir), Source: cfg.Desired, Tokens: cfg.Tokens, Mounter: cfg.Mounter, Log: cfg.Log,
 		}),
 		prober:  probe.New(cfg.Engine),
 		starts:  make(chan struct{}, cfg.ParallelStarts),
