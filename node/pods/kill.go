@@ -54,7 +54,6 @@ func (w *worker) grace(container string, reason killReason) time.Duration {
 type kill struct {
 	cancel context.CancelFunc
 	grace  time.Duration
-	hooked bool // its preStop hook has been run
 
 	mu    sync.Mutex
 	done  bool

@@ -13,11 +13,11 @@ import (
 func TestCreate(t *testing.T) {
 	e := start(t)
 	p := pod("web")
-	p.UID, p.SelfLink, p.DeletionTimestamp, p.Generation = "mine", "/x", &metav1.Time{}, 7
+	p.UID, p.DeletionTimestamp, p.Generation = "mine", &metav1.Time{}, 7
 	p.Status.Phase = corev1.PodRunning
 	got := mustCreate(e, p)
 	if got.UID == "mine" || got.UID == "" || got.CreationTimestamp.IsZero() || got.ResourceVersion == "" || got.DeletionTimestamp != nil ||
-		got.Generation != 1 || got.SelfLink != "" || got.Status.Phase != corev1.PodPending {
+		got.Generation != 1 || got.Status.Phase != corev1.PodPending {
 		t.Errorf("the system's own fields: %+v", got.ObjectMeta)
 	}
 	_, err := e.create(pod("web"))

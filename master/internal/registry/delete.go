@@ -22,7 +22,6 @@ type deletion struct {
 	propagation     *metav1.DeletionPropagation
 	uid             *types.UID
 	resourceVersion *string
-	dryRun          bool
 }
 
 // Delete implements server.Backend.

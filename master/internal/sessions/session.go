@@ -193,10 +193,10 @@ func (s *Server) Run(ctx context.Context) error {
 		for _, n := range s.all() {
 			n.markAll()
 		}
-		err = s.route(ctx, w)
+		why := s.route(ctx, w)
 		w.Close()
-		if err != nil && ctx.Err() == nil {
-			s.log.Warn("changes came faster than they could be routed; sending complete snapshots", "err", err)
+		if ctx.Err() == nil {
+			s.log.Warn("changes came faster than they could be routed; sending complete snapshots", "err", why)
 		}
 	}
 	return nil
@@ -204,6 +204,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 const routeBatch = 256
 
+// route marks keys until the watcher fails, and returns why.
 func (s *Server) route(ctx context.Context, w interface {
 	Next(context.Context, int) ([]registry.Event, error)
 },

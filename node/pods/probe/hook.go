@@ -39,7 +39,8 @@ func (p *Prober) Hook(ctx context.Context, h *corev1.LifecycleHandler, t Target,
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
-			return fmt.Errorf("Sleep lifecycle hook (%d) for Container %q in Pod %q failed - error: container terminated before sleep hook finished", h.Sleep.Seconds, name, pod) //nolint:staticcheck // the kubelet's words
+			//lint:ignore ST1005 the kubelet's words
+			return fmt.Errorf("Sleep lifecycle hook (%d) for Container %q in Pod %q failed - error: container terminated before sleep hook finished", h.Sleep.Seconds, name, pod)
 		}
 	}
 	return nil

@@ -151,12 +151,12 @@ func (d *dockerd) counted(t *testing.T, node, apiVersion string) (*Engine, *coun
 	version := regexp.MustCompile(`^/v1\.\d+`)
 	id := regexp.MustCompile(`[0-9a-f]{64}`)
 	proxy := &httputil.ReverseProxy{
-		Director: func(r *http.Request) {
-			r.URL.Scheme, r.URL.Host = "http", "docker"
-			path := id.ReplaceAllString(version.ReplaceAllString(r.URL.Path, ""), "ID")
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host = "http", "docker"
+			path := id.ReplaceAllString(version.ReplaceAllString(r.In.URL.Path, ""), "ID")
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			c.calls = append(c.calls, r.Method+" "+path)
+			c.calls = append(c.calls, r.In.Method+" "+path)
 		},
 		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var dialer net.Dialer

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/whalepod/whalepod/master/internal/store"
 )
@@ -41,7 +42,7 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (int64, error) {
 			return err
 		})
 	})
-	if errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		err = store.ErrClosed
 	}
 	if err != nil {

@@ -77,7 +77,6 @@ type batch struct {
 	dirty   map[store.Key]write // volatile writes older than all of txs
 	after   *state              // the state of the file afterwards
 	exact   bool                // the end: no revisions are reserved ahead
-	ceiling int64               // set by writeFile
 }
 
 func (s *Store) take(flush bool) batch {

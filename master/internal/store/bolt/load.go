@@ -115,6 +115,7 @@ func (l *loader) visit(bucket, diskKey string, record []byte) error {
 	if object.GetResourceVersion() == "" { // a codec may leave out what the record knows
 		object.SetResourceVersion(strconv.FormatInt(revision, 10))
 	}
+	l.schema.Shared(bucket, nil, object)
 	t := l.tables[bucket]
 	if t == nil {
 		t = newTable(l.schema.Indexes[bucket])

@@ -96,6 +96,7 @@ func (t *tx) set(key store.Key, object store.Object) error {
 	}
 	t.revision = revision
 	old := t.table(key.Resource).put(t.schema.Indexes[key.Resource], key, object, len(data))
+	t.schema.Shared(key.Resource, old.object, object)
 	t.events = append(t.events, store.Event{Key: key, Revision: revision, Object: object, Prev: old.object})
 	t.weight = append(t.weight, old.size)
 	t.writes = append(t.writes, write{key, data})
@@ -116,6 +117,7 @@ func (t *tx) Delete(key store.Key, uid, resourceVersion string) (store.Object, e
 	}
 	t.revision++
 	last.SetResourceVersion(strconv.FormatInt(t.revision, 10))
+	t.schema.Shared(key.Resource, current, last)
 	old := t.table(key.Resource).delete(t.schema.Indexes[key.Resource], key)
 	t.events = append(t.events, store.Event{Key: key, Revision: t.revision, Object: last, Prev: current, Deleted: true})
 	t.weight = append(t.weight, 2*old.size) // the last state and its copy with the new revision
