@@ -232,7 +232,7 @@ func (c *cluster) createOnce(name, node string) {
 func TestStatusOnlyOfOwnPods(t *testing.T) {
 	run(t, 2, func(c *cluster) {
 		n2 := c.agents["n2"]
-		c.createPod(pinned("p1", "n1"))
+		p := c.createPod(pinned("p1", "n1"))
 		c.eventually(10*time.Second, "it runs", func() bool { return c.running("p1") })
 		own := c.createPod(pinned("p2", "n2"))
 		c.eventually(10*time.Second, "it runs", func() bool { return c.running("p2") })
@@ -276,7 +276,7 @@ func TestStatusOnlyOfOwnPods(t *testing.T) {
 func TestReportsSurviveTheMaster(t *testing.T) {
 	run(t, 1, func(c *cluster) {
 		a := c.agents["n1"]
-		p := c.createPod(pinned("p1", "n1"))
+		c.createPod(pinned("p1", "n1"))
 		c.eventually(10*time.Second, "it runs", func() bool { return c.running("p1") })
 		p, err := c.kube.CoreV1().Pods("default").Get(c.ctx, "p1", metav1.GetOptions{})
 		if err != nil {
