@@ -92,6 +92,7 @@ func Schema(t *resource.Table) store.Schema {
 		Codec:    storageCodec{t},
 		Indexes:  map[string]map[string]store.Index{},
 		Volatile: map[string]bool{"events": true, "leases.coordination.k8s.io": true},
+		Share:    map[string]func(old, object store.Object){"pods": new(podTemplates).share},
 	}
 	for _, res := range t.All() {
 		s.Indexes[res.Key()] = map[string]store.Index{IndexOwner: ownerUIDs}

@@ -143,4 +143,15 @@ type Schema struct {
 	// Volatile resources (Events, Leases) are acknowledged once visible and reach the disk within a second: losing the
 	// last ones in a power cut harms nobody, and cheap disks live longer.
 	Volatile map[string]bool
+	// Share, for resources that have it, may replace parts of an object by equal parts of its former state (nil for a new
+	// one) or of other stored objects: none of them ever changes, and a thousand replicas need one template in memory. It
+	// runs before anybody else sees the object, never twice at a time.
+	Share map[string]func(old, object Object)
+}
+
+// Shared applies Share, if the resource has it. old may be nil.
+func (s *Schema) Shared(resource string, old, object Object) {
+	if share := s.Share[resource]; share != nil {
+		share(old, object)
+	}
 }
