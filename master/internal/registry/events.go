@@ -45,6 +45,7 @@ type recorder struct {
 	// dropped since the last were written.
 	dropped atomic.Int64
 	seen    map[eventKey]rememberedEvent
+	stamp   int64 // in the name of the last event, in nanoseconds
 }
 
 func newRecorder(r *Registry) *recorder {
@@ -166,24 +167,27 @@ func (c *recorder) record(tx *Tx, in EventInput, fresh map[eventKey]rememberedEv
 		ns = metav1.NamespaceDefault // events about cluster-scoped objects live there
 	}
 	ev := &corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Namespace: ns, Name: fmt.Sprintf("%s.%x", o.Name, in.Time.UnixNano())},
+		ObjectMeta:     metav1.ObjectMeta{Namespace: ns, Name: c.name(tx, ns, o.Name, in.Time)},
 		InvolvedObject: o, Type: in.Type, Reason: in.Reason, Message: in.Message, Count: 1,
 		Source:         corev1.EventSource{Component: in.Component, Host: in.Host},
 		FirstTimestamp: at, LastTimestamp: at, ReportingController: in.Component, ReportingInstance: in.Host,
-	}
-	for {
-		_, err := tx.Reader.Get(Key{Resource: "events", Namespace: ns, Name: ev.Name})
-		if err != nil {
-			break
-		}
-		in.Time = in.Time.Add(1) // two events of one object in the same nanosecond
-		ev.Name = fmt.Sprintf("%s.%x", o.Name, in.Time.UnixNano())
 	}
 	ev, err := Create(tx, ev)
 	if err == nil {
 		fresh[k] = rememberedEvent{Key{Resource: "events", Namespace: ns, Name: ev.Name}, in.Time}
 	}
 	return err
+}
+
+// name makes the name of a new event as client-go does, from the object's and the time. Events of the same nanosecond, also
+// many of them, get different times.
+func (c *recorder) name(tx *Tx, namespace, object string, at time.Time) string {
+	for c.stamp = max(c.stamp+1, at.UnixNano()); ; c.stamp++ {
+		name := fmt.Sprintf("%s.%x", object, c.stamp)
+		if _, err := tx.Reader.Get(Key{Resource: "events", Namespace: namespace, Name: name}); err != nil {
+			return name
+		}
+	}
 }
 
 func (c *recorder) forget() {
