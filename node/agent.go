@@ -171,7 +171,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			return nil
 		}
 	})
-	g.Go(func() error { return a.reportNode(ctx) })
+	g.Go(func() error { return (&nodeReport{Agent: a, tell: a.outbox.Node}).run(ctx) })
 	g.Go(func() error {
 		select {
 		case <-a.welcome:

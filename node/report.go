@@ -5,15 +5,22 @@ import (
 	"errors"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/whalepod/whalepod/node/runtime"
 )
 
 const (
 	// The node's status is told again this often when nothing changes, as the kubelet does.
 	statusEvery = 5 * time.Minute
-	// How often an engine that did not answer is asked again.
-	engineRetry   = 2 * time.Second
-	engineTimeout = 10 * time.Second
+	// How often the engine is asked whether it still answers, and how often one that did not.
+	engineCheck, engineRecheck = time.Minute, 5 * time.Second
+	// enginePatience is how long it may be silent before the node counts as not ready: on a small server a pull can hold
+	// it up for some seconds. (The kubelet's is 30 s too.)
+	enginePatience = 30 * time.Second
+	// How often an engine that is away is called again.
+	engineRetry, engineRetryMost = 2 * time.Second, 15 * time.Second
+	engineTimeout                = 10 * time.Second
 )
 
 func (a *Agent) engineInfo(ctx context.Context) (runtime.Info, error) {
@@ -22,35 +29,53 @@ func (a *Agent) engineInfo(ctx context.Context) (runtime.Info, error) {
 	return a.cfg.Engine.Info(ctx)
 }
 
-// reportNode tells the master of this node: at the start, when the engine comes or goes, when the data plane is there, and
-// now and then. That the engine goes is known at once, because its event stream breaks. When it comes back, the proxy looks
-// at its rules: Docker puts its own first as it starts.
-func (a *Agent) reportNode(ctx context.Context) error {
+// nodeReport tells the master of this node: at the start, when the engine comes or goes, when the data plane is there, and
+// now and then.
+type nodeReport struct {
+	*Agent
+	tell func(*corev1.NodeStatus)
+	// told is when, healthy what was told of the engine; silent is since when it has not answered.
+	told, silent time.Time
+	healthy      bool
+}
+
+// run until ctx ends. That the engine goes is known at once, because its event stream breaks; that it hangs, by asking. When
+// it comes back, the proxy looks at its rules: Docker puts its own first as it starts.
+func (r *nodeReport) run(ctx context.Context) error {
+	pause := engineRetry
 	for ctx.Err() == nil {
 		ready := make(chan struct{})
 		watching, stop := context.WithCancel(ctx)
 		broken := make(chan error, 1)
-		go func() { broken <- a.cfg.Engine.Events(watching, ready, func(runtime.Event) {}) }()
-		err := a.reportWhile(ctx, ready, broken)
+		go func() { broken <- r.cfg.Engine.Events(watching, ready, func(runtime.Event) {}) }()
+		err := r.whileConnected(ctx, ready, broken)
 		stop()
 		if ctx.Err() != nil {
-			return nil
+			break
 		}
-		a.tellNode(ctx, errors.Join(runtime.ErrUnavailable, err))
-		a.log.Warn("the container engine does not answer", "err", err, "retry", engineRetry)
+		select {
+		case <-ready:
+			pause = engineRetry
+		default:
+		}
+		if r.healthy || time.Since(r.told) >= statusEvery {
+			r.status(ctx, runtime.Info{}, errors.Join(runtime.ErrUnavailable, err))
+		}
+		r.log.Warn("the container engine does not answer", "err", err, "retry", pause)
 		select {
 		case <-ctx.Done():
-		case <-time.After(engineRetry):
+		case <-time.After(pause):
 		}
+		pause = min(2*pause, engineRetryMost)
 	}
 	return nil
 }
 
-// reportWhile reports until the engine's event stream breaks, and returns why.
-func (a *Agent) reportWhile(ctx context.Context, ready <-chan struct{}, broken <-chan error) error {
-	t := time.NewTicker(statusEvery)
-	defer t.Stop()
-	welcome := a.planeReady()
+// whileConnected reports until the engine's event stream breaks, and returns why.
+func (r *nodeReport) whileConnected(ctx context.Context, ready <-chan struct{}, broken <-chan error) error {
+	welcome := r.planeReady()
+	check := time.NewTimer(engineCheck)
+	defer check.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -59,33 +84,53 @@ func (a *Agent) reportWhile(ctx context.Context, ready <-chan struct{}, broken <
 			return err
 		case <-ready:
 			ready = nil
-			a.repairRules()
+			r.repairRules()
+			r.told = time.Time{}
 		case <-welcome:
 			welcome = nil
-		case <-t.C:
+			r.told = time.Time{}
+		case <-check.C:
 		}
-		if ready == nil {
-			a.tellNode(ctx, nil)
+		next := engineCheck
+		if ready == nil && !r.look(ctx) {
+			next = engineRecheck
 		}
+		check.Reset(next)
 	}
 }
 
-func (a *Agent) tellNode(ctx context.Context, engine error) {
-	var info runtime.Info
+// look asks the engine, and tells what is new or was not told for long. It returns whether the engine answers.
+func (r *nodeReport) look(ctx context.Context) bool {
+	info, err := r.engineInfo(ctx)
+	now := time.Now()
+	switch {
+	case err == nil:
+		r.silent = time.Time{}
+	case r.silent.IsZero():
+		r.silent = now
+	}
+	due := now.Sub(r.told) >= statusEvery
+	switch {
+	case err == nil && (due || !r.healthy), err != nil && (due && !r.healthy || r.healthy && now.Sub(r.silent) >= enginePatience):
+		r.status(ctx, info, err)
+	}
+	return err == nil
+}
+
+func (r *nodeReport) status(ctx context.Context, info runtime.Info, engine error) {
 	var images []runtime.Image
 	if engine == nil {
-		if info, engine = a.engineInfo(ctx); engine == nil {
-			images, _ = a.cfg.Engine.Images(ctx) // the list only helps the scheduler
-		}
+		images, _ = r.cfg.Engine.Images(ctx) // the list only helps the scheduler
 	}
 	if ctx.Err() != nil {
 		return
 	}
-	s := a.nodeStatus(info, engine)
+	s := r.nodeStatus(info, engine)
 	if engine == nil {
 		s.Images = imageList(images)
 	}
-	a.outbox.Node(s)
+	r.told, r.healthy = time.Now(), engine == nil
+	r.tell(s)
 }
 
 func (a *Agent) repairRules() {
