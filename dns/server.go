@@ -56,6 +56,7 @@ type Server struct {
 	forward *forwarder
 	turn    atomic.Uint32
 	pending sync.WaitGroup
+	changed chan struct{} // the upstreams
 }
 
 // New starts nothing.
@@ -69,7 +70,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, zone: cfg.Zone, log: cfg.Logger.With("component", "dns"), cache: newCache(cfg.CacheSize), forward: newForwarder(cfg.exchange)}
+	s := &Server{cfg: cfg, zone: cfg.Zone, log: cfg.Logger.With("component", "dns"), cache: newCache(cfg.CacheSize), forward: newForwarder(cfg.exchange), changed: make(chan struct{}, 1)}
 	s.SetUpstreams(cfg.Upstreams)
 	return s, nil
 }
@@ -84,6 +85,10 @@ func (s *Server) SetUpstreams(upstreams []string) {
 		own = append(own, l.Addr())
 	}
 	s.forward.set(upstreams, own)
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
 }
 
 // Run answers until ctx ends, then closes the sockets.
@@ -96,8 +101,13 @@ func (s *Server) Run(ctx context.Context) error {
 		g.Go(func() error { return s.serveTCP(ctx, l) })
 	}
 	g.Go(func() error {
-		s.probeLoop(ctx)
-		<-ctx.Done()
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-s.changed:
+				s.probeLoop(ctx)
+			}
+		}
 		for _, c := range s.cfg.PacketConns {
 			_ = c.Close()
 		}

@@ -370,6 +370,28 @@ func TestLoopIsNoticed(t *testing.T) {
 	}
 }
 
+// Upstreams that come while the server runs are probed like those it starts with.
+func TestLoopOfLaterUpstreamsIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &upstream{}
+		s := newServer(t, testZone(), u)
+		u.reply = func(_, _ string, m *dns.Msg) (*dns.Msg, error) { return s.handle(t, m, 0), nil }
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		synctest.Wait()
+		s.SetUpstreams([]string{"192.0.2.53"})
+		synctest.Wait()
+		if !s.forward.looping.Load() {
+			t.Error("not noticed")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestCacheIsBounded(t *testing.T) {
 	s, err := New(Config{Zone: testZone(), CacheSize: 64})
 	if err != nil {

@@ -56,6 +56,7 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 	g.Go(func() error { return plane.network.Run(ctx) })
 	g.Go(func() error { return plane.proxy.Run(ctx) })
 	g.Go(func() error { return plane.server.Run(ctx) })
+	g.Go(func() error { return a.followUpstreams(ctx, c, plane.server.SetUpstreams) })
 	g.Go(func() error { return plane.members.Run(ctx) })
 	g.Go(func() error { return a.feedServices(ctx, plane) })
 	g.Go(func() error { return a.feedPeers(ctx, plane) })
@@ -140,7 +141,7 @@ func (a *Agent) newDNS(ctx context.Context, c *cluster, p *dataPlane) error {
 	}
 	p.server, err = dns.New(dns.Config{
 		Zone: p.zone, PacketConns: []net.PacketConn{udp}, Listeners: []net.Listener{tcp},
-		Upstreams: a.upstreams(c), Logger: a.cfg.Logger,
+		Logger: a.cfg.Logger,
 	})
 	if err != nil {
 		udp.Close()
