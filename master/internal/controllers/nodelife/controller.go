@@ -165,8 +165,10 @@ func (c *Controller) look(v registry.Viewer, name string) (*turn, error) {
 	c.found(name)
 	f := find(now, c.witness(name, now), c.cfg.SilentAfter)
 	t := &turn{node: old.DeepCopy(), after: f.again}
-	setConditions(now, t.node, f.lost)
-	t.node.Spec.Taints = taints(now, t.node, f.moved)
+	if !f.undecided {
+		setConditions(now, t.node, f.lost)
+	}
+	t.node.Spec.Taints = taints(now, t.node, f.moved || f.undecided && isMoving(old))
 	t.conditions = !apiequality.Semantic.DeepEqual(old.Status.Conditions, t.node.Status.Conditions)
 	t.taints = !apiequality.Semantic.DeepEqual(old.Spec.Taints, t.node.Spec.Taints)
 	if before, is := nodeCondition(old, corev1.NodeReady), nodeCondition(t.node, corev1.NodeReady); is != nil && (before == nil || before.Status != is.Status) {
@@ -175,6 +177,9 @@ func (c *Controller) look(v registry.Viewer, name string) (*turn, error) {
 	var pods []*corev1.Pod
 	for pod := range registry.ByIndex[*corev1.Pod](v, registry.IndexNode, name) {
 		pods = append(pods, pod)
+		if f.undecided {
+			continue
+		}
 		change := restore
 		if f.lost {
 			change = withdraw

@@ -116,6 +116,31 @@ func TestGossipAloneTakesOutOfService(t *testing.T) {
 	})
 }
 
+// A master that has just started knows neither of a session nor of what gossip said before.
+func TestRestartedMasterKeepsADeadNodeDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bench{ct.New(t), newFake("node2"), newFake("node2")}
+		ct.Node(b.Env, "node1")
+		b.pod("web")
+		ct.ChangeStatus(b.Env, "default", "web", func(p *corev1.Pod) { *p = *withdraw(time.Now(), p) })
+		ct.ChangeStatus(b.Env, "", "node1", func(n *corev1.Node) { setConditions(time.Now(), n, true) })
+		b.Start(New(Config{Registry: b.Registry, Logger: b.Logger, Sessions: b.sessions, Gossip: b.gossip}).Run)
+		synctest.Wait()
+		if b.ready() != corev1.ConditionUnknown || b.podReady("web") {
+			t.Errorf("taken for alive: node %s, pod ready %v", b.ready(), b.podReady("web"))
+		}
+		ct.Settle(DefaultSilentAfter / 2)
+		if b.ready() != corev1.ConditionUnknown || b.podReady("web") || len(ct.List[*corev1.Pod](b.Env, "default")) != 1 {
+			t.Errorf("decided too early: node %s, pod ready %v", b.ready(), b.podReady("web"))
+		}
+		b.sessions.say("node1", true)
+		synctest.Wait()
+		if b.ready() != corev1.ConditionTrue || !b.podReady("web") || len(b.taints()) != 0 {
+			t.Errorf("not restored: node %s, pod %v, taints %v", b.ready(), b.podReady("web"), b.taints())
+		}
+	})
+}
+
 func TestDeadNodeLosesItsPods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t)

@@ -15,5 +15,7 @@
 //	gone     unknown  Unknown after SilentAfter      NoSchedule, NoExecute
 //	gone     dead     Unknown                        NoSchedule, NoExecute
 //
+// Until SilentAfter has passed, a node without a session stays as it was found last.
+//
 // plan.go and evict.go are pure. Goroutines: those of the loop, and one that waits for the witnesses.
 package nodelife

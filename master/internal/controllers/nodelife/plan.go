@@ -21,6 +21,9 @@ type witness struct {
 type finding struct {
 	// lost: the node is not in service. moved: and its pods may be moved.
 	lost, moved bool
+	// undecided: nobody speaks for the node yet, nor long enough against it. What was found last stands: a master that has
+	// just started must not take a node that was dead for a living one.
+	undecided bool
 	// again is when to look again though nothing happens; 0 for never.
 	again time.Duration
 }
@@ -34,7 +37,7 @@ func find(now time.Time, w witness, silentAfter time.Duration) finding {
 		return finding{lost: true, moved: true}
 	}
 	if left := w.goneSince.Add(silentAfter).Sub(now); left > 0 {
-		return finding{again: left}
+		return finding{undecided: true, again: left}
 	}
 	return finding{lost: true, moved: !w.known}
 }
@@ -79,6 +82,13 @@ func setConditions(now time.Time, n *corev1.Node, lost bool) {
 			}
 		}
 	}
+}
+
+// isMoving says whether the node has been found lost with its pods to be moved.
+func isMoving(n *corev1.Node) bool {
+	return slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool {
+		return t.Key == corev1.TaintNodeUnreachable && t.Effect == corev1.TaintEffectNoExecute
+	})
 }
 
 // pressures are the conditions that keep new pods away while they hold.

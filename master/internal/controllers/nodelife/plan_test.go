@@ -18,9 +18,9 @@ func TestFind(t *testing.T) {
 		"session alive, gossip alive":          {witness{session: true, known: true, alive: true}, finding{}},
 		"session alive, gossip dead":           {witness{session: true, known: true}, finding{lost: true}},
 		"session gone, gossip dead":            {witness{known: true, goneSince: now}, finding{lost: true, moved: true}},
-		"session gone lately, gossip alive":    {witness{known: true, alive: true, goneSince: short}, finding{again: 30 * time.Second}},
+		"session gone lately, gossip alive":    {witness{known: true, alive: true, goneSince: short}, finding{undecided: true, again: 30 * time.Second}},
 		"session gone for long, gossip alive":  {witness{known: true, alive: true, goneSince: long}, finding{lost: true}},
-		"session gone lately, gossip silent":   {witness{goneSince: short}, finding{again: 30 * time.Second}},
+		"session gone lately, gossip silent":   {witness{goneSince: short}, finding{undecided: true, again: 30 * time.Second}},
 		"session gone for long, gossip silent": {witness{goneSince: long}, finding{lost: true, moved: true}},
 	} {
 		if got := find(now, test.w, limit); got != test.want {
