@@ -61,6 +61,30 @@ func TestSessionLostIsNotNodeLost(t *testing.T) {
 	})
 }
 
+// Somebody deletes the Node of a machine that lives: it is there again at once, with its range of pods, and its pods stay.
+func TestNodeDeletedByMistake(t *testing.T) {
+	run(t, 2, func(c *cluster) {
+		c.deploy(deployment("web", 4))
+		c.eventually(10*time.Second, "four ready pods", func() bool { return total(c.ready("web")) == 4 })
+		before := uids(c.podsOf("web"))
+		node, err := c.kube.CoreV1().Nodes().Get(c.ctx, "n2", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.kube.CoreV1().Nodes().Delete(c.ctx, "n2", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.eventually(10*time.Second, "n2 has registered again", func() bool {
+			again, err := c.kube.CoreV1().Nodes().Get(c.ctx, "n2", metav1.GetOptions{})
+			return err == nil && again.UID != node.UID && again.Spec.PodCIDR == node.Spec.PodCIDR && c.readyNodes() == 2
+		})
+		time.Sleep(2 * time.Minute)
+		if after := uids(c.podsOf("web")); after != before {
+			t.Errorf("pods\n%s became\n%s", before, after)
+		}
+	})
+}
+
 func (c *cluster) endpoints(service string) (n int) {
 	c.Helper()
 	list, err := c.kube.DiscoveryV1().EndpointSlices("default").List(c.ctx, metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=" + service})

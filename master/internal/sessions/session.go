@@ -219,6 +219,7 @@ func (s *Server) route(ctx context.Context, w interface {
 		for _, e := range events {
 			if e.Key.Resource != "pods" {
 				everybody = append(everybody, e.Key)
+				s.endIfDeleted(e)
 				continue
 			}
 			for _, o := range []registry.Object{e.Object, e.Prev} {
@@ -237,5 +238,15 @@ func (s *Server) route(ctx context.Context, w interface {
 				n.mark(everybody...)
 			}
 		}
+	}
+}
+
+// endIfDeleted ends the session of a node whose Node was deleted: an agent that lives registers again at once.
+func (s *Server) endIfDeleted(e registry.Event) {
+	if e.Key.Resource != "nodes" || !e.Deleted {
+		return
+	}
+	if n := s.session(e.Key.Name); n != nil {
+		n.cancel(status.Errorf(codes.Aborted, "the Node %s was deleted", n.node))
 	}
 }
