@@ -63,7 +63,8 @@ type Config struct {
 	Cluster func() netfiles.Cluster
 	// HostIPs of the node, the main one first.
 	HostIPs func() []string
-	// ResolvConf and HostsFile of the node; empty: /etc/resolv.conf (or systemd-resolved's) and /etc/hosts.
+	// ResolvConf and HostsFile of the node; empty: /etc/resolv.conf and /etc/hosts. Where the former names only the stub of
+	// systemd-resolved, its own file is read.
 	ResolvConf, HostsFile string
 	// NodeMemory in bytes, for OOM scores.
 	NodeMemory int64
@@ -91,6 +92,9 @@ func (c *Config) fill() {
 	}
 	if c.HostIPs == nil {
 		c.HostIPs = func() []string { return nil }
+	}
+	if c.ResolvConf == "" {
+		c.ResolvConf = "/etc/resolv.conf"
 	}
 	if c.HostsFile == "" {
 		c.HostsFile = "/etc/hosts"

@@ -207,3 +207,22 @@ func TestEvict(t *testing.T) {
 		}
 	})
 }
+
+func TestNodeResolv(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := dir + "/" + name
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	plain, stub, real := file("plain", "nameserver 192.0.2.1\n"), file("stub", "nameserver 127.0.0.53\n"), file("real", "nameserver 192.0.2.2\n")
+	for _, tt := range []struct{ first, second, want string }{
+		{plain, real, "192.0.2.1"}, {stub, real, "192.0.2.2"}, {stub, dir + "/none", "127.0.0.53"}, {dir + "/none", real, "192.0.2.2"},
+	} {
+		if got := nodeResolv(tt.first, tt.second).Nameservers; len(got) != 1 || got[0] != tt.want {
+			t.Errorf("%s, %s: %v, want %s", tt.first, tt.second, got, tt.want)
+		}
+	}
+}

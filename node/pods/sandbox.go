@@ -186,16 +186,15 @@ func (w *worker) writeFiles() error {
 	if err := os.WriteFile(w.hostsFile(), netfiles.Hosts(w.pod, w.podIPs, host, domain, nodeHosts), 0o644); err != nil {
 		return err
 	}
-	resolv := netfiles.ForPod(w.pod, w.m.nodeResolv(), cluster)
+	resolv := netfiles.ForPod(w.pod, nodeResolv(w.m.cfg.ResolvConf, systemdResolv), cluster)
 	return os.WriteFile(w.resolvFile(), resolv.Bytes(), 0o644)
 }
 
-// nodeResolv reads the node's resolver configuration; behind systemd-resolved's stub the real one is elsewhere.
-func (m *Manager) nodeResolv() netfiles.Resolv {
-	files := []string{m.cfg.ResolvConf}
-	if m.cfg.ResolvConf == "" {
-		files = []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}
-	}
+// systemdResolv is what systemd-resolved asks; /etc/resolv.conf then names only its stub, which pods do not reach.
+const systemdResolv = "/run/systemd/resolve/resolv.conf"
+
+// nodeResolv reads the node's resolver configuration from the first file that names more than a stub, or else the last.
+func nodeResolv(files ...string) netfiles.Resolv {
 	var r netfiles.Resolv
 	for _, f := range files {
 		data, err := os.ReadFile(f)
