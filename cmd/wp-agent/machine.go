@@ -46,5 +46,9 @@ func nodeIP(given, master string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("no route to the master at %s: %w; say with --node-ip which address the other machines reach this one at", master, err)
 	}
 	defer c.Close()
-	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr(), nil
+	ip := c.LocalAddr().(*net.UDPAddr).AddrPort().Addr()
+	if ip.IsLoopback() {
+		return netip.Addr{}, fmt.Errorf("the master is at %s, so this machine's own address cannot be told from it; say with --node-ip which address the other machines reach this one at", master)
+	}
+	return ip, nil
 }

@@ -10,8 +10,10 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"k8s.io/klog/v2"
 
@@ -136,8 +138,14 @@ func run(ctx context.Context, args []string) error {
 // identity joins, unless this machine has joined that cluster before: so the join line can stand in a start script.
 func identity(ctx context.Context, command string, o *options) (*session.Identity, error) {
 	id, err := session.LoadIdentity(o.dataDir)
-	if command == "run" || (err == nil && id.Node == o.join.NodeName && contains(id.Masters, o.join.Master)) {
+	if command == "run" {
 		return id, err
+	}
+	if err == nil && id.Node == o.join.NodeName && slices.Contains(id.Masters, o.join.Master) && (o.join.CAHash == "" || id.Trusts(o.join.CAHash)) {
+		if !id.Expired(time.Now()) {
+			return id, nil
+		}
+		err = session.ErrNotJoined
 	}
 	if err == nil {
 		return nil, fmt.Errorf("this machine is node %s of the cluster at %s already; `wp-agent uninstall --data-dir %s` makes it free to join another", id.Node, strings.Join(id.Masters, ", "), o.dataDir)
@@ -151,15 +159,6 @@ func identity(ctx context.Context, command string, o *options) (*session.Identit
 		}
 	}
 	return session.Join(ctx, o.dataDir, o.join)
-}
-
-func contains(all []string, one string) bool {
-	for _, s := range all {
-		if s == one {
-			return true
-		}
-	}
-	return false
 }
 
 func runAgent(ctx context.Context, o *options, id *session.Identity, log *slog.Logger) error {

@@ -2,8 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -308,13 +306,9 @@ func (c *Client) renew(ctx context.Context, api agentv1.AgentClient) error {
 
 func (c *Client) dueForRenewal(now time.Time) bool {
 	c.mu.Lock()
-	block, _ := pem.Decode([]byte(c.cfg.Identity.Certificate))
+	cert := c.cfg.Identity.certificate()
 	c.mu.Unlock()
-	if block == nil {
-		return false
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	return err == nil && now.After(cert.NotAfter.Add(-cert.NotAfter.Sub(cert.NotBefore)/3))
+	return cert != nil && now.After(cert.NotAfter.Add(-cert.NotAfter.Sub(cert.NotBefore)/3))
 }
 
 func (c *Client) renewNow(ctx context.Context, api agentv1.AgentClient) error {

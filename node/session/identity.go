@@ -67,7 +67,11 @@ func LoadIdentity(dir string) (*Identity, error) {
 	if err := json.Unmarshal(data, id); err != nil {
 		return nil, fmt.Errorf("%s is damaged: %w; remove it and join again", path, err)
 	}
-	if _, err := id.tls(); err != nil {
+	_, err = id.tls()
+	if err == nil && len(id.Masters) == 0 {
+		err = errors.New("it names no master")
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s is damaged: %w; remove it and join again", path, err)
 	}
 	return id, nil
@@ -197,6 +201,44 @@ func Join(ctx context.Context, dir string, o JoinOptions) (*Identity, error) {
 	return id, id.Save(dir)
 }
 
+// caHash is what --ca-hash names a CA by.
+func caHash(ca *x509.Certificate) string {
+	sum := sha256.Sum256(ca.RawSubjectPublicKeyInfo)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// Trusts tells whether the identity is of the cluster whose CA has that hash. Another cluster's master may stand at the same
+// address: it was installed anew.
+func (id *Identity) Trusts(hash string) bool {
+	for rest := []byte(id.CA); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return false
+		}
+		if ca, err := x509.ParseCertificate(block.Bytes); err == nil && caHash(ca) == hash {
+			return true
+		}
+	}
+}
+
+// Expired tells whether the node's certificate is too old to be renewed: the machine was off for long, and must join again.
+func (id *Identity) Expired(now time.Time) bool {
+	cert := id.certificate()
+	return cert != nil && now.After(cert.NotAfter)
+}
+
+func (id *Identity) certificate() *x509.Certificate {
+	block, _ := pem.Decode([]byte(id.Certificate))
+	if block == nil {
+		return nil
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil
+	}
+	return cert
+}
+
 // newRequest makes a key (PEM) and a certificate request for it (PKCS #10, DER).
 func newRequest(node string) (key, csr []byte, err error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -218,8 +260,7 @@ func pinned(hash string) *tls.Config {
 		InsecureSkipVerify: true, // VerifyConnection below does it, by the hash instead of a name
 		VerifyConnection: func(s tls.ConnectionState) error {
 			for _, ca := range s.PeerCertificates[1:] {
-				sum := sha256.Sum256(ca.RawSubjectPublicKeyInfo)
-				if "sha256:"+hex.EncodeToString(sum[:]) != hash {
+				if caHash(ca) != hash {
 					continue
 				}
 				pool := x509.NewCertPool()
