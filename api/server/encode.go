@@ -106,9 +106,12 @@ func encodeJSON(buf *bytes.Buffer, v any) error {
 }
 
 // appendObject writes compact JSON.
-func appendObject(buf *bytes.Buffer, v any) error {
+func appendObject(buf *bytes.Buffer, v any) error { return appendListed(buf, v, nil) }
+
+// appendListed writes one of many objects as compact JSON.
+func appendListed(buf *bytes.Buffer, v any, memo *quickjson.Memo) error {
 	buf.Grow(4 << 10) // most objects fit: then the encoder writes into the buffer itself
-	b, err := quickjson.Append(buf.AvailableBuffer(), v)
+	b, err := quickjson.Append(buf.AvailableBuffer(), v, memo)
 	buf.Write(b)
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/whalepod/whalepod/api/resource"
+	"github.com/whalepod/whalepod/api/server/internal/quickjson"
 )
 
 // tableChunk is how many rows are made at once: enough to be quick, few enough for the memory to stay flat.
@@ -107,6 +108,7 @@ func writeJSONList(buf *bytes.Buffer, kind schema.GroupVersionKind, lm metav1.Li
 		return err
 	}
 	buf.WriteString(`,"items":[`)
+	var memo quickjson.Memo
 	for i := range n {
 		if i > 0 {
 			buf.WriteByte(',')
@@ -115,7 +117,7 @@ func writeJSONList(buf *bytes.Buffer, kind schema.GroupVersionKind, lm metav1.Li
 		if err != nil {
 			return err
 		}
-		if err := appendItem(buf, obj, own); err != nil {
+		if err := appendItem(buf, obj, own, &memo); err != nil {
 			return err
 		}
 		if err := flow(); err != nil {
@@ -126,12 +128,12 @@ func writeJSONList(buf *bytes.Buffer, kind schema.GroupVersionKind, lm metav1.Li
 	return flow()
 }
 
-func appendItem(buf *bytes.Buffer, obj runtime.Object, own []byte) error {
+func appendItem(buf *bytes.Buffer, obj runtime.Object, own []byte, memo *quickjson.Memo) error {
 	if own != nil && obj.GetObjectKind().GroupVersionKind().Empty() {
 		own = nil
 	}
 	start := buf.Len()
-	if err := appendObject(buf, obj); err != nil || own == nil {
+	if err := appendListed(buf, obj, memo); err != nil || own == nil {
 		return err
 	}
 	written := buf.Bytes()[start:]

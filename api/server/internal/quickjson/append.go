@@ -15,13 +15,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// Append writes v as json.Marshal would.
-func Append(b []byte, v any) ([]byte, error) {
+// Append writes v as json.Marshal would. memo is for the items of one list, see Memo; it may be nil.
+func Append(b []byte, v any, memo *Memo) ([]byte, error) {
 	if v == nil {
 		return append(b, "null"...), nil
 	}
 	rv := reflect.ValueOf(v)
-	return planOf(rv.Type()).fn(b, rv)
+	return planOf(rv.Type()).fn(b, rv, memo)
 }
 
 // special are the types that write themselves and are everywhere.
@@ -35,7 +35,7 @@ var special = map[reflect.Type]appender{
 }
 
 // appendOther leaves a value to encoding/json.
-func appendOther(b []byte, v reflect.Value) ([]byte, error) {
+func appendOther(b []byte, v reflect.Value, _ *Memo) ([]byte, error) {
 	if v.CanAddr() {
 		v = v.Addr()
 	}
@@ -43,25 +43,25 @@ func appendOther(b []byte, v reflect.Value) ([]byte, error) {
 	return append(b, data...), err
 }
 
-func appendBool(b []byte, v reflect.Value) ([]byte, error) {
+func appendBool(b []byte, v reflect.Value, _ *Memo) ([]byte, error) {
 	return strconv.AppendBool(b, v.Bool()), nil
 }
-func appendInt(b []byte, v reflect.Value) ([]byte, error) {
+func appendInt(b []byte, v reflect.Value, _ *Memo) ([]byte, error) {
 	return strconv.AppendInt(b, v.Int(), 10), nil
 }
-func appendUint(b []byte, v reflect.Value) ([]byte, error) {
+func appendUint(b []byte, v reflect.Value, _ *Memo) ([]byte, error) {
 	return strconv.AppendUint(b, v.Uint(), 10), nil
 }
 
-func appendInterface(b []byte, v reflect.Value) ([]byte, error) {
+func appendInterface(b []byte, v reflect.Value, memo *Memo) ([]byte, error) {
 	if v.IsNil() {
 		return append(b, "null"...), nil
 	}
 	v = v.Elem()
-	return planOf(v.Type()).fn(b, v)
+	return planOf(v.Type()).fn(b, v, memo)
 }
 
-func appendBytes(b []byte, v reflect.Value) ([]byte, error) {
+func appendBytes(b []byte, v reflect.Value, _ *Memo) ([]byte, error) {
 	if v.IsNil() {
 		return append(b, "null"...), nil
 	}
@@ -70,7 +70,7 @@ func appendBytes(b []byte, v reflect.Value) ([]byte, error) {
 	return append(b, '"'), nil
 }
 
-func appendTime(b []byte, v reflect.Value) ([]byte, error) {
+func appendTime(b []byte, v reflect.Value, _ *Memo) ([]byte, error) {
 	var t *metav1.Time
 	if v.CanAddr() {
 		t = v.Addr().Interface().(*metav1.Time)
@@ -81,7 +81,7 @@ func appendTime(b []byte, v reflect.Value) ([]byte, error) {
 	return quotedTime(b, t.Time, time.RFC3339), nil
 }
 
-func appendMicroTime(b []byte, v reflect.Value) ([]byte, error) {
+func appendMicroTime(b []byte, v reflect.Value, _ *Memo) ([]byte, error) {
 	return quotedTime(b, v.Interface().(metav1.MicroTime).Time, metav1.RFC3339Micro), nil
 }
 
@@ -94,7 +94,7 @@ func quotedTime(b []byte, t time.Time, layout string) []byte {
 	return append(b, '"')
 }
 
-func appendQuantity(b []byte, v reflect.Value) ([]byte, error) {
+func appendQuantity(b []byte, v reflect.Value, _ *Memo) ([]byte, error) {
 	return quantity(b, v.Interface().(resource.Quantity))
 }
 
@@ -104,14 +104,14 @@ func quantity(b []byte, q resource.Quantity) ([]byte, error) {
 	return append(b, data...), err
 }
 
-func appendIntOrString(b []byte, v reflect.Value) ([]byte, error) {
+func appendIntOrString(b []byte, v reflect.Value, _ *Memo) ([]byte, error) {
 	switch x := v.Interface().(intstr.IntOrString); x.Type {
 	case intstr.Int:
 		return strconv.AppendInt(b, int64(x.IntVal), 10), nil
 	case intstr.String:
 		return appendString(b, x.StrVal), nil
 	}
-	return appendOther(b, v)
+	return appendOther(b, v, nil)
 }
 
 // sortedKeys of maps small enough for the stack, usually.
@@ -123,7 +123,7 @@ func sortedKeys[K ~string, V any](m map[K]V, keys []K) []K {
 	return keys
 }
 
-func appendResourceList(b []byte, v reflect.Value) ([]byte, error) {
+func appendResourceList(b []byte, v reflect.Value, _ *Memo) ([]byte, error) {
 	m := v.Interface().(corev1.ResourceList)
 	if m == nil {
 		return append(b, "null"...), nil
@@ -143,7 +143,7 @@ func appendResourceList(b []byte, v reflect.Value) ([]byte, error) {
 	return append(b, '}'), nil
 }
 
-func appendStringMap(b []byte, v reflect.Value) ([]byte, error) {
+func appendStringMap(b []byte, v reflect.Value, _ *Memo) ([]byte, error) {
 	m := v.Interface().(map[string]string)
 	if m == nil {
 		return append(b, "null"...), nil
@@ -166,7 +166,7 @@ func (m maker) mapping(t reflect.Type) appender {
 		return appendOther
 	}
 	elem := m.plan(t.Elem())
-	return func(b []byte, v reflect.Value) ([]byte, error) {
+	return func(b []byte, v reflect.Value, memo *Memo) ([]byte, error) {
 		if v.IsNil() {
 			return append(b, "null"...), nil
 		}
@@ -187,7 +187,7 @@ func (m maker) mapping(t reflect.Type) appender {
 				b = append(b, ',')
 			}
 			b = append(appendString(b, k.String()), ':')
-			if b, err = elem.fn(b, v.MapIndex(k)); err != nil {
+			if b, err = elem.fn(b, v.MapIndex(k), memo); err != nil {
 				return b, err
 			}
 		}

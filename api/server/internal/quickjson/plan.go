@@ -10,7 +10,7 @@ import (
 )
 
 // appender writes a value. The value is addressable wherever encoding/json would have it so.
-type appender func(b []byte, v reflect.Value) ([]byte, error)
+type appender func(b []byte, v reflect.Value, memo *Memo) ([]byte, error)
 
 // plan is how one type is written. fn is set before the plan is published.
 type plan struct{ fn appender }
@@ -79,12 +79,15 @@ func (m maker) make(t reflect.Type) appender {
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		return appendUint
 	case reflect.String:
-		return func(b []byte, v reflect.Value) ([]byte, error) { return appendString(b, v.String()), nil }
+		return func(b []byte, v reflect.Value, _ *Memo) ([]byte, error) { return appendString(b, v.String()), nil }
 	case reflect.Interface:
 		return appendInterface
 	case reflect.Pointer:
 		return m.pointer(t)
 	case reflect.Slice:
+		if slot, ok := remembered[t]; ok {
+			return remember(slot, m.slice(t))
+		}
 		return m.slice(t)
 	case reflect.Map:
 		return m.mapping(t)
@@ -96,11 +99,11 @@ func (m maker) make(t reflect.Type) appender {
 
 func (m maker) pointer(t reflect.Type) appender {
 	elem := m.plan(t.Elem())
-	return func(b []byte, v reflect.Value) ([]byte, error) {
+	return func(b []byte, v reflect.Value, memo *Memo) ([]byte, error) {
 		if v.IsNil() {
 			return append(b, "null"...), nil
 		}
-		return elem.fn(b, v.Elem())
+		return elem.fn(b, v.Elem(), memo)
 	}
 }
 
@@ -109,7 +112,7 @@ func (m maker) slice(t reflect.Type) appender {
 		return appendBytes
 	}
 	elem := m.plan(t.Elem())
-	return func(b []byte, v reflect.Value) ([]byte, error) {
+	return func(b []byte, v reflect.Value, memo *Memo) ([]byte, error) {
 		if v.IsNil() {
 			return append(b, "null"...), nil
 		}
@@ -119,7 +122,7 @@ func (m maker) slice(t reflect.Type) appender {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			if b, err = elem.fn(b, v.Index(i)); err != nil {
+			if b, err = elem.fn(b, v.Index(i), memo); err != nil {
 				return b, err
 			}
 		}
@@ -149,7 +152,7 @@ func (m maker) structure(t reflect.Type) appender {
 	if !ok {
 		return appendOther
 	}
-	return func(b []byte, v reflect.Value) ([]byte, error) {
+	return func(b []byte, v reflect.Value, memo *Memo) ([]byte, error) {
 		b = append(b, '{')
 		first := true
 		var err error
@@ -164,7 +167,7 @@ func (m maker) structure(t reflect.Type) appender {
 			}
 			first = false
 			b = append(b, f.key...)
-			if b, err = f.plan.fn(b, fv); err != nil {
+			if b, err = f.plan.fn(b, fv, memo); err != nil {
 				return b, err
 			}
 		}

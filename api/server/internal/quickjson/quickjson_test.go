@@ -21,7 +21,7 @@ import (
 func same(t *testing.T, v any) {
 	t.Helper()
 	want, wantErr := json.Marshal(v)
-	got, err := Append(nil, v)
+	got, err := Append(nil, v, nil)
 	if (err == nil) != (wantErr == nil) {
 		t.Fatalf("%T: error %v, encoding/json's %v", v, err, wantErr)
 	}
@@ -114,4 +114,33 @@ func FuzzString(f *testing.F) {
 	f.Add("plain")
 	f.Add("a\u2028<\xff")
 	f.Fuzz(func(t *testing.T, s string) { same(t, s) })
+}
+
+// TestMemo writes pods that share parts, and others, one after the other.
+func TestMemo(t *testing.T) {
+	var memo Memo
+	var pods []*corev1.Pod
+	f := filler(1)
+	for i := range 200 {
+		p := &corev1.Pod{}
+		f.Fill(p)
+		if i%3 > 0 {
+			p.Spec.Containers, p.Spec.Tolerations = pods[i-1].Spec.Containers, pods[i-1].Spec.Tolerations
+			p.OwnerReferences = pods[i-1].OwnerReferences
+		}
+		if n := len(p.Spec.Containers); i%5 == 0 && n > 0 {
+			p.Spec.Containers = p.Spec.Containers[:n-1] // the same array, another length
+		}
+		pods = append(pods, p)
+	}
+	for i, p := range pods {
+		want, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Append([]byte("before"), p, &memo)
+		if err != nil || !bytes.Equal(got, append([]byte("before"), want...)) {
+			t.Fatalf("pod %d: %v\n got %s\nwant %s", i, err, got, want)
+		}
+	}
 }
