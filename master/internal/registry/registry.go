@@ -80,7 +80,7 @@ const (
 	IndexOrphan = "orphan"
 	// IndexClusterIP: Services by each of their cluster IPs.
 	IndexClusterIP = "clusterIP"
-	// IndexNodePort: Services by "PROTOCOL/port" of their node ports.
+	// IndexNodePort: Services by their node ports, in decimal.
 	IndexNodePort = "nodePort"
 	// Unbound is the value of IndexNode for pods that no node has been chosen for.
 	Unbound = "<none>"

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -34,22 +35,18 @@ func allocatedPorts(svc *corev1.Service) []string {
 	var out []string
 	for _, p := range svc.Spec.Ports {
 		if p.NodePort != 0 {
-			out = append(out, portKey(p.Protocol, p.NodePort))
+			out = append(out, portKey(p.NodePort))
 		}
 	}
 	if p := svc.Spec.HealthCheckNodePort; p != 0 {
-		out = append(out, portKey(corev1.ProtocolTCP, p))
+		out = append(out, portKey(p))
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
 }
 
-func portKey(proto corev1.Protocol, port int32) string {
-	if proto == "" {
-		proto = corev1.ProtocolTCP
-	}
-	return fmt.Sprintf("%s/%d", proto, port)
-}
+// portKey leaves the protocol out: Kubernetes gives a number to one Service only, whatever it is used for.
+func portKey(port int32) string { return strconv.Itoa(int(port)) }
 
 // allocate gives a Service the cluster IP and node ports it asks for or needs; old is nil when it is new.
 func (r *Registry) allocate(tx *Tx, svc, old *corev1.Service) error {
@@ -182,7 +179,7 @@ func (r *Registry) allocateNodePorts(tx *Tx, svc *corev1.Service) (errs field.Er
 		path := field.NewPath("spec", "ports").Index(i).Child("nodePort")
 		switch {
 		case p.NodePort != 0:
-			errs = append(errs, r.checkNodePort(tx, svc, path, p.Protocol, p.NodePort)...)
+			errs = append(errs, r.checkNodePort(tx, svc, path, p.NodePort)...)
 		case needsNodePorts(svc):
 			port, ok := r.freeNodePort(tx, svc, i)
 			if !ok {
@@ -200,17 +197,17 @@ func (r *Registry) allocateNodePorts(tx *Tx, svc *corev1.Service) (errs field.Er
 			svc.Spec.HealthCheckNodePort = port
 		}
 	case p != 0:
-		errs = append(errs, r.checkNodePort(tx, svc, path, corev1.ProtocolTCP, p)...)
+		errs = append(errs, r.checkNodePort(tx, svc, path, p)...)
 	}
 	return errs
 }
 
-func (r *Registry) checkNodePort(tx *Tx, svc *corev1.Service, path *field.Path, proto corev1.Protocol, port int32) field.ErrorList {
+func (r *Registry) checkNodePort(tx *Tx, svc *corev1.Service, path *field.Path, port int32) field.ErrorList {
 	if port < r.cfg.NodePortFirst || port > r.cfg.NodePortLast {
 		return field.ErrorList{field.Invalid(path, port,
 			fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", r.cfg.NodePortFirst, r.cfg.NodePortLast))}
 	}
-	if takenByOther(tx, svc, IndexNodePort, portKey(proto, port)) {
+	if takenByOther(tx, svc, IndexNodePort, portKey(port)) {
 		return field.ErrorList{field.Invalid(path, port, "provided port is already allocated")}
 	}
 	return nil
@@ -238,10 +235,5 @@ func (r *Registry) portInUse(tx *Tx, svc *corev1.Service, port int32) bool {
 			return true
 		}
 	}
-	for _, proto := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP} {
-		if takenByOther(tx, svc, IndexNodePort, portKey(proto, port)) {
-			return true
-		}
-	}
-	return svc.Spec.HealthCheckNodePort == port
+	return takenByOther(tx, svc, IndexNodePort, portKey(port)) || svc.Spec.HealthCheckNodePort == port
 }

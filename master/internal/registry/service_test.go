@@ -188,4 +188,8 @@ func TestServiceTypeChanges(t *testing.T) {
 	if p := got.Spec.Ports; p[0].NodePort == 0 || p[0].NodePort != p[1].NodePort || p[2].NodePort == p[0].NodePort {
 		t.Errorf("node ports: %+v", p)
 	}
+	udp := service("udp", corev1.ServiceTypeNodePort)
+	udp.Spec.Ports = []corev1.ServicePort{{Port: 53, Protocol: corev1.ProtocolUDP, NodePort: got.Spec.Ports[2].NodePort}}
+	_, err = e.create(udp)
+	wantErr(t, err, metav1.StatusReasonInvalid, "provided port is already allocated") // though the other is TCP
 }
