@@ -23,9 +23,10 @@ func (a *Agent) newPods(c *cluster, p *dataPlane) *pods.Manager {
 		NodeName: a.cfg.Identity.Node, DataDir: a.cfg.DataDir, Desired: a.desired, Engine: a.cfg.Engine,
 		Network: &podNetwork{network: p.network, proxy: p.proxy, names: map[string]string{}},
 		Report:  reporter{a.outbox}, Record: recorder{a.outbox},
-		Cluster:    func() netfiles.Cluster { return netfiles.Cluster{Domain: c.domain, DNS: c.dns.String()} },
-		HostIPs:    func() []string { return []string{a.cfg.NodeIP.String()} },
-		ResolvConf: a.cfg.ResolvConf, NodeMemory: a.machine.memory, Log: a.cfg.Logger,
+		Cluster:     func() netfiles.Cluster { return netfiles.Cluster{Domain: c.domain, DNS: c.dns.String()} },
+		HostIPs:     func() []string { return []string{a.cfg.NodeIP.String()} },
+		Allocatable: func() corev1.ResourceList { return allocatable(a.capacity(runtime.Info{})) },
+		ResolvConf:  a.cfg.ResolvConf, NodeMemory: a.machine.memory, Log: a.cfg.Logger,
 	})
 }
 

@@ -66,6 +66,9 @@ type Config struct {
 	// ResolvConf and HostsFile of the node; empty: /etc/resolv.conf and /etc/hosts. Where the former names only the stub of
 	// systemd-resolved, its own file is read.
 	ResolvConf, HostsFile string
+	// Allocatable of the node, which is what a container without limits finds as its limits. (The Node that the master tells
+	// of has no more in it than what other nodes need.)
+	Allocatable func() corev1.ResourceList
 	// NodeMemory in bytes, for OOM scores.
 	NodeMemory int64
 	// ParallelPulls and ParallelStarts bound what the engine does at a time; 0 is 3 and 4.
@@ -89,6 +92,9 @@ func (c *Config) fill() {
 	}
 	if c.Cluster == nil {
 		c.Cluster = func() netfiles.Cluster { return netfiles.Cluster{Domain: "cluster.local"} }
+	}
+	if c.Allocatable == nil {
+		c.Allocatable = func() corev1.ResourceList { return nil }
 	}
 	if c.HostIPs == nil {
 		c.HostIPs = func() []string { return nil }

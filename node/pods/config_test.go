@@ -3,6 +3,7 @@ package pods
 import (
 	"context"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -225,4 +226,20 @@ func TestNodeResolv(t *testing.T) {
 			t.Errorf("%s, %s: %v, want %s", tt.first, tt.second, got, tt.want)
 		}
 	}
+}
+
+// limits.memory of a container without one is what the node has to give, as the API documents it.
+func TestLimitsDefaultToTheNode(t *testing.T) {
+	test(t, func(t *testing.T, n *node) {
+		n.apply(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}) // as the master tells of it
+		p := pod("p", "a")
+		p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "LIMIT", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.memory"}}}}
+		var env []string
+		n.engine.Script("a", func(s runtime.ContainerSpec) fake.Program { env = s.Env; return fake.Program{} })
+		n.apply(p)
+		n.want("uid-p", "Running a=running+")
+		if !slices.Contains(env, "LIMIT=943718400") {
+			t.Error(env)
+		}
+	})
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -173,6 +174,7 @@ func (n *node) start() {
 		NodeName: "n1", DataDir: n.dir, Desired: n.state, Engine: engine, Network: n.net, Report: n, Record: n, Mounter: n.mounts,
 		Cluster: func() netfiles.Cluster { return netfiles.Cluster{Domain: "cluster.local", DNS: "10.254.254.1"} },
 		HostIPs: func() []string { return []string{"198.51.100.11"} }, ResolvConf: filepath.Join(n.dir, "resolv.conf"),
+		Allocatable: func() corev1.ResourceList { return corev1.ResourceList{"memory": resource.MustParse("900Mi")} },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

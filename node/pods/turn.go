@@ -148,9 +148,7 @@ func (w *worker) facts() env.Facts {
 	if w.pod.Spec.HostNetwork && len(f.PodIPs) == 0 {
 		f.PodIPs = f.HostIPs
 	}
-	if node, ok := w.m.cfg.Desired.Node(w.m.cfg.NodeName); ok {
-		f.Allocatable = node.Status.Allocatable
-	}
+	f.Allocatable = w.m.cfg.Allocatable()
 	return f
 }
 
