@@ -114,12 +114,6 @@ func (w web) pods(t testing.TB) []corev1.Pod {
 	return slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
 }
 
-func ready(p *corev1.Pod) bool {
-	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
-}
-
 // on returns the pod on this node.
 func (w web) on(t testing.TB, n *lab.Node) corev1.Pod {
 	t.Helper()
@@ -138,7 +132,7 @@ func (w web) servesWithout(t testing.TB, lost *lab.Node) {
 	eventually(t, settle, "three pods ready without "+lost.Name, func() error {
 		n := 0
 		for _, p := range w.pods(t) {
-			if p.Spec.NodeName != lost.Name && ready(&p) {
+			if p.Spec.NodeName != lost.Name && isReady(&p) {
 				n++
 			}
 		}

@@ -17,7 +17,7 @@ func (w web) restarted(t *testing.T, n *lab.Node, was corev1.Pod) {
 	t.Helper()
 	eventually(t, settle, was.Name+" runs again", func() error {
 		for _, p := range w.pods(t) {
-			if p.UID == was.UID && ready(&p) && len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].RestartCount > 0 {
+			if p.UID == was.UID && isReady(&p) && len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].RestartCount > 0 {
 				return nil
 			}
 		}
