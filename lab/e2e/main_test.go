@@ -97,7 +97,11 @@ func ownLab() (code int, err error) {
 	if err := bringUp(ctx, dir); err != nil {
 		return 1, err
 	}
-	code, err = runChild(ctx, dir, time.Since(start))
+	spent := time.Since(start)
+	if !keep {
+		spent += downLimit
+	}
+	code, err = runChild(ctx, dir, spent)
 	if ctx.Err() != nil {
 		return 1, errors.New("interrupted")
 	}
@@ -153,13 +157,13 @@ func takeDown(dir string) error {
 }
 
 // runChild runs this program once more, for the tests themselves, and returns its
-// exit code. spent is the part of -timeout that is gone.
+// exit code. spent is the part of -timeout that is not the tests'.
 func runChild(ctx context.Context, dir string, spent time.Duration) (int, error) {
 	args := os.Args[1:]
 	if f := flag.Lookup("test.timeout"); f != nil {
 		limit, err := time.ParseDuration(f.Value.String())
 		if err == nil && limit > 0 {
-			left := max(limit-spent-downLimit, time.Second)
+			left := max(limit-spent, time.Second)
 			args = append(args, "-test.timeout="+left.String())
 		}
 	}
