@@ -190,3 +190,25 @@ func TestFirstSnapshotIsWaitedFor(t *testing.T) {
 		n.stop()
 	})
 }
+
+// An engine that stops closes its API first and ends the containers then: nobody tells of it.
+func TestPodsOfAStoppedEngineAreNotReady(t *testing.T) {
+	test(t, func(t *testing.T, n *node) {
+		n.apply(pod("p", "a"))
+		n.want("uid-p", "Running a=running+")
+		n.engine.Down() // with live-restore its containers run on
+		seconds(60)
+		n.want("uid-p", "Running a=running+")
+		n.mu.Lock()
+		n.dead = true
+		n.mu.Unlock()
+		seconds(2)
+		n.want("uid-p", "Running a=running")
+		n.engine.Restart()
+		n.mu.Lock()
+		n.dead = false
+		n.mu.Unlock()
+		seconds(16)
+		n.want("uid-p", "Running a=running+ x1")
+	})
+}

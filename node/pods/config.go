@@ -2,9 +2,11 @@ package pods
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -75,6 +77,8 @@ type Config struct {
 	ParallelPulls, ParallelStarts int
 	// RegistryConfigs are Docker config.json files with the node's own registry passwords.
 	RegistryConfigs []string
+	// Alive tells whether there is a process with that PID, for the time when the engine cannot be asked; nil: the kernel.
+	Alive func(pid int) bool
 	// Resync is how often everything is looked at again although nothing was heard; 0 is 5 min.
 	Resync time.Duration
 	Log    *slog.Logger
@@ -95,6 +99,9 @@ func (c *Config) fill() {
 	}
 	if c.Allocatable == nil {
 		c.Allocatable = func() corev1.ResourceList { return nil }
+	}
+	if c.Alive == nil {
+		c.Alive = func(pid int) bool { return !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
 	}
 	if c.HostIPs == nil {
 		c.HostIPs = func() []string { return nil }

@@ -32,6 +32,9 @@ func (m *Manager) watchEngine(ctx context.Context, lists chan<- listing) {
 			err = errNotRead
 		}
 		m.setEngine(err)
+		for _, w := range m.all() {
+			w.post(func(in *inbox) { in.away = true })
+		}
 		if time.Since(connected) > time.Minute {
 			delay = engineRetry
 		}

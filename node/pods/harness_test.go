@@ -109,6 +109,7 @@ type node struct {
 	wrap func(runtime.Engine) runtime.Engine
 
 	mu       sync.Mutex
+	dead     bool                        // the processes of the engine's containers
 	statuses map[string]corev1.PodStatus // by UID, the last
 	history  map[string][]string         // phases and readiness by UID, as they were reported
 	gone     map[string]int
@@ -174,6 +175,11 @@ func (n *node) start() {
 		NodeName: "n1", DataDir: n.dir, Desired: n.state, Engine: engine, Network: n.net, Report: n, Record: n, Mounter: n.mounts,
 		Cluster: func() netfiles.Cluster { return netfiles.Cluster{Domain: "cluster.local", DNS: "10.254.254.1"} },
 		HostIPs: func() []string { return []string{"198.51.100.11"} }, ResolvConf: filepath.Join(n.dir, "resolv.conf"),
+		Alive: func(int) bool {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return !n.dead
+		},
 		Allocatable: func() corev1.ResourceList { return corev1.ResourceList{"memory": resource.MustParse("900Mi")} },
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -139,11 +139,18 @@ func (w *worker) isStarted(id string) bool {
 
 func (w *worker) isReady(id string) bool {
 	p := w.probes[id]
-	if p == nil {
+	if p == nil || w.deserted() {
 		return false
 	}
 	_, ready := p.get()
 	return ready
+}
+
+// deserted tells whether the pod's processes have ended while the engine is away. An engine that stops ends them after its
+// last word, unless it runs with live-restore; what has no readiness probe must not be sent requests for as long as it is off.
+func (w *worker) deserted() bool {
+	sb := w.sandbox()
+	return w.away && sb != nil && sb.PID > 0 && !w.m.cfg.Alive(sb.PID)
 }
 
 // forgetEnded ends the probing of containers that do not run any more.

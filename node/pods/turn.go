@@ -20,6 +20,8 @@ const (
 	callTimeout = 2 * time.Minute
 	errFirst    = time.Second
 	errMost     = 10 * time.Second
+	// awayLook is how often a pod is looked at while the engine is away; see deserted.
+	awayLook = time.Second
 )
 
 func cut(ref string) (kind, name string, ok bool) { return strings.Cut(ref, "/") }
@@ -38,6 +40,9 @@ func (w *worker) turn(ctx context.Context) (done bool) {
 		}
 	}
 	w.forgetEnded()
+	if w.away {
+		w.wakeAt(time.Now().Add(awayLook))
+	}
 	switch {
 	case w.ending():
 		return w.terminate(ctx)
@@ -82,6 +87,7 @@ func (w *worker) empty() {
 	w.gone = in.gone
 	w.refresh = w.refresh || in.refresh
 	w.stale = w.stale || in.stale
+	w.away = (w.away || in.away) && in.observed == nil
 	if in.observed != nil {
 		if in.seq == w.seq.Load() {
 			w.observed = *in.observed

@@ -31,8 +31,10 @@ type inbox struct {
 	refresh  bool
 	// republish the status although it has not changed.
 	republish bool
-	evict     *status.Reason
-	events    []runtime.Event
+	// away: the engine's events have ended; until observed is there nobody says what ends.
+	away   bool
+	evict  *status.Reason
+	events []runtime.Event
 }
 
 // worker owns one pod. Fields below the line belong to its goroutine alone.
@@ -61,6 +63,7 @@ type worker struct {
 	observed runtime.Pod
 	stale    bool
 	refresh  bool
+	away     bool
 
 	admitted bool
 	verdict  *status.Reason
