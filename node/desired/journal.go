@@ -169,6 +169,7 @@ type journal struct {
 	size    int64
 	live    int64 // size right after the last compaction
 	pending *time.Timer
+	due     time.Time // of pending
 }
 
 // openJournal replays the file, then rewrites it when it was damaged so that the damage does not stay.
@@ -212,11 +213,11 @@ func (j *journal) append(records []record) error {
 	defer j.mu.Unlock()
 	n, err := j.file.Write(buf)
 	j.size += int64(n)
-	if j.pending == nil || delay < syncDelay {
+	if due := time.Now().Add(delay); j.pending == nil || due.Before(j.due) { // never later: changes may come without a pause
 		if j.pending != nil {
 			j.pending.Stop()
 		}
-		j.pending = time.AfterFunc(delay, j.sync)
+		j.pending, j.due = time.AfterFunc(delay, j.sync), due
 	}
 	return errors.Join(append(errs, err)...)
 }

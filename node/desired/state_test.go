@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -199,5 +201,30 @@ func FuzzReplay(f *testing.F) {
 	f.Add(append(buf, "WPd1"...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		replay(data, slog.New(slog.DiscardHandler), func(record) {})
+	})
+}
+
+// Changes that come without a pause must not keep the disk from being written.
+func TestSyncIsNotPutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := Open(Config{Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		timers := map[*time.Timer]bool{}
+		for range 50 {
+			if err := s.Apply([]Change{{Resource: Pods, Key: "ns/a", Object: &corev1.Pod{}}}); err != nil {
+				t.Fatal(err)
+			}
+			s.disk.mu.Lock()
+			timers[s.disk.pending] = true
+			s.disk.mu.Unlock()
+			time.Sleep(syncDelayPod / 5)
+			synctest.Wait()
+		}
+		if len(timers) > 11 {
+			t.Errorf("%d syncs were begun in the time of 10", len(timers))
+		}
 	})
 }
