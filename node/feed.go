@@ -2,10 +2,13 @@ package node
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -65,27 +68,53 @@ func (a *Agent) feedService(p *dataPlane, ref desired.Ref) {
 	}
 }
 
-// feedPeers keeps routes to the other nodes, and takes endpoints on machines that gossip calls dead out of service at once.
+// confirmDead is how long a machine must have been called dead before its endpoints go. One that was only too busy to answer
+// hears that it is thought dead and contradicts at once, and withdrawing them ends connections.
+const confirmDead = 150 * time.Millisecond
+
+// confirmed are the machines that have been dead for long enough, and when to look again for the others.
+func confirmed(dead map[string]time.Time, now time.Time) (names map[string]bool, next time.Duration) {
+	names = map[string]bool{}
+	for name, since := range dead {
+		left := confirmDead - now.Sub(since)
+		switch {
+		case left <= 0:
+			names[name] = true
+		case next == 0 || left < next:
+			next = left
+		}
+	}
+	return names, next
+}
+
+// feedPeers keeps routes to the other nodes, and takes endpoints on machines that gossip calls dead out of service without asking anybody.
 func (a *Agent) feedPeers(ctx context.Context, p *dataPlane) error {
 	sub := a.desired.Subscribe(desired.Nodes)
 	defer sub.Close()
-	for {
+	for machines := false; ; {
 		if err := p.network.SetPeers(ctx, a.peers()); err != nil && ctx.Err() == nil {
 			a.log.Error("routes to other nodes are incomplete", "err", err)
 		}
-		dead := map[string]bool{}
-		for name := range p.members.Dead() {
-			dead[name] = true
+		dead, left := confirmed(p.members.Dead(), time.Now())
+		var confirm <-chan time.Time
+		if left > 0 {
+			confirm = time.After(left)
 		}
 		p.proxy.SetDeadNodes(dead)
 		p.zone.SetDeadNodes(dead)
+		if machines {
+			a.log.Info("machines changed", "alive", len(p.members.Members()), "dead", slices.Sorted(maps.Keys(dead)))
+		}
+		machines = false
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-sub.C():
 			sub.Take()
+		case <-confirm:
+			machines = true
 		case <-p.members.Changed():
-			a.log.Info("machines changed", "alive", len(p.members.Members()), "dead", len(dead))
+			machines = true
 		}
 	}
 }
