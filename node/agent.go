@@ -65,11 +65,10 @@ type cluster struct {
 	domain              string
 	gossipKey           []byte
 	seeds               []string
-	apiEndpoints        []string
 }
 
 func parseCluster(c *agentv1.ClusterConfig, podCIDR string) (*cluster, error) {
-	out := &cluster{domain: c.ClusterDomain, gossipKey: c.GossipKey, seeds: c.GossipSeeds, apiEndpoints: c.ApiEndpoints}
+	out := &cluster{domain: c.ClusterDomain, gossipKey: c.GossipKey, seeds: c.GossipSeeds}
 	var errs [4]error
 	out.service, errs[0] = netip.ParsePrefix(c.ServiceCidr)
 	out.pods, errs[1] = netip.ParsePrefix(c.PodCidr)

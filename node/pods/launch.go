@@ -92,7 +92,7 @@ func (w *worker) start(ctx context.Context, c *corev1.Container, cur *runtime.Co
 	if err != nil {
 		w.refuse(c, errRun, err)
 		w.stale = true
-		w.wakeAt(w.retryOf(c).failed(createFirst, createMost, err.Error()))
+		w.wakeAt(w.retryOf(c).failed(createFirst, createMost))
 		return outcome{}
 	}
 	delete(w.retries, c.Name)
@@ -132,7 +132,7 @@ func (w *worker) createFailed(ctx context.Context, c *corev1.Container, err erro
 	}
 	r := w.retryOf(c)
 	first := r.delay == 0
-	w.wakeAt(r.failed(createFirst, createMost, err.Error()))
+	w.wakeAt(r.failed(createFirst, createMost))
 	if first && (gone(err) || errors.Is(err, runtime.ErrConflict)) { // looking again is likely to help
 		r.at, w.again = time.Time{}, true
 	}

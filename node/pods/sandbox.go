@@ -72,7 +72,7 @@ func (w *worker) sandboxFailed(ctx context.Context, err error) {
 		return
 	}
 	w.warn("", "FailedCreatePodSandBox", "Failed to create pod sandbox: "+err.Error())
-	w.wakeAt(w.sandboxErr.failed(sandboxFirst, sandboxMost, err.Error()))
+	w.wakeAt(w.sandboxErr.failed(sandboxFirst, sandboxMost))
 }
 
 // clearForSandbox ends what still runs in the namespaces of a sandbox that has died, and takes it off the network.

@@ -138,7 +138,7 @@ func (w *worker) trouble(ctx context.Context, what string, err error) {
 		return
 	}
 	w.stale = true
-	w.wakeAt(w.errs.failed(errFirst, errMost, err.Error()))
+	w.wakeAt(w.errs.failed(errFirst, errMost))
 	w.log.Warn(what, "err", err, "retry", w.errs.delay)
 }
 
@@ -254,12 +254,10 @@ func (w *worker) prepareVolumes(ctx context.Context) bool {
 	}
 	w.refresh = false
 	if len(r.Failures) > 0 {
-		var text []string
 		for _, f := range r.Failures {
-			text = append(text, f.Message())
 			w.warn("", "FailedMount", f.Message())
 		}
-		w.wakeAt(w.mountError.failed(mountFirst, mountMost, strings.Join(text, "; ")))
+		w.wakeAt(w.mountError.failed(mountFirst, mountMost))
 		return w.mounted // what runs goes on with the old content
 	}
 	w.volumes, w.mounted, w.mountError = r, true, retry{}

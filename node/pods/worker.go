@@ -96,17 +96,16 @@ type worker struct {
 type retry struct {
 	delay time.Duration
 	at    time.Time
-	text  string
 }
 
 // failed notes a failure and returns when to try again.
-func (r *retry) failed(first, most time.Duration, text string) time.Time {
+func (r *retry) failed(first, most time.Duration) time.Time {
 	if r.delay == 0 {
 		r.delay = first
 	} else {
 		r.delay = min(2*r.delay, most)
 	}
-	r.at, r.text = time.Now().Add(r.delay), text
+	r.at = time.Now().Add(r.delay)
 	return r.at
 }
 
