@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -115,6 +116,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, tlsConfig *tls.Confi
 		srv.TLSConfig = serverTLS(tlsConfig)
 		l = tls.NewListener(l, srv.TLSConfig)
 	}
+	var silent newConns
+	srv.ConnState = silent.note
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(l) }()
 	select {
@@ -123,6 +126,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, tlsConfig *tls.Confi
 	case <-ctx.Done():
 	}
 	s.draining.Store(true)
+	silent.close()
 	drain, done := context.WithTimeout(context.WithoutCancel(ctx), drainPatience)
 	defer done()
 	if err := srv.Shutdown(drain); err != nil && !errors.Is(err, http.ErrServerClosed) {
@@ -131,6 +135,41 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, tlsConfig *tls.Confi
 	}
 	<-failed
 	return nil
+}
+
+// newConns are the connections on which nothing was asked yet: of port checks and of clients that connect ahead. Shutdown
+// would wait five seconds for each.
+type newConns struct {
+	mu     sync.Mutex
+	open   map[net.Conn]struct{}
+	closed bool
+}
+
+// note is for http.Server.ConnState.
+func (n *newConns) note(c net.Conn, state http.ConnState) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case state != http.StateNew:
+		delete(n.open, c)
+	case n.closed:
+		c.Close()
+	default:
+		if n.open == nil {
+			n.open = map[net.Conn]struct{}{}
+		}
+		n.open[c] = struct{}{}
+	}
+}
+
+// close ends those that there are, and those that still come.
+func (n *newConns) close() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.closed = true
+	for c := range n.open {
+		c.Close()
+	}
 }
 
 // serverTLS adds what the server needs to a configuration, also to those that it makes for single clients.

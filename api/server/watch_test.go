@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -309,5 +310,32 @@ func TestServeEndsWatches(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestServeDropsSilentConnections: whoever connected and asked nothing must not hold up the end for five seconds.
+func TestServeDropsSilentConnections(t *testing.T) {
+	s := newTestServer(t)
+	l, addr := listenLoopback(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.api.Serve(ctx, l, s.TLS) }()
+	silent, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	// The server accepts in order: once this is answered, the silent one is known.
+	s.URL = "https://" + addr
+	if r := s.ask(t, "GET", "/readyz", ""); r.code != 200 {
+		t.Fatal(r)
+	}
+	start := time.Now()
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("the end took %v", took)
 	}
 }
