@@ -29,14 +29,23 @@ help: ## print this list
 	@echo 'Whalepod $(VERSION). Targets:'
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1:\2/p' $(MAKEFILE_LIST) | awk -F: '{printf "  make %-12s %s\n", $$1, $$2}'
 
-build: ## wp-master, wp-agent and wpctl into bin/, static
-	@mkdir -p bin
+build: bin/p4app ## wp-master, wp-agent and wpctl into bin/, static
 	$(GOBUILD) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
-	@# Becomes an image: without the version in it, so that it is built once.
+
+# Becomes an image: without the version in it, so that it is built once.
+.PHONY: bin/p4app
+bin/p4app:
+	@mkdir -p bin
 	$(GOBUILD) -ldflags '-s -w' -o bin/p4app ./lab/images/p4app
 
-demo: build ## WP_NODES nodes (default 3) on this machine, with WordPress on them
+demo: ## WP_NODES nodes (default 3) on this machine, with WordPress on them
+	@# The first time, compiling and building images take minutes each: side by side.
+	@$(MAKE) --no-print-directory -j2 build demo-images
 	bin/wpctl demo up
+
+.PHONY: demo-images
+demo-images: bin/p4app
+	@go run ./lab/images/prepare bin
 
 demo-down: ## end the demo and remove what it made
 	@[ -x bin/wpctl ] || $(MAKE) build

@@ -31,40 +31,56 @@ http:
 `
 
 // store is where the images from this source ("lab" or "hub") are.
-func (l *Lab) store(source string) images.Store {
-	return images.Store{Dir: filepath.Join(l.cfg.Cache, "images", source)}
+func (c Config) store(source string) images.Store {
+	return images.Store{Dir: filepath.Join(c.Cache, "images", source)}
 }
 
 // PrepareImages fills the registry's storage, unless it is full already. The
 // images are the lab's own or, where Docker Hub can be reached (and Config.Images
 // is "auto"), the real ones.
 func (l *Lab) PrepareImages(ctx context.Context) (string, error) {
-	source := l.cfg.Images
+	source, note, err := fillCache(ctx, l.cfg, func(m string) { l.note("%s", m) })
+	if err != nil {
+		return "", err
+	}
+	return note, l.record(func(s *state) { s.Images = source })
+}
+
+// FillCache is PrepareImages without a lab, so that "make demo" can build images
+// while it compiles.
+func FillCache(ctx context.Context, cfg Config, log func(string)) error {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	_, _, err = fillCache(ctx, cfg, log)
+	return err
+}
+
+func fillCache(ctx context.Context, cfg Config, log func(string)) (source, note string, err error) {
+	source = cfg.Images
 	if source == "auto" {
 		source = "lab"
 		if images.HubReachable(ctx) {
 			source = "hub"
 		}
 	}
-	if err := l.record(func(s *state) { s.Images = source }); err != nil {
-		return "", err
-	}
 	if source == "hub" {
-		hub := images.Hub{Store: l.store(source), Arch: runtime.GOARCH, Log: func(m string) { l.note("%s", m) }}
-		return "from Docker Hub", hub.Copy(ctx, images.HubImages)
+		hub := images.Hub{Store: cfg.store(source), Arch: runtime.GOARCH, Log: log}
+		return source, "from Docker Hub", hub.Copy(ctx, images.HubImages)
 	}
 	made := 0
 	b := images.Builder{
-		Cache: filepath.Join(l.cfg.Cache, "images"), Store: l.store(source), Programs: l.cfg.Bin,
-		Log: func(m string) { made++; l.note("built %s", m) },
+		Cache: filepath.Join(cfg.Cache, "images"), Store: cfg.store(source), Programs: cfg.Bin,
+		Log: func(m string) { made++; log("built " + m) },
 	}
 	if err := b.Build(ctx); err != nil {
-		return "", err
+		return source, "", err
 	}
 	if made == 0 {
-		return "cached", nil
+		return source, "cached", nil
 	}
-	return "built from this machine's package sources", nil
+	return source, "built from this machine's package sources", nil
 }
 
 // StartRegistry starts the registry beside the nodes, as their engines' mirror of
@@ -72,7 +88,7 @@ func (l *Lab) PrepareImages(ctx context.Context) (string, error) {
 func (l *Lab) StartRegistry(ctx context.Context) (string, error) {
 	addr := fmt.Sprintf("%s:%d", l.cfg.address(1), registryPort)
 	l.mu.Lock()
-	storage := l.store(l.state.Images).Dir
+	storage := l.cfg.store(l.state.Images).Dir
 	l.mu.Unlock()
 	argv := []string{"nsenter", "--net=" + netnsPath(l.cfg.labName())}
 	if program, err := exec.LookPath("docker-registry"); err == nil {
