@@ -56,6 +56,8 @@ func (b bound) missed(value float64) bool {
 // figure writes a number as precisely as anybody wants to read it.
 func figure(v float64) string {
 	switch {
+	case v >= 1_000_000:
+		return fmt.Sprintf("%.3g million", v/1e6)
 	case v >= 1000:
 		return fmt.Sprintf("%d,%03d", int(v+0.5)/1000, int(v+0.5)%1000)
 	case v >= 100 || v == float64(int(v)):
