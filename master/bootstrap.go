@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -24,7 +25,11 @@ const (
 func (m *Master) bootstrap(ctx context.Context) error {
 	for {
 		err := m.registry.Transact(ctx, m.createDefaults)
-		if err == nil || ctx.Err() != nil {
+		if err == nil {
+			close(m.bootstrapped)
+			return nil
+		}
+		if ctx.Err() != nil {
 			return nil
 		}
 		m.log.Error("the cluster's own objects could not be made", "err", err, "retry", bootstrapTry)
@@ -33,6 +38,16 @@ func (m *Master) bootstrap(ctx context.Context) error {
 			return nil
 		case <-time.After(bootstrapTry):
 		}
+	}
+}
+
+// checkBootstrapped is part of /readyz: before, not even the namespace "default" may be there.
+func (m *Master) checkBootstrapped() error {
+	select {
+	case <-m.bootstrapped:
+		return nil
+	default:
+		return errors.New("the cluster's own objects are not made yet")
 	}
 }
 

@@ -88,6 +88,8 @@ type Master struct {
 	gossip   Gossip
 	metrics  *prometheus.Registry
 	table    *resource.Table
+	// bootstrapped is closed when the cluster's own objects are there.
+	bootstrapped chan struct{}
 }
 
 // Restore puts a backup in place of the (missing) state below dataDir.
@@ -97,7 +99,8 @@ func Restore(ctx context.Context, backup, dataDir string) error {
 
 // New opens what is on the disk and composes the parts. It starts nothing.
 func New(cfg Config) (*Master, error) {
-	m := &Master{cfg: cfg, log: cfg.Logger.With("component", "master"), metrics: prometheus.NewRegistry(), table: resource.NewTable()}
+	m := &Master{cfg: cfg, log: cfg.Logger.With("component", "master"), metrics: prometheus.NewRegistry(), table: resource.NewTable(),
+		bootstrapped: make(chan struct{})}
 	if m.cfg.Kubeconfig == "" {
 		m.cfg.Kubeconfig = filepath.Join(cfg.DataDir, kubeconfigFile)
 	}
@@ -141,6 +144,7 @@ func (m *Master) compose() error {
 	m.api = server.New(server.Config{
 		Table: m.table, Backend: m.registry, Connector: m.sessions, Auth: authenticator{m.registry}, Authorize: authorize,
 		Version: cfg.Version, Commit: cfg.Commit, BuildDate: cfg.BuildDate,
+		Checks:   []server.Check{{Name: "bootstrap", Do: m.checkBootstrapped}},
 		Handlers: map[string]http.Handler{BackupPath: http.HandlerFunc(m.serveBackup)},
 		Metrics:  promhttp.HandlerFor(m.metrics, promhttp.HandlerOpts{}), Registerer: m.metrics, Logger: cfg.Logger,
 	})

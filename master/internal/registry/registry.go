@@ -66,9 +66,7 @@ func New(s store.Store, cfg Config) *Registry {
 func (r *Registry) Run(ctx context.Context) error { return r.events.run(ctx) }
 
 // Ready says whether writes can be served.
-func (r *Registry) Ready() error {
-	return r.store.View(func(store.Reader) error { return nil })
-}
+func (r *Registry) Ready() error { return r.store.Ready() }
 
 // Names of the indexes.
 const (

@@ -121,6 +121,8 @@ type Store interface {
 	ViewAndWatch(opts WatchOptions, fn func(Reader) error) (Watcher, error)
 	// Backup writes a consistent copy of everything while writes go on and returns the revision of the copy.
 	Backup(ctx context.Context, w io.Writer) (int64, error)
+	// Ready says why an Update would wait or fail for all writers (before Run, after it, on a full disk), or nil.
+	Ready() error
 	// Run owns the store's goroutines until ctx ends; then everything acknowledged or volatile is on the disk. Update
 	// works only while it runs.
 	Run(ctx context.Context) error

@@ -9,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/whalepod/whalepod/master/internal/controller"
 	"github.com/whalepod/whalepod/master/internal/registry"
@@ -23,9 +22,6 @@ const (
 	// have been missed.
 	recheck = 30 * time.Second
 )
-
-// Defaults are the namespaces that every cluster has.
-var Defaults = []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease}
 
 // Config of the controller.
 type Config struct {
@@ -57,29 +53,8 @@ func New(cfg Config) *Controller {
 	return c
 }
 
-// Run makes the default namespaces, then works until ctx ends.
-func (c *Controller) Run(ctx context.Context) error {
-	if err := EnsureDefaults(ctx, c.registry); err != nil && ctx.Err() == nil {
-		return err
-	}
-	return c.loop.Run(ctx)
-}
-
-// EnsureDefaults makes those of the default namespaces that are missing.
-func EnsureDefaults(ctx context.Context, r *registry.Registry) error {
-	return r.Transact(ctx, func(tx *registry.Tx) error {
-		for _, name := range Defaults {
-			_, err := registry.Get[*corev1.Namespace](tx, "", name)
-			if apierrors.IsNotFound(err) {
-				_, err = registry.Create(tx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
+// Run works until ctx ends.
+func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
 
 func keyOf(name string) controller.Key { return controller.Key{Resource: "namespaces", Name: name} }
 

@@ -14,19 +14,6 @@ import (
 	"github.com/whalepod/whalepod/master/internal/registry"
 )
 
-func TestDefaultsAreMade(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := ct.New(t)
-		e.Start(New(Config{Registry: e.Registry, Logger: e.Logger}).Run)
-		synctest.Wait()
-		for _, name := range Defaults {
-			if ns := ct.Get[*corev1.Namespace](e, "", name); ns.Status.Phase != corev1.NamespaceActive {
-				t.Errorf("%s is %s", name, ns.Status.Phase)
-			}
-		}
-	})
-}
-
 func TestDeletionEmptiesInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := ct.New(t)

@@ -68,7 +68,6 @@ type Store struct {
 
 	running chan struct{} // closed when Run begins
 	kick    chan struct{}
-	failing bool // the committer's own: the last transaction failed, which is logged once
 
 	mu       sync.Mutex // the writers' lock; the fields below are its
 	head     *state     // committed, and what is queued or in flight
@@ -79,6 +78,7 @@ type Store struct {
 	dirty    map[store.Key]write // volatile writes, visible but not yet in the file
 	started  bool
 	closed   error // why there are no more writes
+	failure  error // why the last transaction did not reach the disk; nil once one did
 }
 
 // pending is a writer that waits for its answer. Without events it only waits for those before it.
@@ -140,6 +140,18 @@ func Open(cfg Config) (*Store, error) {
 func (s *Store) ID() string { return s.id }
 
 func (s *Store) View(fn func(store.Reader) error) error { return fn(s.committed.Load()) }
+
+func (s *Store) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed != nil:
+		return s.closed
+	case !s.started:
+		return errors.New("store: it does not run yet")
+	}
+	return s.failure
+}
 
 func (s *Store) topic(resource string) *topic {
 	if t, ok := s.topics.Load(resource); ok {

@@ -108,21 +108,28 @@ func (s *Store) commitNext(flush bool) error {
 		return nil
 	}
 	err := s.writeFile(b)
+	s.outcome(b, err)
 	if err == nil {
-		if s.failing {
-			s.failing = false
-			s.log.Info("The store can be written again", "rev", b.after.revision)
-		}
 		s.succeed(b)
 		return nil
 	}
 	final := s.lost(b, err)
-	if final == nil && !s.failing {
-		s.failing = true
-		s.log.Error("Cannot write the store; writes are refused until the disk takes them again", "err", err)
-	}
 	s.fail(b, err, final)
 	return final
+}
+
+// outcome remembers for Ready whether the disk takes writes, and logs when that changes.
+func (s *Store) outcome(b batch, err error) {
+	s.mu.Lock()
+	before := s.failure
+	s.failure = err
+	s.mu.Unlock()
+	switch {
+	case before != nil && err == nil:
+		s.log.Info("The store can be written again", "rev", b.after.revision)
+	case before == nil && err != nil:
+		s.log.Error("Cannot write the store; writes are refused until the disk takes them again", "err", err)
+	}
 }
 
 func (s *Store) succeed(b batch) {

@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -39,6 +40,9 @@ func fillDisk(path string) error {
 	if err != nil {
 		return err
 	}
+	if s.Ready() == nil {
+		return errors.New("ready before it runs")
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	ended := make(chan error, 1)
@@ -53,6 +57,9 @@ func fillDisk(path string) error {
 	if err != nil {
 		return err
 	}
+	if s.Ready() == nil {
+		return errors.New("ready though the disk is full")
+	}
 	event := storetest.Key(storetest.Events, "default", "e")
 	if err := set(ctx, s, event, "seen while the disk is full"); err != nil {
 		return fmt.Errorf("a volatile write: %w", err)
@@ -66,6 +73,9 @@ func fillDisk(path string) error {
 	again := storetest.Key(storetest.Maps, "default", "again")
 	if err := set(ctx, s, again, "v"); err != nil {
 		return fmt.Errorf("with room again: %w", err)
+	}
+	if err := s.Ready(); err != nil {
+		return fmt.Errorf("not ready with room again: %w", err)
 	}
 	acked[again], acked[event] = true, true
 	revision := revision(s)
