@@ -160,6 +160,20 @@ func (n *Node) RestartAgent(ctx context.Context) error {
 	return n.StartAgent(ctx)
 }
 
+// UninstallAgent ends the node's wp-agent and lets it remove what it made on the node.
+// StartAgent joins anew.
+func (n *Node) UninstallAgent(ctx context.Context) error {
+	if err := n.lab.process(n.daemon(agent)).stop(ctx, 30*time.Second); err != nil {
+		return err
+	}
+	out, err := n.Command(ctx, filepath.Join(n.lab.cfg.Bin, "wp-agent"), "uninstall",
+		"--data-dir", filepath.Join(n.Dir(), "agent"), "--docker-host", engineSocket).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: wp-agent uninstall: %w: %s", n.Name, err, bytes.TrimSpace(out))
+	}
+	return n.lab.record(func(s *state) { s.Joined[n.Name] = false })
+}
+
 // joinLine is what "wpctl token create --print-join-command" prints.
 type joinLine struct{ master, token, caHash string }
 
