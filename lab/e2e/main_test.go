@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -87,11 +88,11 @@ func ownLab() (code int, err error) {
 			if downErr := takeDown(dir); downErr != nil {
 				code, err = 1, errors.Join(err, downErr)
 			}
-			if code == 0 && err == nil {
-				err = os.RemoveAll(dir)
+			if logs := filepath.Join(dir, "log"); (code != 0 || err != nil) && exists(logs) {
+				fmt.Fprintln(os.Stderr, "e2e: the logs are in", logs)
 				return
 			}
-			fmt.Fprintln(os.Stderr, "e2e: the logs are in", filepath.Join(dir, "log"))
+			err = errors.Join(err, os.RemoveAll(dir))
 		}()
 	}
 	if err := bringUp(ctx, dir); err != nil {
@@ -133,7 +134,7 @@ func bringUp(ctx context.Context, dir string) error {
 		return err
 	}
 	if missing := l.Missing(); len(missing) > 0 {
-		return fmt.Errorf("%v missing in %s: make build", missing, l.Config().Bin)
+		return fmt.Errorf("%s: missing in %s (make build makes them)", strings.Join(missing, ", "), l.Config().Bin)
 	}
 	ctx, cancel := context.WithTimeout(ctx, upLimit)
 	defer cancel()

@@ -72,10 +72,11 @@ func prints(t testing.TB, what, text string, patterns ...string) {
 	}
 }
 
-// TestHttpdAnswersOnEveryAddress is svc-httpd.yml as the article has it.
+// TestHttpdAnswersOnEveryAddress is svc-httpd.yml as the article has it, with wpctl
+// in kubectl's place.
 func TestHttpdAnswersOnEveryAddress(t *testing.T) {
 	emptyDefault(t)
-	prints(t, "create", kubectl(t, "create", "-f", example("svc-httpd.yml")), `^pod/httpd created$`, `^service/httpd-svc created$`)
+	prints(t, "wpctl create", wpctl.run(t, "create", "-f", example("svc-httpd.yml")), `^pod/httpd created$`, `^service/httpd-svc created$`)
 	onEveryAddress(t, 30080, "It works!")
 	row := table(t, kubectl(t, "get", "svc")).has(serviceColumns...).row("httpd-svc")
 	if row["TYPE"] != "NodePort" || row["PORT(S)"] != "80:30080/TCP" || !strings.HasPrefix(row["CLUSTER-IP"], "10.254.") || row["EXTERNAL-IP"] != "<none>" {

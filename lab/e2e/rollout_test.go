@@ -199,8 +199,13 @@ func TestRolloutCommands(t *testing.T) {
 		}
 		done()
 		first := onlyReplicaSet(t, k)
+		watched := watchPods(t, k, "app=web")
 		prints(t, "set image", k.run(t, "set", "image", "deployment/web", "nginx=nginx:1"), `^deployment.apps/web image updated$`)
 		done()
+		// A quarter of two may be away in apps/v1, rounded down: nobody.
+		if least := watched.leastReady(t); least < 2 {
+			t.Errorf("for a moment only %d pods of 2 were ready", least)
+		}
 		prints(t, "rollout history", k.run(t, "rollout", "history", "deployment/web"), `^REVISION +CHANGE-CAUSE$`, `^1 +<none>$`, `^2 +<none>$`)
 		prints(t, "rollout history of one", k.run(t, "rollout", "history", "deployment/web", "--revision=1"), `Image:\s+nginx:1.25$`)
 
