@@ -31,6 +31,9 @@ func (r *Registry) Act(ctx context.Context, res *resource.Resource, sub, namespa
 	case *authenticationv1.TokenRequest:
 		return r.actToken(namespace, name, b)
 	}
+	if b, ok := rollbackOf(body); ok {
+		return r.actRollback(ctx, res, namespace, name, b, o)
+	}
 	return nil, apierrors.NewMethodNotSupported(res.GroupResource(), "create "+sub)
 }
 
