@@ -18,9 +18,8 @@ import (
 // The programs that the tests use the cluster with.
 var (
 	newest cli   // kubectl of the Kubernetes release that go.mod names
-	oldest cli   // kubectl of the distribution, years older; not everywhere
 	wpctl  cli   // ours
-	every  []cli // kubectls, for tests that run with each
+	every  []cli // it, and the distribution's, years older, where there is one
 )
 
 // prepareClients puts both kubectls into the cache, where they are not yet.
@@ -135,10 +134,11 @@ func findClients(dir string) error {
 	}
 	every = []cli{newest}
 	if path := filepath.Join(kubectlDir(cfg.Cache, "kubernetes-client"), "kubectl"); exists(path) {
-		if oldest, err = newCLI(ctx, dir, path); err != nil {
+		old, err := newCLI(ctx, dir, path)
+		if err != nil {
 			return err
 		}
-		every = append(every, oldest)
+		every = append(every, old)
 	}
 	wpctl, err = newCLI(ctx, dir, filepath.Join(cfg.Bin, "wpctl"))
 	return err
