@@ -95,11 +95,11 @@ func TestApplyToUntracked(t *testing.T) {
 	if m := s.managersOf(t, deploys+"/web"); len(m) != 2 {
 		t.Fatalf("%v", m)
 	}
-	// Status is not the main resource's to own.
-	if r = s.ask(t, "PATCH", deploys+"/web/status?fieldManager=ctl", `{"status":{"replicas":2}}`, mergeType); r.code != 200 {
+	// Status is not the main resource's to own, nor the labels the status'.
+	if r = s.ask(t, "PATCH", deploys+"/web/status?fieldManager=ctl", `{"metadata":{"labels":{"x":"y"}},"status":{"replicas":2}}`, mergeType); r.code != 200 {
 		t.Fatal(r)
 	}
-	if m := s.managersOf(t, deploys+"/web"); !strings.Contains(m["ctl Update status"], "f:status") {
+	if m := s.managersOf(t, deploys+"/web"); !strings.Contains(m["ctl Update status"], "f:status") || strings.Contains(m["ctl Update status"], "f:labels") {
 		t.Fatalf("%v", m)
 	}
 }

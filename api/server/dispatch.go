@@ -4,10 +4,15 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/whalepod/whalepod/api/resource"
 )
 
 // serveResource answers a request for a resource, authorized.
 func (s *Server) serveResource(rq *request) error {
+	if rq.res != nil && rq.gv != rq.res.Storage {
+		rq.req = rq.req.WithContext(resource.WithVersion(rq.req.Context(), rq.gv)) // some rules differ by version
+	}
 	switch {
 	case isReview(rq.target):
 		return s.review(rq)

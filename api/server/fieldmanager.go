@@ -46,7 +46,8 @@ func (m *fieldManagers) get(t *resource.Table, k managerKey) (*managedfields.Fie
 	conv := converter{t: t}
 	// The hub is not a version that anybody speaks: "whatever the storage version is".
 	hub := schema.GroupVersion{Group: k.res.Storage.Group, Version: runtime.APIVersionInternal}
-	fm, err := managedfields.NewDefaultFieldManager(t.TypeConverter(), conv, conv, conv, k.gv.WithKind(k.res.Kind), hub, k.subresource, resetFields(k))
+	fm, err := managedfields.NewDefaultFieldManager(t.TypeConverter(), conv, conv, conv, k.gv.WithKind(k.res.Kind), hub, k.subresource,
+		fieldpath.NewExcludeFilterSetMap(k.res.ResetFields(k.subresource)))
 	if err != nil {
 		return nil, err
 	}
@@ -55,27 +56,6 @@ func (m *fieldManagers) get(t *resource.Table, k managerKey) (*managedfields.Fie
 	}
 	m.byKey[k] = fm
 	return fm, nil
-}
-
-// resetFields are those that a write of this (sub)resource cannot change, hence cannot own.
-func resetFields(k managerKey) map[fieldpath.APIVersion]fieldpath.Filter {
-	if _, ok := k.res.Subresources["status"]; !ok {
-		return nil
-	}
-	var reset *fieldpath.Set
-	switch k.subresource {
-	case "":
-		reset = fieldpath.NewSet(fieldpath.MakePathOrDie("status"))
-	case "status":
-		reset = fieldpath.NewSet(fieldpath.MakePathOrDie("spec"))
-	default:
-		return nil
-	}
-	out := map[fieldpath.APIVersion]fieldpath.Filter{}
-	for _, gv := range k.res.Served {
-		out[fieldpath.APIVersion(gv.String())] = fieldpath.NewExcludeSetFilter(reset)
-	}
-	return out
 }
 
 // track records who changed what, if the object's fields are tracked at all. current is the caller's own copy.
