@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -22,27 +23,38 @@ const (
 )
 
 // authenticator knows people and nodes by their client certificates, and joining machines by their token.
-type authenticator struct{ registry *registry.Registry }
+type authenticator struct {
+	registry *registry.Registry
+	pki      *pki.PKI
+}
 
-var errAnonymous = errors.New("neither a client certificate of this cluster nor a token")
-
+// Authenticate takes whichever of the two is good, the certificate first, as Kubernetes does.
 func (a authenticator) Authenticate(req *http.Request) (server.User, error) {
-	if token, ok := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer "); ok {
-		if err := sessions.CheckToken(a.registry, token, time.Now()); err != nil {
-			return server.User{}, err
-		}
-		id, _, _ := strings.Cut(token, ".")
-		return server.User{Name: bootstrapUser + id, Groups: []string{groupBootstrappers, groupAuthenticated}}, nil
+	var shown []*x509.Certificate
+	if req.TLS != nil {
+		shown = req.TLS.PeerCertificates
 	}
-	if req.TLS == nil || len(req.TLS.VerifiedChains) == 0 {
-		return server.User{}, errAnonymous
+	err := a.pki.Verify(shown, time.Now())
+	if err == nil {
+		return certificateUser(shown[0])
 	}
-	subject := req.TLS.VerifiedChains[0][0].Subject
-	if subject.CommonName == "" {
+	token, ok := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		return server.User{}, err
+	}
+	if err := sessions.CheckToken(a.registry, token, time.Now()); err != nil {
+		return server.User{}, err
+	}
+	id, _, _ := strings.Cut(token, ".")
+	return server.User{Name: bootstrapUser + id, Groups: []string{groupBootstrappers, groupAuthenticated}}, nil
+}
+
+func certificateUser(cert *x509.Certificate) (server.User, error) {
+	if cert.Subject.CommonName == "" {
 		return server.User{}, errors.New("the client certificate names no user (CN)")
 	}
-	groups := append([]string{}, subject.Organization...)
-	return server.User{Name: subject.CommonName, Groups: append(groups, groupAuthenticated)}, nil
+	groups := append([]string{}, cert.Subject.Organization...)
+	return server.User{Name: cert.Subject.CommonName, Groups: append(groups, groupAuthenticated)}, nil
 }
 
 // authorize is asked about users outside system:masters. Agents speak to the agents' port, joining machines do too: neither

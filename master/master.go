@@ -142,7 +142,7 @@ func (m *Master) compose() error {
 	})
 	m.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.api = server.New(server.Config{
-		Table: m.table, Backend: m.registry, Connector: m.sessions, Auth: authenticator{m.registry}, Authorize: authorize,
+		Table: m.table, Backend: m.registry, Connector: m.sessions, Auth: authenticator{m.registry, m.pki}, Authorize: authorize,
 		Version: cfg.Version, Commit: cfg.Commit, BuildDate: cfg.BuildDate,
 		Checks:   []server.Check{{Name: "bootstrap", Do: m.checkBootstrapped}},
 		Handlers: map[string]http.Handler{BackupPath: http.HandlerFunc(m.serveBackup)},
@@ -224,7 +224,7 @@ func (m *Master) parts() map[string]func(context.Context) error {
 		"gossip":     m.gossip.Run,
 		"sessions":   m.sessions.Run,
 		"agents":     func(ctx context.Context) error { return m.sessions.Serve(ctx, m.cfg.Agents) },
-		"api server": func(ctx context.Context) error { return m.api.Serve(ctx, m.cfg.API, m.pki.ServerTLS()) },
+		"api server": func(ctx context.Context) error { return m.api.Serve(ctx, m.cfg.API, m.pki.APITLS()) },
 		"publish": func(ctx context.Context) error {
 			return m.publishAPI(ctx)
 		},

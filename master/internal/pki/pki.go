@@ -65,6 +65,7 @@ type PKI struct {
 	gossipKey []byte
 	// kubeconfig is the admin's file once it was written, and the server that it names: Run keeps it good.
 	kubeconfig, kubeconfigServer string
+	known                        known
 }
 
 // Open reads the identity below cfg.Dir, making what is missing. A file that cannot be read is an error, never replaced:
@@ -214,8 +215,8 @@ func (p *PKI) renew() {
 	}
 }
 
-// ServerTLS is the configuration of the master's listeners. Clients may come without a certificate (they get 401 later, or
-// bring a token); one that they do bring must be the cluster's.
+// ServerTLS is the configuration of the agents' listener. Clients may come without a certificate (to join, with a token);
+// one that they do bring must be the cluster's.
 func (p *PKI) ServerTLS() *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AddCert(p.caCert)

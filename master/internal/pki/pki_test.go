@@ -298,3 +298,48 @@ func TestSignNode(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestVerify(t *testing.T) {
+	now := time.Now()
+	issued := func(p *PKI) *x509.Certificate {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := sign(clientTemplate("ann", GroupMasters), p.caCert, key.Public(), p.caKey, certLife)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
+	}
+	p, other := open(t, t.TempDir()), open(t, t.TempDir())
+	good, foreign := issued(p), issued(other)
+	forged := *foreign // what it says counts for nothing, what was signed does
+	forged.NotAfter = now.Add(100 * certLife)
+	for range 2 { // the second time from memory
+		for name, c := range map[string]struct {
+			shown []*x509.Certificate
+			at    time.Time
+			ok    bool
+		}{
+			"none":                   {nil, now, false},
+			"good":                   {[]*x509.Certificate{good}, now, true},
+			"expired":                {[]*x509.Certificate{good}, now.Add(certLife + time.Hour), false},
+			"not yet":                {[]*x509.Certificate{good}, now.Add(-time.Hour), false},
+			"of another cluster":     {[]*x509.Certificate{foreign}, now, false},
+			"with its own authority": {[]*x509.Certificate{&forged, other.caCert}, now, false},
+			"a server's":             {[]*x509.Certificate{serving(t, p)}, now, false},
+		} {
+			if err := p.Verify(c.shown, c.at); (err == nil) != c.ok {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if len(p.known.raw) != 1 {
+		t.Errorf("%d certificates remembered", len(p.known.raw))
+	}
+}
