@@ -2,17 +2,23 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/whalepod/whalepod/master/internal/store"
 )
 
 const (
 	// Events waiting to be written; more are dropped, since what they tell can be seen in the objects.
 	eventQueue = 4096
+	// Events in one transaction: a burst of them must not keep other writers waiting.
+	eventBatch = 256
 	// Remembered events, by which repeats are folded into a count.
 	eventMemory = 2048
 	// A repeat that comes later than this begins a new event (as client-go's correlator does).
@@ -99,7 +105,7 @@ func (c *recorder) run(ctx context.Context) error {
 
 func (c *recorder) drain(first EventInput) []EventInput {
 	batch := []EventInput{first}
-	for len(batch) < eventQueue {
+	for len(batch) < eventBatch {
 		select {
 		case in := <-c.queue:
 			batch = append(batch, in)
@@ -199,26 +205,36 @@ func (c *recorder) forget() {
 	}
 }
 
-// expire deletes old events, a bounded number at a time.
+// expire deletes old events. They are looked for without the writers' lock; one that was seen again meanwhile stays.
 func (c *recorder) expire(ctx context.Context) {
 	old := time.Now().Add(-eventTTL)
-	err := c.r.Transact(ctx, func(tx *Tx) error {
-		var gone []*corev1.Event
-		for ev := range List[*corev1.Event](tx, "") {
-			if lastSeen(ev).Before(old) && len(gone) < 10*eventQueue {
+	var gone []*corev1.Event
+	err := c.r.View(func(v *View) error {
+		for ev := range List[*corev1.Event](v, "") {
+			if lastSeen(ev).Before(old) {
 				gone = append(gone, ev)
-			}
-		}
-		for _, ev := range gone {
-			if _, err := tx.tx.Delete(Key{Resource: "events", Namespace: ev.Namespace, Name: ev.Name}, "", ""); err != nil {
-				return err
 			}
 		}
 		return nil
 	})
+	for part := range slices.Chunk(gone, eventBatch) {
+		if err == nil {
+			err = c.r.Transact(ctx, func(tx *Tx) error { return tx.forgetEvents(part) })
+		}
+	}
 	if err != nil && ctx.Err() == nil {
 		c.r.log.Error("old events not deleted", "err", err)
 	}
+}
+
+func (tx *Tx) forgetEvents(gone []*corev1.Event) error {
+	for _, ev := range gone {
+		_, err := tx.tx.Delete(Key{Resource: "events", Namespace: ev.Namespace, Name: ev.Name}, string(ev.UID), ev.ResourceVersion)
+		if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+	return nil
 }
 
 func lastSeen(ev *corev1.Event) time.Time {

@@ -198,6 +198,7 @@ func peerOf(n *corev1.Node) *corev1.Node {
 type encodings struct {
 	mu    sync.Mutex
 	cache map[registry.Key]encoded
+	bytes int
 }
 
 type encoded struct {
@@ -205,8 +206,8 @@ type encoded struct {
 	data     []byte
 }
 
-// Enough for a burst of changes to reach all sessions; a snapshot of more encodes again.
-const encodingCache = 512
+// Enough for a burst of changes to reach all sessions; a snapshot of more encodes again. A ConfigMap may have 1 MiB.
+const encodingCache, encodingBytes = 512, 4 << 20
 
 func (e *encodings) encode(k registry.Key, o registry.Object) ([]byte, error) {
 	rev := o.GetResourceVersion()
@@ -229,9 +230,10 @@ func (e *encodings) encode(k registry.Key, o registry.Object) ([]byte, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.cache == nil || len(e.cache) >= encodingCache {
-		e.cache = map[registry.Key]encoded{}
+	if e.cache == nil || len(e.cache) >= encodingCache || e.bytes+len(data) > encodingBytes {
+		e.cache, e.bytes = map[registry.Key]encoded{}, 0
 	}
+	e.bytes += len(data) - len(e.cache[k].data)
 	e.cache[k] = encoded{rev, data}
 	return data, nil
 }

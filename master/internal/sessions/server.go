@@ -120,17 +120,6 @@ func (s *Server) Alive() map[string]bool {
 	return alive
 }
 
-// Sessions tells when each node that has a session was last heard of. A node without one is not in the map.
-func (s *Server) Sessions() map[string]time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	seen := make(map[string]time.Time, len(s.sessions))
-	for name := range s.sessions {
-		seen[name] = s.lastSeen[name]
-	}
-	return seen
-}
-
 // Changed is poked when a session begins or ends.
 func (s *Server) Changed() <-chan struct{} { return s.changed }
 
