@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// BackupPath is where members of system:masters get a consistent copy of the state while the cluster runs on.
+// BackupPath is where members of system:masters get a consistent copy of the state, and the cluster's identity, while the
+// cluster runs on.
 const BackupPath = "/backup"
 
 // serveBackup streams the copy. A copy that breaks off ends the connection without a proper end, so that no client takes a
@@ -19,12 +20,24 @@ func (m *Master) serveBackup(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	began := time.Now()
 	size := &counter{w: w}
-	rev, err := m.store.Backup(context.WithoutCancel(req.Context()), stopWhenGone{req.Context(), size})
+	out := stopWhenGone{req.Context(), size}
+	rev, err := m.store.Backup(context.WithoutCancel(req.Context()), out)
+	if err == nil {
+		err = m.backupIdentity(out)
+	}
 	if err != nil {
 		m.log.Error("backup broke off", "err", err, "bytes", size.n)
 		panic(http.ErrAbortHandler)
 	}
 	m.log.Info("backup taken", "rev", rev, "bytes", size.n, "took", time.Since(began).Round(time.Millisecond))
+}
+
+func (m *Master) backupIdentity(w io.Writer) error {
+	identity, err := m.pki.Export()
+	if err != nil {
+		return err
+	}
+	return writeIdentity(w, identity)
 }
 
 type counter struct {

@@ -92,11 +92,6 @@ type Master struct {
 	bootstrapped chan struct{}
 }
 
-// Restore puts a backup in place of the (missing) state below dataDir.
-func Restore(ctx context.Context, backup, dataDir string) error {
-	return bolt.Restore(ctx, backup, filepath.Join(dataDir, storeFile))
-}
-
 // New opens what is on the disk and composes the parts. It starts nothing.
 func New(cfg Config) (*Master, error) {
 	m := &Master{cfg: cfg, log: cfg.Logger.With("component", "master"), metrics: prometheus.NewRegistry(), table: resource.NewTable(),

@@ -126,6 +126,11 @@ func TestBackupAndRestore(t *testing.T) {
 			}
 			return k.try(t, "get", "--raw", "/readyz").err
 		})
+		for _, file := range []string{"ca.crt", "gossip.key"} {
+			if checksum(t, filepath.Join(data, "pki", file)) != checksum(t, filepath.Join(filepath.Dir(cluster.Kubeconfig()), "pki", file)) {
+				t.Errorf("%s is not the cluster's: no node would trust this master", file)
+			}
+		}
 		if got := list(k); got != want {
 			t.Errorf("restored:\n%s\nwas:\n%s", got, want)
 		}
