@@ -22,7 +22,7 @@ import (
 // or through others is suspected, and dead when nobody has vouched for it in suspicionMult*probeEvery (memberlist scales
 // that with the logarithm of the cluster's size). All in all about 2.5 s for a few machines.
 const (
-	probeEvery    = 600 * time.Millisecond
+	probeEvery    = 500 * time.Millisecond
 	probeTimeout  = 250 * time.Millisecond
 	suspicionMult = 2
 	rejoinEvery   = 15 * time.Second
