@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,34 +13,63 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/whalepod/whalepod/master/internal/controller"
+	"github.com/whalepod/whalepod/master/internal/controllers/endpoints"
 	"github.com/whalepod/whalepod/master/internal/registry"
 )
 
 const (
-	dnsPort      = 53
-	httpsPort    = 443
-	bootstrapTry = time.Second
+	dnsPort   = 53
+	httpsPort = 443
+	apiName   = "kubernetes"
+	dnsName   = "kube-dns"
 )
 
-// bootstrap makes the objects that every cluster has: its namespaces, the Service by which pods reach the API, and the
-// Service that stands for the DNS servers of the nodes. It tries until it succeeds or ctx ends.
-func (m *Master) bootstrap(ctx context.Context) error {
-	for {
-		err := m.registry.Transact(ctx, m.createDefaults)
-		if err == nil {
-			close(m.bootstrapped)
-			return nil
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		m.log.Error("the cluster's own objects could not be made", "err", err, "retry", bootstrapTry)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(bootstrapTry):
-		}
+// defaultNamespaces are those that every cluster has.
+var defaultNamespaces = []string{
+	metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease,
+}
+
+// ownKeys are the objects that bootstrap makes.
+func ownKeys() map[registry.Key]bool {
+	keys := map[registry.Key]bool{
+		{Resource: "services", Namespace: metav1.NamespaceSystem, Name: dnsName}: true,
 	}
+	for _, ns := range defaultNamespaces {
+		keys[registry.Key{Resource: "namespaces", Name: ns}] = true
+	}
+	for _, res := range []string{"services", "endpoints", "endpointslices.discovery.k8s.io"} {
+		keys[registry.Key{Resource: res, Namespace: metav1.NamespaceDefault, Name: apiName}] = true
+	}
+	return keys
+}
+
+// bootstrap makes the objects that every cluster has: its namespaces, the Service by which pods reach the API with its
+// endpoints, and the Service that stands for the DNS servers of the nodes. What somebody deletes by mistake comes back.
+func (m *Master) bootstrap(ctx context.Context) error {
+	own, whole := ownKeys(), registry.Key{Resource: "#bootstrap"}
+	addr := netip.AddrPortFrom(m.cfg.Advertise, uint16(m.cfg.APIPort))
+	done := sync.OnceFunc(func() { close(m.bootstrapped) })
+	return controller.New(controller.Config{
+		Name: "bootstrap", Registry: m.registry, Logger: m.cfg.Logger,
+		Watch: []string{"namespaces", "services", "endpoints", "endpointslices.discovery.k8s.io"},
+		Keys: func(_ *registry.View, e registry.Event, add func(controller.Key)) {
+			if e.Deleted && own[e.Key] {
+				add(whole)
+			}
+		},
+		All: func(_ *registry.View, add func(controller.Key)) { add(whole) },
+		Reconcile: func(ctx context.Context, _ controller.Key) (time.Duration, error) {
+			if err := m.registry.Transact(ctx, m.createDefaults); err != nil {
+				return 0, err
+			}
+			if err := endpoints.PublishAPIServer(ctx, m.registry, []netip.AddrPort{addr}); err != nil {
+				return 0, err
+			}
+			done()
+			return 0, nil
+		},
+	}).Run(ctx)
 }
 
 // checkBootstrapped is part of /readyz: before, not even the namespace "default" may be there.
@@ -52,9 +83,7 @@ func (m *Master) checkBootstrapped() error {
 }
 
 func (m *Master) createDefaults(tx *registry.Tx) error {
-	for _, name := range []string{
-		metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease,
-	} {
+	for _, name := range defaultNamespaces {
 		if err := ensure(tx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
 			return err
 		}
@@ -81,7 +110,7 @@ func (m *Master) apiService() *corev1.Service {
 	ip := m.cfg.ServiceCIDR.Masked().Addr().Next().String()
 	return &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: metav1.NamespaceDefault, Name: "kubernetes",
+			Namespace: metav1.NamespaceDefault, Name: apiName,
 			Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"},
 		},
 		Spec: corev1.ServiceSpec{
@@ -99,7 +128,7 @@ func (m *Master) dnsService() *corev1.Service {
 	ip := m.cfg.DNSIP.String()
 	return &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: metav1.NamespaceSystem, Name: "kube-dns",
+			Namespace: metav1.NamespaceSystem, Name: dnsName,
 			Labels: map[string]string{"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS", "kubernetes.io/cluster-service": "true"},
 		},
 		Spec: corev1.ServiceSpec{

@@ -20,7 +20,6 @@ import (
 
 	"github.com/whalepod/whalepod/api/resource"
 	"github.com/whalepod/whalepod/api/server"
-	"github.com/whalepod/whalepod/master/internal/controllers/endpoints"
 	"github.com/whalepod/whalepod/master/internal/pki"
 	"github.com/whalepod/whalepod/master/internal/registry"
 	"github.com/whalepod/whalepod/master/internal/sessions"
@@ -185,7 +184,7 @@ func (m *Master) Run(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			if gctx.Err() == nil && !oneShot[name] {
+			if gctx.Err() == nil {
 				return fmt.Errorf("%s ended by itself", name)
 			}
 			return nil
@@ -207,9 +206,6 @@ func (m *Master) Run(ctx context.Context) error {
 	return err
 }
 
-// oneShot parts end when they are done.
-var oneShot = map[string]bool{"bootstrap": true}
-
 // parts are the siblings that Run starts.
 func (m *Master) parts() map[string]func(context.Context) error {
 	parts := map[string]func(context.Context) error{
@@ -220,33 +216,9 @@ func (m *Master) parts() map[string]func(context.Context) error {
 		"sessions":   m.sessions.Run,
 		"agents":     func(ctx context.Context) error { return m.sessions.Serve(ctx, m.cfg.Agents) },
 		"api server": func(ctx context.Context) error { return m.api.Serve(ctx, m.cfg.API, m.pki.APITLS()) },
-		"publish": func(ctx context.Context) error {
-			return m.publishAPI(ctx)
-		},
 	}
 	for name, run := range m.controllers() {
 		parts[name] = run
 	}
 	return parts
-}
-
-// publishAPI makes the endpoints of kubernetes.default.
-func (m *Master) publishAPI(ctx context.Context) error {
-	addr := netip.AddrPortFrom(m.cfg.Advertise, uint16(m.cfg.APIPort))
-	for {
-		err := endpoints.PublishAPIServer(ctx, m.registry, []netip.AddrPort{addr})
-		if err == nil {
-			<-ctx.Done()
-			return nil
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		m.log.Debug("endpoints of the API not published yet", "err", err)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(bootstrapTry):
-		}
-	}
 }
