@@ -117,15 +117,17 @@ func config(f *flags, log *slog.Logger) (*master.Config, error) {
 		ClusterDomain: f.domain, NodeGrace: f.nodeGrace, Kubeconfig: f.kubeconfig,
 		Version: version.Kubernetes(), Commit: version.Commit, BuildDate: version.BuildDate, Logger: log,
 	}
-	if f.sans != "" {
-		c.SANs = strings.Split(f.sans, ",")
+	for _, san := range strings.Split(f.sans, ",") {
+		if san = strings.TrimSpace(san); san != "" {
+			c.SANs = append(c.SANs, san)
+		}
 	}
 	var err error
-	if c.ServiceCIDR, err = netip.ParsePrefix(f.serviceCIDR); err != nil {
-		return nil, fmt.Errorf("--service-cidr: %w", err)
+	if c.ServiceCIDR, err = ipRange("--service-cidr", f.serviceCIDR, 28); err != nil {
+		return nil, err
 	}
-	if c.PodCIDR, err = netip.ParsePrefix(f.podCIDR); err != nil {
-		return nil, fmt.Errorf("--pod-cidr: %w", err)
+	if c.PodCIDR, err = ipRange("--pod-cidr", f.podCIDR, 24); err != nil {
+		return nil, err
 	}
 	if c.DNSIP, err = netip.ParseAddr(f.dnsIP); err != nil || !c.ServiceCIDR.Contains(c.DNSIP) {
 		return nil, fmt.Errorf("--dns-ip %s must be an address in the range of Services, %s", f.dnsIP, c.ServiceCIDR)
@@ -143,6 +145,18 @@ func config(f *flags, log *slog.Logger) (*master.Config, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// ipRange reads a range of IPv4 addresses, /8 to /smallest.
+func ipRange(option, text string, smallest int) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return p, fmt.Errorf("%s: %w", option, err)
+	}
+	if !p.Addr().Is4() || p.Bits() < 8 || p.Bits() > smallest {
+		return p, fmt.Errorf("%s %s: give a range of IPv4 addresses from /8 to /%d", option, text, smallest)
+	}
+	return p, nil
 }
 
 func listen(addr string, port int, option string) (net.Listener, error) {
