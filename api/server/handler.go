@@ -88,6 +88,8 @@ func (rq *request) body() ([]byte, error) {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	// The deadline of a request before this one on the connection must not cut this one's answer off.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 	out := &response{ResponseWriter: w}
 	rq := &request{s: s, req: req, out: out}
 	start := time.Now()

@@ -242,11 +242,18 @@ func TestStatusOnlyOfOwnPods(t *testing.T) {
 		n2.outbox.Pod("default", "nobody", "y", failed())
 		n2.outbox.Gone("default", "p1", p.UID)
 		n2.outbox.Gone("default", "p2", own.UID) // nobody deletes it
+		for _, pod := range []*corev1.Pod{p, own} {
+			n2.outbox.Event(session.Event{Kind: "Pod", Namespace: "default", Name: pod.Name, UID: string(pod.UID), Type: "Normal", Reason: "Said", Message: "by n2"})
+		}
 		time.Sleep(5 * time.Second)
 		for _, name := range []string{"p1", "p2"} {
 			if !c.running(name) {
 				t.Errorf("%s was harmed", name)
 			}
+		}
+		said, err := c.kube.CoreV1().Events("default").List(c.ctx, metav1.ListOptions{FieldSelector: "reason=Said"})
+		if err != nil || len(said.Items) != 1 || said.Items[0].InvolvedObject.Name != "p2" {
+			t.Errorf("a node told of a pod that is not its own: %+v, %v", said, err)
 		}
 		got, err := c.kube.CoreV1().Pods("default").Get(c.ctx, "p2", metav1.GetOptions{})
 		if err != nil {

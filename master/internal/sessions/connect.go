@@ -146,6 +146,12 @@ func (s *Server) proxy(w http.ResponseWriter, req *http.Request, node, path stri
 			},
 			DisableKeepAlives: true, DisableCompression: true, ResponseHeaderTimeout: 0,
 		},
+		ModifyResponse: func(r *http.Response) error {
+			if r.StatusCode >= 300 && r.StatusCode < 400 && r.StatusCode != http.StatusNotModified {
+				return fmt.Errorf("node %s answered with a redirect, which no agent does", node)
+			}
+			return nil
+		},
 		FlushInterval: -1, // logs -f and progress are read as they are written
 		ErrorLog:      slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {

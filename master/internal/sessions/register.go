@@ -67,7 +67,7 @@ func (s *Server) register(ctx context.Context, said *corev1.Node) (string, error
 		if node.Labels == nil {
 			node.Labels = map[string]string{}
 		}
-		maps.Copy(node.Labels, said.Labels)
+		copyOwnLabels(node.Labels, said.Labels)
 		if node.Spec.PodCIDR == "" {
 			if err := s.assignPodCIDR(tx, node, said.Spec.PodCIDR); err != nil {
 				return err
@@ -119,6 +119,19 @@ func (s *Server) assignPodCIDR(tx *registry.Tx, node *corev1.Node, wish string) 
 		}
 	}
 	return fmt.Errorf("the pod range %s has no free /%d for another node; start the master with a larger --pod-cidr", whole, s.cfg.NodeMaskBits)
+}
+
+// Labels that are the machine's own to say at any time. Others it may bring when it joins; after that they are the admin's.
+var ownLabels = []string{
+	corev1.LabelHostname, corev1.LabelOSStable, corev1.LabelArchStable, "beta.kubernetes.io/os", "beta.kubernetes.io/arch",
+}
+
+func copyOwnLabels(into, said map[string]string) {
+	for _, key := range ownLabels {
+		if v, ok := said[key]; ok {
+			into[key] = v
+		}
+	}
 }
 
 // mergeNodeStatus takes what an agent says of its node. Conditions of others (nodelife's NetworkUnavailable, say) stay.

@@ -3,6 +3,7 @@ package sessions
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net"
 	"strings"
 	"testing"
@@ -116,5 +117,14 @@ func TestMergePodStatus(t *testing.T) {
 	}
 	if got != "Ready=True PodScheduled=True gate=True " || into.QOSClass != corev1.PodQOSBurstable || *into.StartTime != early || into.Phase != corev1.PodRunning {
 		t.Errorf("%s %+v", got, into)
+	}
+}
+
+func TestLabelsOfANode(t *testing.T) {
+	into := map[string]string{"kubernetes.io/hostname": "old", "role": "db"}
+	copyOwnLabels(into, map[string]string{"kubernetes.io/hostname": "n1", "kubernetes.io/arch": "arm64", "role": "web", "admin": "yes"})
+	want := map[string]string{"kubernetes.io/hostname": "n1", "kubernetes.io/arch": "arm64", "role": "db"}
+	if !maps.Equal(into, want) {
+		t.Errorf("%v, want %v: labels of the admin's were taken from the node", into, want)
 	}
 }

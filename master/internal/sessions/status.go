@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -124,7 +125,21 @@ func hasCondition(all []corev1.PodCondition, kind corev1.PodConditionType) bool 
 	return false
 }
 
+// mayTell: a node speaks of itself and of its own pods. One that is gone, or has made room for another of its name, was its
+// own as far as anybody knows: the last events of a pod come late.
+func mayTell(v *registry.View, node string, e *agentv1.PodEvent) bool {
+	if e.Kind == "Node" {
+		return true
+	}
+	pod, err := registry.Get[*corev1.Pod](v, e.Namespace, e.Name)
+	return err != nil || string(pod.UID) != e.Uid || pod.Spec.NodeName == node
+}
+
 func (s *Server) recordEvents(node string, events []*agentv1.PodEvent) {
+	_ = s.cfg.Registry.View(func(v *registry.View) error {
+		events = slices.DeleteFunc(slices.Clone(events), func(e *agentv1.PodEvent) bool { return !mayTell(v, node, e) })
+		return nil
+	})
 	for _, e := range events {
 		ref := corev1.ObjectReference{
 			APIVersion: "v1", Kind: "Pod", Namespace: e.Namespace, Name: e.Name, UID: types.UID(e.Uid), FieldPath: e.FieldPath,
