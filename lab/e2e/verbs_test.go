@@ -223,8 +223,7 @@ func TestCreateHelpers(t *testing.T) {
 		prints(t, "create from standard input", k.feed(t, webPod, "create", "-f", "-"), `^pod/web created$`)
 		k.run(t, "wait", "--for=condition=Ready", "pod/web", "--timeout=3m")
 		prints(t, "expose pod", k.run(t, "expose", "pod", "web", "--port=80", "--name=front"), `^service/front exposed$`)
-		k.run(t, "delete", "pod,svc", "-l", "app=web", "--wait=false")
-		k.run(t, "wait", "--for=delete", "pod/web", "--timeout=3m")
+		k.run(t, "delete", "pod,svc", "-l", "app=web") // and waits
 	})
 }
 

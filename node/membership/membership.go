@@ -20,10 +20,10 @@ import (
 
 // Timing of the detection: each machine is probed by another about once in probeEvery; one that does not answer directly
 // or through others is suspected, and dead when nobody has vouched for it in suspicionMult*probeEvery (memberlist scales
-// that with the logarithm of the cluster's size). All in all about 2.5 s for a few machines.
+// that with the logarithm of the cluster's size). All in all about 2 s for a few machines.
 const (
-	probeEvery    = 500 * time.Millisecond
-	probeTimeout  = 250 * time.Millisecond
+	probeEvery    = 400 * time.Millisecond
+	probeTimeout  = 200 * time.Millisecond
 	suspicionMult = 2
 	rejoinEvery   = 15 * time.Second
 	leaveTimeout  = time.Second
