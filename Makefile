@@ -71,7 +71,8 @@ lint: ## gofmt, vet, staticcheck
 	@unformatted=$$(gofmt -l $(GOFILES)); [ -z "$$unformatted" ] || { echo "not as gofmt writes it:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
 	go vet -tags e2e $(E2E)
-	go tool staticcheck -tags e2e ./...
+	@# Kubernetes deprecates fields that clients go on sending: SA1019 would forbid serving them.
+	go tool staticcheck -checks inherit,-SA1019 -tags e2e ./...
 
 verify: generate ## generated code is what the repository has
 	$(GIT) diff --exit-code

@@ -68,6 +68,7 @@ func (rq *request) rescaled(current resource.Object, sc runtime.Object) (resourc
 	}
 	if want.UID != "" && want.UID != current.GetUID() {
 		return nil, apierrors.NewConflict(rq.res.GroupResource(), rq.name,
+			//lint:ignore ST1005 Kubernetes' words
 			fmt.Errorf("Precondition failed: UID in precondition: %s, UID in object meta: %s", want.UID, current.GetUID()))
 	}
 	// The backend compares it with the current one; none means whatever is there.
