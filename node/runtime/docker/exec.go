@@ -216,22 +216,40 @@ func (d *Engine) exitCode(ctx context.Context, execID string) (int, error) {
 	}
 }
 
-// killExec ends a command whose client has gone. Docker has no call for it; the agent runs beside the engine, so it
-// signals the process itself, after a look whether it is still one of that container.
+// killExec ends a command whose client has gone, and returns when the engine has noted its end. Docker has no call for
+// it; the agent runs beside the engine, so it signals the process itself, after a look whether it is still one of that
+// container. The engine notes a command's process ID only after the command may already have written, so a command that
+// runs without one is asked for again.
 func (d *Engine) killExec(ctx context.Context, execID string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
 	defer cancel()
-	e, err := d.cli.Load().ContainerExecInspect(ctx, execID)
-	if err != nil || !e.Running || e.Pid <= 1 {
-		return
+	for wait := exitPollMin; ; wait = min(2*wait, exitPollMax) {
+		e, err := d.cli.Load().ContainerExecInspect(ctx, execID)
+		if err != nil || !e.Running {
+			return
+		}
+		if err := killIn(e.ContainerID, e.Pid); err != nil {
+			d.log.Debug("cannot kill an abandoned command", "container", e.ContainerID, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			d.log.Debug("an abandoned command does not end", "container", e.ContainerID, "pid", e.Pid)
+			return
+		case <-time.After(wait):
+		}
 	}
-	cgroup, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", e.Pid))
-	if err != nil || !strings.Contains(string(cgroup), e.ContainerID) {
-		return
+}
+
+// killIn kills a process if it is one of the container.
+func killIn(container string, pid int) error {
+	if pid <= 1 {
+		return nil
 	}
-	if err := syscall.Kill(e.Pid, syscall.SIGKILL); err != nil {
-		d.log.Debug("cannot kill an abandoned command", "container", e.ContainerID, "err", err)
+	cgroup, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if errors.Is(err, os.ErrNotExist) || err == nil && !strings.Contains(string(cgroup), container) {
+		return nil
 	}
+	return errors.Join(err, syscall.Kill(pid, syscall.SIGKILL))
 }
 
 // failureSniffer holds back output that begins like the engine's report that it could not run the command: engines
