@@ -32,20 +32,22 @@ help: ## print this list
 build: bin/p4app ## wp-master, wp-agent and wpctl into bin/, static
 	$(GOBUILD) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-# Becomes an image: without the version in it, so that it is built once.
+# Becomes an image: without the version in it, so that it is built once. The program that prepares images is built in the
+# same go, so that "make demo" can start it while the others are still being compiled.
 .PHONY: bin/p4app
 bin/p4app:
 	@mkdir -p bin
-	$(GOBUILD) -ldflags '-s -w' -o bin/p4app ./lab/images/p4app
+	$(GOBUILD) -ldflags '-s -w' -o bin/ ./lab/images/p4app ./lab/images/prepare
 
 demo: ## WP_NODES nodes (default 3) on this machine, with WordPress on them
-	@# The first time, compiling and building images take minutes each: side by side.
+	@# The first time, compiling and building images take minutes each: side by side, after what both need is compiled.
+	@$(MAKE) --no-print-directory bin/p4app
 	@$(MAKE) --no-print-directory -j2 build demo-images
 	bin/wpctl demo up
 
 .PHONY: demo-images
 demo-images: bin/p4app
-	@go run ./lab/images/prepare bin
+	@bin/prepare bin
 
 demo-down: ## end the demo and remove what it made
 	@[ -x bin/wpctl ] || $(MAKE) build
