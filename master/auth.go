@@ -12,6 +12,7 @@ import (
 	"github.com/whalepod/whalepod/api/server"
 	"github.com/whalepod/whalepod/master/internal/pki"
 	"github.com/whalepod/whalepod/master/internal/registry"
+	"github.com/whalepod/whalepod/master/internal/satoken"
 	"github.com/whalepod/whalepod/master/internal/sessions"
 )
 
@@ -19,13 +20,18 @@ import (
 const (
 	groupAuthenticated = "system:authenticated"
 	groupBootstrappers = "system:bootstrappers"
+	groupAccounts      = "system:serviceaccounts"
 	bootstrapUser      = "system:bootstrap:"
+	// extraPrefix of what is known of a token beside its user.
+	extraPrefix = "authentication.kubernetes.io/"
 )
 
-// authenticator knows people and nodes by their client certificates, and joining machines by their token.
+// authenticator knows people and nodes by their client certificates, pods by their service account's token, and joining
+// machines by theirs.
 type authenticator struct {
 	registry *registry.Registry
 	pki      *pki.PKI
+	tokens   *satoken.Authority
 }
 
 // Authenticate takes whichever of the two is good, the certificate first, as Kubernetes does.
@@ -42,11 +48,40 @@ func (a authenticator) Authenticate(req *http.Request) (server.User, error) {
 	if !ok {
 		return server.User{}, err
 	}
+	if strings.Count(token, ".") == 2 { // a JSON Web Token; a join token has one dot
+		return a.accountUser(token, server.Audiences(req.Context()))
+	}
 	if err := sessions.CheckToken(a.registry, token, time.Now()); err != nil {
 		return server.User{}, err
 	}
 	id, _, _ := strings.Cut(token, ".")
 	return server.User{Name: bootstrapUser + id, Groups: []string{groupBootstrappers, groupAuthenticated}}, nil
+}
+
+// accountUser is the service account of a token that is for one of the audiences, or, without such, for the API.
+func (a authenticator) accountUser(token string, audiences []string) (server.User, error) {
+	if len(audiences) == 0 {
+		audiences = []string{a.tokens.Issuer()}
+	}
+	now := time.Now()
+	t, matched, err := a.tokens.Verify(token, audiences, now)
+	if err == nil {
+		err = a.registry.CheckToken(t, now)
+	}
+	if err != nil {
+		return server.User{}, err
+	}
+	u := server.User{
+		Name: satoken.User(t.Namespace, t.Account.Name), UID: string(t.Account.UID), Audiences: matched,
+		Groups: []string{groupAccounts, groupAccounts + ":" + t.Namespace, groupAuthenticated},
+		Extra:  map[string][]string{extraPrefix + "credential-id": {"JTI=" + t.ID}},
+	}
+	for kind, ref := range map[string]*satoken.Ref{"pod": t.Pod, "node": t.Node} {
+		if ref != nil {
+			u.Extra[extraPrefix+kind+"-name"], u.Extra[extraPrefix+kind+"-uid"] = []string{ref.Name}, []string{string(ref.UID)}
+		}
+	}
+	return u, nil
 }
 
 func certificateUser(cert *x509.Certificate) (server.User, error) {

@@ -22,6 +22,7 @@ import (
 	"github.com/whalepod/whalepod/api/server"
 	"github.com/whalepod/whalepod/master/internal/pki"
 	"github.com/whalepod/whalepod/master/internal/registry"
+	"github.com/whalepod/whalepod/master/internal/satoken"
 	"github.com/whalepod/whalepod/master/internal/sessions"
 	"github.com/whalepod/whalepod/master/internal/store/bolt"
 	"github.com/whalepod/whalepod/node/membership"
@@ -82,6 +83,7 @@ type Master struct {
 	pki      *pki.PKI
 	store    *bolt.Store
 	registry *registry.Registry
+	tokens   *satoken.Authority
 	sessions *sessions.Server
 	api      *server.Server
 	gossip   Gossip
@@ -120,9 +122,13 @@ func (m *Master) compose() error {
 	if err := m.pki.WriteKubeconfig(m.cfg.Kubeconfig, "https://"+m.apiAddress()); err != nil {
 		return fmt.Errorf("admin kubeconfig: %w", err)
 	}
+	m.tokens, err = satoken.New("https://kubernetes.default.svc."+cfg.ClusterDomain, m.pki.TokenKey())
+	if err != nil {
+		return err
+	}
 	m.registry = registry.New(m.store, registry.Config{
 		Table: m.table, ServiceCIDR: cfg.ServiceCIDR, NodePortFirst: nodePortFirst, NodePortLast: nodePortLast,
-		TolerationSeconds: int64(cfg.NodeGrace.Seconds()), Logger: cfg.Logger,
+		TolerationSeconds: int64(cfg.NodeGrace.Seconds()), Signer: m.tokens, Logger: cfg.Logger,
 	})
 	m.gossip = cfg.Gossip
 	if m.gossip == nil {
@@ -136,13 +142,31 @@ func (m *Master) compose() error {
 	})
 	m.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.api = server.New(server.Config{
-		Table: m.table, Backend: m.registry, Connector: m.sessions, Auth: authenticator{m.registry, m.pki}, Authorize: authorize,
+		Table: m.table, Backend: m.registry, Connector: m.sessions, Auth: authenticator{m.registry, m.pki, m.tokens}, Authorize: authorize,
 		Version: cfg.Version, Commit: cfg.Commit, BuildDate: cfg.BuildDate,
-		Checks:   []server.Check{{Name: "bootstrap", Do: m.checkBootstrapped}},
-		Handlers: map[string]http.Handler{BackupPath: http.HandlerFunc(m.serveBackup)},
-		Metrics:  promhttp.HandlerFor(m.metrics, promhttp.HandlerOpts{}), Registerer: m.metrics, Logger: cfg.Logger,
+		Checks: []server.Check{{Name: "bootstrap", Do: m.checkBootstrapped}},
+		Handlers: map[string]http.Handler{
+			BackupPath:            http.HandlerFunc(m.serveBackup),
+			satoken.DiscoveryPath: document(func() ([]byte, error) { return m.tokens.Discovery("https://" + m.apiAddress() + satoken.KeysPath) }),
+			satoken.KeysPath:      document(m.tokens.Keys),
+		},
+		Metrics: promhttp.HandlerFor(m.metrics, promhttp.HandlerOpts{}), Registerer: m.metrics, Logger: cfg.Logger,
 	})
 	return nil
+}
+
+// document serves one of the issuer's, in JSON.
+func document(make func() ([]byte, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		data, err := make()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "public, max-age=3600")
+		_, _ = w.Write(data)
+	})
 }
 
 func (m *Master) apiAddress() string {

@@ -50,6 +50,7 @@ type Agent struct {
 	machine machine
 	desired *desired.State
 	outbox  *session.Outbox
+	session *session.Client
 
 	mu      sync.Mutex
 	cluster *cluster
@@ -147,7 +148,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	moved := make(chan error, 1)
 	handler := newLateHandler()
-	client := session.New(session.Config{
+	a.session = session.New(session.Config{
 		Identity: a.cfg.Identity, Dir: a.cfg.DataDir, Version: a.cfg.Version, Node: a.node, Desired: a.desired, Outbox: a.outbox,
 		Serve: handler.serve, Logger: a.cfg.Logger,
 		Welcomed: func(c *agentv1.ClusterConfig, podCIDR string) error {
@@ -161,7 +162,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			return err
 		},
 	})
-	g.Go(func() error { return client.Run(ctx) })
+	g.Go(func() error { return a.session.Run(ctx) })
 	g.Go(func() error {
 		select {
 		case err := <-moved:

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -12,9 +13,11 @@ import (
 	"github.com/whalepod/whalepod/node/network"
 	"github.com/whalepod/whalepod/node/pods"
 	"github.com/whalepod/whalepod/node/pods/netfiles"
+	"github.com/whalepod/whalepod/node/pods/volume"
 	"github.com/whalepod/whalepod/node/runtime"
 	"github.com/whalepod/whalepod/node/session"
 	"github.com/whalepod/whalepod/node/streams"
+	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
 	"github.com/whalepod/whalepod/proxy"
 )
 
@@ -22,7 +25,7 @@ func (a *Agent) newPods(c *cluster, p *dataPlane) *pods.Manager {
 	return pods.New(pods.Config{
 		NodeName: a.cfg.Identity.Node, DataDir: a.cfg.DataDir, Desired: a.desired, Engine: a.cfg.Engine,
 		Network: &podNetwork{network: p.network, proxy: p.proxy, names: map[string]string{}},
-		Report:  reporter{a.outbox}, Record: recorder{a.outbox},
+		Report:  reporter{a.outbox}, Record: recorder{a.outbox}, Tokens: tokens{a.session},
 		Cluster:     func() netfiles.Cluster { return netfiles.Cluster{Domain: c.domain, DNS: c.dns.String()} },
 		HostIPs:     func() []string { return []string{a.cfg.NodeIP.String()} },
 		Allocatable: func() corev1.ResourceList { return allocatable(a.capacity(runtime.Info{})) },
@@ -48,6 +51,17 @@ func (l lookup) Lookup(_ context.Context, namespace, pod, uid, container string,
 		return "", false, 0, streams.BadRequest("%s", err)
 	}
 	return f.ContainerID, f.TTY, f.SandboxPID, nil
+}
+
+// tokens asks the master for service account tokens.
+type tokens struct{ session *session.Client }
+
+func (t tokens) Token(ctx context.Context, r volume.TokenRequest) (string, time.Time, error) {
+	req := &agentv1.TokenRequest{Namespace: r.Namespace, PodName: r.PodName, PodUid: r.PodUID, ExpirationSeconds: r.ExpirationSeconds}
+	if r.Audience != "" {
+		req.Audiences = []string{r.Audience}
+	}
+	return t.session.Token(ctx, req)
 }
 
 // podNetwork gives pods their links and host ports.

@@ -132,6 +132,8 @@ type User struct {
 	UID    string
 	Groups []string
 	Extra  map[string][]string
+	// Audiences that the user's token is for, of those asked for; see Audiences.
+	Audiences []string
 }
 
 // Authenticator finds out who asks; an error means 401.

@@ -162,13 +162,22 @@ func (s *Server) reviewToken(rq *request, r *authenticationv1.TokenReview) {
 	if token == "" {
 		return
 	}
-	req := (&http.Request{Method: http.MethodGet, URL: rq.req.URL, Header: http.Header{"Authorization": {"Bearer " + token}}}).WithContext(rq.req.Context())
+	req := (&http.Request{Method: http.MethodGet, URL: rq.req.URL, Header: http.Header{"Authorization": {"Bearer " + token}}}).WithContext(context.WithValue(rq.req.Context(), audiencesKey{}, r.Spec.Audiences))
 	u, err := s.Auth.Authenticate(req)
 	if err != nil {
-		r.Status.Error = "invalid bearer token"
+		r.Status.Error = "[invalid bearer token, " + err.Error() + "]"
 		return
 	}
-	r.Status.Authenticated, r.Status.User, r.Status.Audiences = true, userInfo(u), r.Spec.Audiences
+	r.Status.Authenticated, r.Status.User, r.Status.Audiences = true, userInfo(u), u.Audiences
+}
+
+type audiencesKey struct{}
+
+// Audiences that a token must be for, at least one of them; none when it is to be for this API, as always but in a
+// TokenReview that names some.
+func Audiences(ctx context.Context) []string {
+	a, _ := ctx.Value(audiencesKey{}).([]string)
+	return a
 }
 
 func userInfo(u User) authenticationv1.UserInfo {

@@ -22,6 +22,7 @@ import (
 	"github.com/whalepod/whalepod/node/desired"
 	"github.com/whalepod/whalepod/node/pods"
 	"github.com/whalepod/whalepod/node/pods/netfiles"
+	"github.com/whalepod/whalepod/node/pods/volume"
 	"github.com/whalepod/whalepod/node/runtime"
 	"github.com/whalepod/whalepod/node/runtime/fake"
 	"github.com/whalepod/whalepod/node/session"
@@ -88,13 +89,6 @@ func (c *cluster) start(a *agent) {
 		c.Fatal(err)
 	}
 	a.outbox = session.NewOutbox()
-	a.manager = pods.New(pods.Config{
-		NodeName: a.name, DataDir: a.dir, Desired: a.state, Engine: a.engine.As(a.name), Network: a.net, Mounter: a.mounts,
-		Report: reporter{a.outbox}, Record: recorder{a.outbox},
-		Cluster:    func() netfiles.Cluster { return netfiles.Cluster{Domain: "cluster.local", DNS: "10.254.254.1"} },
-		HostIPs:    func() []string { return []string{a.address()} },
-		ResolvConf: filepath.Join(a.dir, "resolv.conf"), Log: c.logger(a.name),
-	})
 	serve := a.serve
 	if serve == nil {
 		serve = answerHTTP(a.name)
@@ -103,6 +97,13 @@ func (c *cluster) start(a *agent) {
 		Identity: id, Dir: a.dir, Version: "v0.0.0-test", Node: func(context.Context) (*corev1.Node, error) { return a.node(), nil },
 		Desired: a.state, Outbox: a.outbox, Serve: serve, Dial: a.dial, Logger: c.logger(a.name),
 		Welcomed: func(*agentv1.ClusterConfig, string) error { return nil },
+	})
+	a.manager = pods.New(pods.Config{
+		NodeName: a.name, DataDir: a.dir, Desired: a.state, Engine: a.engine.As(a.name), Network: a.net, Mounter: a.mounts,
+		Report: reporter{a.outbox}, Record: recorder{a.outbox}, Tokens: tokens{client},
+		Cluster:    func() netfiles.Cluster { return netfiles.Cluster{Domain: "cluster.local", DNS: "10.254.254.1"} },
+		HostIPs:    func() []string { return []string{a.address()} },
+		ResolvConf: filepath.Join(a.dir, "resolv.conf"), Log: c.logger(a.name),
 	})
 	a.outbox.Node(&a.node().Status)
 	ctx, cancel := context.WithCancel(c.ctx)
@@ -120,6 +121,13 @@ func (c *cluster) start(a *agent) {
 		running.Wait()
 		a.state.Close()
 	})
+}
+
+// tokens asks the master for service account tokens, as the agent does.
+type tokens struct{ session *session.Client }
+
+func (t tokens) Token(ctx context.Context, r volume.TokenRequest) (string, time.Time, error) {
+	return t.session.Token(ctx, &agentv1.TokenRequest{Namespace: r.Namespace, PodName: r.PodName, PodUid: r.PodUID, ExpirationSeconds: r.ExpirationSeconds})
 }
 
 func (a *agent) address() string { return fmt.Sprintf("198.51.100.%d", 10+a.net.node) }

@@ -61,7 +61,8 @@ type Client struct {
 
 	tunnels *tunnels
 
-	mu sync.Mutex // guards cfg.Identity's contents
+	mu  sync.Mutex          // guards cfg.Identity's contents and api
+	api agentv1.AgentClient // nil while there is no connection
 }
 
 // New makes a client; Run starts it.
@@ -117,6 +118,8 @@ func (c *Client) connected(ctx context.Context, master string) error {
 	}
 	defer conn.Close()
 	api := agentv1.NewAgentClient(conn)
+	c.setAPI(api)
+	defer c.setAPI(nil)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.session(ctx, api) })
 	g.Go(func() error { return c.renew(ctx, api) })

@@ -10,7 +10,14 @@ import (
 )
 
 // What makes the cluster this cluster. All other certificates are made from these anew.
-var identityFiles = []string{"ca.crt", "ca.key", "gossip.key"}
+// The certificate goes last: without it an interrupted import is not taken for a whole one.
+var identityFiles = []string{tokenKeyFile, gossipKeyFile, "ca.key", "ca.crt"}
+
+// Names of the keys that are nobody's certificate's.
+const (
+	gossipKeyFile = "gossip.key"
+	tokenKeyFile  = "sa.key"
+)
 
 // Export returns what a master on another machine needs to be this cluster's master: nodes and people go on trusting it.
 // Whoever has it can do everything.
@@ -43,8 +50,7 @@ func Import(dir string, exported []byte) (imported bool, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return false, err
 	}
-	// The certificate goes last: without it an interrupted import is not taken for a whole one.
-	for _, name := range []string{"gossip.key", "ca.key", "ca.crt"} {
+	for _, name := range identityFiles {
 		if err := writeFile(filepath.Join(dir, name), []byte(files[name])); err != nil {
 			return false, err
 		}

@@ -86,14 +86,18 @@ func samePublic(cert *x509.Certificate, key crypto.Signer) bool {
 
 // writePair writes the key first: a certificate without its key is refused at the next start, a key alone is not.
 func writePair(certFile, keyFile string, der []byte, key crypto.Signer) error {
+	if err := writeKey(keyFile, key); err != nil {
+		return err
+	}
+	return writeFile(certFile, certPEM(der))
+}
+
+func writeKey(path string, key crypto.Signer) error {
 	k, err := keyPEM(key)
 	if err != nil {
 		return err
 	}
-	if err := writeFile(keyFile, k); err != nil {
-		return err
-	}
-	return writeFile(certFile, certPEM(der))
+	return writeFile(path, k)
 }
 
 // writeFile replaces a file at once and durably, with mode 0600.

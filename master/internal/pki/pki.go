@@ -63,6 +63,8 @@ type PKI struct {
 	caKey     crypto.Signer
 	server    atomic.Pointer[tls.Certificate]
 	gossipKey []byte
+	// tokenKey signs the tokens of service accounts.
+	tokenKey *ecdsa.PrivateKey
 	// kubeconfig is the admin's file once it was written, and the server that it names: Run keeps it good.
 	kubeconfig, kubeconfigServer string
 	known                        known
@@ -81,8 +83,11 @@ func Open(cfg Config) (*PKI, error) {
 	if err := p.openServer(); err != nil {
 		return nil, err
 	}
+	if err := p.openTokenKey(); err != nil {
+		return nil, err
+	}
 	var err error
-	p.gossipKey, err = secretFile(filepath.Join(cfg.Dir, "gossip.key"))
+	p.gossipKey, err = secretFile(p.path(gossipKeyFile))
 	return p, err
 }
 
@@ -116,6 +121,23 @@ func (p *PKI) openCA() error {
 	p.caKey = key
 	p.caCert, err = x509.ParseCertificate(der)
 	return err
+}
+
+// openTokenKey reads the key of service account tokens, or makes it: with another one, every pod's token is refused until it
+// has got a new one.
+func (p *PKI) openTokenKey() error {
+	path := p.path(tokenKeyFile)
+	key, err := readKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err == nil {
+			err = writeKey(path, key)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("the key of service account tokens: %w; restore %s from a backup, or remove it to make a new one, after which pods get new tokens", err, path)
+	}
+	p.tokenKey = key.(*ecdsa.PrivateKey)
+	return nil
 }
 
 // caKey reads the key, or makes one when there is none.
@@ -244,6 +266,9 @@ func HashOf(ca *x509.Certificate) string {
 
 // GossipKey encrypts the gossip between machines; 32 bytes.
 func (p *PKI) GossipKey() []byte { return p.gossipKey }
+
+// TokenKey signs the tokens of service accounts.
+func (p *PKI) TokenKey() *ecdsa.PrivateKey { return p.tokenKey }
 
 // SignNode answers a node's certificate request (PKCS #10, DER). Only its public key is taken from it.
 func (p *PKI) SignNode(name string, csr []byte) (pem []byte, err error) {

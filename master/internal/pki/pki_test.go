@@ -60,7 +60,7 @@ func TestFiles(t *testing.T) {
 		}
 		names = append(names, e.Name())
 	}
-	if want := []string{"apiserver.crt", "apiserver.key", "ca.crt", "ca.key", "gossip.key"}; !slices.Equal(names, want) {
+	if want := []string{"apiserver.crt", "apiserver.key", "ca.crt", "ca.key", "gossip.key", "sa.key"}; !slices.Equal(names, want) {
 		t.Errorf("files %v", names)
 	}
 	if info, _ := os.Stat(dir); info.Mode().Perm() != 0o700 {
@@ -77,7 +77,7 @@ func TestFiles(t *testing.T) {
 
 func TestDamageIsRefusedAndLeft(t *testing.T) {
 	for file, content := range map[string]string{
-		"ca.crt": "", "ca.key": "not a key", "gossip.key": "abc",
+		"ca.crt": "", "ca.key": "not a key", "gossip.key": "abc", "sa.key": "?",
 	} {
 		dir := t.TempDir()
 		open(t, dir)

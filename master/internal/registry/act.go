@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"errors"
-	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -16,11 +15,6 @@ import (
 	"github.com/whalepod/whalepod/api/server"
 )
 
-// TokenSigner makes service account tokens (TokenRequest).
-type TokenSigner interface {
-	Sign(sa *corev1.ServiceAccount, spec authenticationv1.TokenRequestSpec) (token string, expires time.Time, err error)
-}
-
 // Act implements server.Backend.
 func (r *Registry) Act(ctx context.Context, res *resource.Resource, sub, namespace, name string, body runtime.Object, o server.WriteOptions) (runtime.Object, error) {
 	switch b := body.(type) {
@@ -29,7 +23,7 @@ func (r *Registry) Act(ctx context.Context, res *resource.Resource, sub, namespa
 	case *policyv1.Eviction:
 		return r.actEviction(ctx, res, namespace, name, b, o)
 	case *authenticationv1.TokenRequest:
-		return r.actToken(namespace, name, b)
+		return r.actToken(namespace, name, b, o)
 	}
 	if b, ok := rollbackOf(body); ok {
 		return r.actRollback(ctx, res, namespace, name, b, o)
@@ -116,25 +110,4 @@ func (r *Registry) evictIn(tx *Tx, res *resource.Resource, namespace, name strin
 	}
 	_, _, err = r.deleteIn(tx, res, namespace, name, d)
 	return err
-}
-
-func (r *Registry) actToken(namespace, name string, t *authenticationv1.TokenRequest) (runtime.Object, error) {
-	if r.cfg.Signer == nil {
-		return nil, apierrors.NewServiceUnavailable("this master has no key to sign service account tokens with")
-	}
-	var sa *corev1.ServiceAccount
-	if err := r.View(func(v *View) (err error) {
-		sa, err = Get[*corev1.ServiceAccount](v, namespace, name)
-		return err
-	}); err != nil {
-		return nil, err
-	}
-	out := t.DeepCopy()
-	token, expires, err := r.cfg.Signer.Sign(sa, t.Spec)
-	if err != nil {
-		return nil, err
-	}
-	out.ObjectMeta = metav1.ObjectMeta{Name: name, Namespace: namespace, CreationTimestamp: metav1.Now()}
-	out.Status = authenticationv1.TokenRequestStatus{Token: token, ExpirationTimestamp: metav1.NewTime(expires)}
-	return out, nil
 }

@@ -24,26 +24,6 @@ func (r *Registry) admitPod(v *View, pod *corev1.Pod) error {
 	return nil
 }
 
-func admitServiceAccount(v *View, pod *corev1.Pod) error {
-	if pod.Spec.ServiceAccountName == "" {
-		pod.Spec.ServiceAccountName = "default"
-	}
-	pod.Spec.DeprecatedServiceAccount = pod.Spec.ServiceAccountName
-	sa, err := Get[*corev1.ServiceAccount](v, pod.Namespace, pod.Spec.ServiceAccountName)
-	if err != nil {
-		if pod.Spec.ServiceAccountName == "default" {
-			return nil // a new namespace gets its default account a moment later; nothing of it is needed yet
-		}
-		return apierrors.NewForbidden(corev1.Resource("pods"), pod.Name,
-			errorf("error looking up service account %s/%s: %w", pod.Namespace, pod.Spec.ServiceAccountName,
-				apierrors.NewNotFound(corev1.Resource("serviceaccount"), pod.Spec.ServiceAccountName)))
-	}
-	if len(pod.Spec.ImagePullSecrets) == 0 {
-		pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, sa.ImagePullSecrets...)
-	}
-	return nil
-}
-
 func admitPriority(pod *corev1.Pod) error {
 	class := pod.Spec.PriorityClassName
 	value, known := systemPriorities[class]

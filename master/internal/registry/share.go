@@ -75,7 +75,7 @@ func shareMeta(m, like *metav1.ObjectMeta) {
 }
 
 // shareSpec shares every part of a pod's spec that lies in memory of its own and is the template's; what pods of one
-// template differ in (node, host name, the name of a token's volume) is in fields that are not here.
+// template differ in (node, host name) is in fields that are not here.
 func shareSpec(s, like *corev1.PodSpec) {
 	shareIfEqual(&s.Containers, &like.Containers)
 	shareIfEqual(&s.InitContainers, &like.InitContainers)

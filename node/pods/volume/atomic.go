@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -72,7 +73,7 @@ func same(root *os.Root, dir string, p payload, fsGroup *int64) bool {
 			return fs.ErrInvalid
 		}
 		info, err := d.Info()
-		if err != nil || info.Mode().Perm() != permOf(want.mode, fsGroup) || info.Size() != int64(len(want.data)) {
+		if err != nil || info.Mode().Perm() != permOf(want.mode, fsGroup) || !ownedBy(info, want.owner) || info.Size() != int64(len(want.data)) {
 			return fs.ErrInvalid
 		}
 		have, err := root.ReadFile(name)
@@ -93,6 +94,25 @@ func permOf(mode int32, fsGroup *int64) fs.FileMode {
 	return perm
 }
 
+func ownedBy(info fs.FileInfo, owner *int64) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return owner == nil || ok && int64(st.Uid) == *owner
+}
+
+func chown(root *os.Root, name string, owner, group *int64) error {
+	if owner == nil && group == nil {
+		return nil
+	}
+	uid, gid := -1, -1
+	if owner != nil {
+		uid = int(*owner)
+	}
+	if group != nil {
+		gid = int(*group)
+	}
+	return root.Lchown(name, uid, gid)
+}
+
 func fill(root *os.Root, dir string, p payload, fsGroup *int64) error {
 	if err := root.Chmod(dir, 0o755); err != nil { // whatever the umask is
 		return err
@@ -107,10 +127,8 @@ func fill(root *os.Root, dir string, p payload, fsGroup *int64) error {
 		if err := root.WriteFile(full, f.data, 0o600); err != nil {
 			return err
 		}
-		if fsGroup != nil {
-			if err := root.Lchown(full, -1, int(*fsGroup)); err != nil {
-				return err
-			}
+		if err := chown(root, full, f.owner, fsGroup); err != nil {
+			return err
 		}
 		if err := root.Chmod(full, permOf(f.mode, fsGroup)); err != nil {
 			return err

@@ -143,16 +143,16 @@ func (m *Manager) payload(ctx context.Context, pod *corev1.Pod, v *corev1.Volume
 	case v.DownwardAPI != nil:
 		return p, "downward-api", renew, p.addDownward(pod, v.DownwardAPI.Items, modeOf(v.DownwardAPI.DefaultMode, defaultMode), facts)
 	case v.Projected != nil:
-		renew, err = m.projected(ctx, p, pod, v.Projected, facts)
+		renew, err = m.projected(ctx, p, pod, v, facts)
 		return p, "projected", renew, err
 	}
 	return nil, "", renew, unsupported(v)
 }
 
-func (m *Manager) projected(ctx context.Context, p payload, pod *corev1.Pod, v *corev1.ProjectedVolumeSource, facts env.Facts) (renew time.Time, err error) {
-	mode := modeOf(v.DefaultMode, defaultMode)
+func (m *Manager) projected(ctx context.Context, p payload, pod *corev1.Pod, v *corev1.Volume, facts env.Facts) (renew time.Time, err error) {
+	mode := modeOf(v.Projected.DefaultMode, defaultMode)
 	var errs []error
-	for _, s := range v.Sources {
+	for _, s := range v.Projected.Sources {
 		switch {
 		case s.ConfigMap != nil:
 			err = p.addConfigMap(m.cfg.Source, pod.Namespace, s.ConfigMap.Name, s.ConfigMap.Items, mode, isTrue(s.ConfigMap.Optional))
@@ -162,7 +162,7 @@ func (m *Manager) projected(ctx context.Context, p payload, pod *corev1.Pod, v *
 			err = p.addDownward(pod, s.DownwardAPI.Items, mode, facts)
 		case s.ServiceAccountToken != nil:
 			var at time.Time
-			at, err = m.addToken(ctx, p, pod, s.ServiceAccountToken, mode)
+			at, err = m.addToken(ctx, p, pod, m.volumeDir(pod, "projected", v.Name), s.ServiceAccountToken, mode)
 			if renew.IsZero() || at.Before(renew) {
 				renew = at
 			}

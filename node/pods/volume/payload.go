@@ -1,10 +1,8 @@
 package volume
 
 import (
-	"context"
 	"fmt"
 	"path"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -15,6 +13,8 @@ import (
 type file struct {
 	data []byte
 	mode int32
+	// owner is a user ID; nil for root.
+	owner *int64
 }
 
 // payload of a volume by relative path.
@@ -36,7 +36,7 @@ func (p payload) addKeys(get func(key string) ([]byte, bool), keys []string, ite
 	if len(items) == 0 {
 		for _, k := range keys {
 			data, _ := get(k)
-			p[k] = file{data, mode}
+			p[k] = file{data: data, mode: mode}
 		}
 		return nil
 	}
@@ -48,7 +48,7 @@ func (p payload) addKeys(get func(key string) ([]byte, bool), keys []string, ite
 			}
 			return fmt.Errorf("%s: %s", absent, item.Key)
 		}
-		p[path.Clean(item.Path)] = file{data, modeOf(item.Mode, mode)}
+		p[path.Clean(item.Path)] = file{data: data, mode: modeOf(item.Mode, mode)}
 	}
 	return nil
 }
@@ -106,39 +106,7 @@ func (p payload) addDownward(pod *corev1.Pod, items []corev1.DownwardAPIVolumeFi
 		if err != nil {
 			return err
 		}
-		p[path.Clean(item.Path)] = file{[]byte(value), modeOf(item.Mode, mode)}
+		p[path.Clean(item.Path)] = file{data: []byte(value), mode: modeOf(item.Mode, mode)}
 	}
 	return nil
-}
-
-// TokenRequest asks for a service account token bound to a pod.
-type TokenRequest struct {
-	Namespace, ServiceAccount string
-	PodName, PodUID           string
-	Audience                  string
-	ExpirationSeconds         int64
-}
-
-// TokenSource issues service account tokens; the master does, over the session.
-type TokenSource interface {
-	Token(ctx context.Context, r TokenRequest) (token string, expires time.Time, err error)
-}
-
-// addToken puts a token into the payload and tells when it is to be renewed. A token that is still good is kept when the
-// source cannot be reached.
-func (m *Manager) addToken(ctx context.Context, p payload, pod *corev1.Pod, t *corev1.ServiceAccountTokenProjection, mode int32) (renew time.Time, err error) {
-	req := TokenRequest{Namespace: pod.Namespace, ServiceAccount: pod.Spec.ServiceAccountName, PodName: pod.Name, PodUID: string(pod.UID), Audience: t.Audience, ExpirationSeconds: 3600}
-	if t.ExpirationSeconds != nil {
-		req.ExpirationSeconds = *t.ExpirationSeconds
-	}
-	tok, err := m.token(ctx, req)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("failed to fetch token: %w", err)
-	}
-	// Only the process that the pod runs as may read it; with a foreign uid that needs the group or everybody.
-	if mode == defaultMode && pod.Spec.SecurityContext != nil && pod.Spec.SecurityContext.FSGroup != nil {
-		mode = 0o600
-	}
-	p[path.Clean(t.Path)] = file{[]byte(tok.value), mode}
-	return tok.renew, nil
 }

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -355,4 +356,71 @@ func TestParseMountinfo(t *testing.T) {
 func FuzzMountinfo(f *testing.F) {
 	f.Add([]byte("3 1 0:2 / /d/a\\040b rw - tmpfs tmpfs rw\n"))
 	f.Fuzz(func(t *testing.T, data []byte) { parseMountinfo(data, "/d") })
+}
+
+func TestWhoOwnsAToken(t *testing.T) {
+	one, two := ref(int64(1000)), ref(int64(2000))
+	user := func(u *int64) *corev1.SecurityContext { return &corev1.SecurityContext{RunAsUser: u} }
+	for name, test := range map[string]struct {
+		pod        *int64
+		containers []*corev1.SecurityContext
+		want       *int64
+	}{
+		"nothing said":              {nil, []*corev1.SecurityContext{nil, nil}, nil},
+		"the pod's":                 {one, []*corev1.SecurityContext{nil, nil}, one},
+		"all the same":              {nil, []*corev1.SecurityContext{user(two), user(two)}, two},
+		"one differs":               {one, []*corev1.SecurityContext{nil, user(two)}, nil},
+		"one says nothing":          {nil, []*corev1.SecurityContext{user(one), nil}, nil},
+		"a container overrules all": {one, []*corev1.SecurityContext{user(two)}, two},
+	} {
+		p := &corev1.Pod{Spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{RunAsUser: test.pod}}}
+		for _, sc := range test.containers {
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{SecurityContext: sc})
+		}
+		if got := onlyUser(p); (got == nil) != (test.want == nil) || got != nil && *got != *test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// An agent that is started anew takes a token that is in the volume for what it is.
+func TestTokenIsRecalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := &tokens{err: errors.New("master away")}
+		m, _ := manager(t, source{})
+		m.cfg.Tokens = src
+		p := pod(vol(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ref(int64(1000))}},
+		}}}))
+		if r := m.Prepare(t.Context(), p, env.Facts{}); len(r.Failures) != 1 {
+			t.Fatal("a token from nowhere")
+		}
+		now := time.Now().Unix()
+		claims := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"iat":%d,"exp":%d}`, now, now+1000))
+		dir := m.volumeDir(p, "projected", "v")
+		if err := makeDir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := writeAtomic(dir, payload{"token": {data: []byte("h." + claims + ".s"), mode: 0o644}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if r := m.Prepare(t.Context(), p, env.Facts{}); len(r.Failures) > 0 || r.Changed || time.Until(r.Renew) != 790*time.Second || src.n != 1 {
+			t.Error(r.Failures, r.Changed, time.Until(r.Renew), src.n)
+		}
+		time.Sleep(time.Hour)
+		if r := m.Prepare(t.Context(), p, env.Facts{}); len(r.Failures) != 1 {
+			t.Error("a token that has expired was kept")
+		}
+	})
+}
+
+func FuzzParseToken(f *testing.F) {
+	f.Add("h.e30.s")
+	f.Add("a.b")
+	f.Fuzz(func(t *testing.T, value string) {
+		if tok, ok := parseToken(value); ok && !tok.expires.After(tok.renew) {
+			t.Errorf("%q is to be renewed after its end", value)
+		}
+	})
 }

@@ -243,6 +243,136 @@ func (x *RenewResponse) GetCa() []byte {
 	return nil
 }
 
+// TokenRequest names a pod of the asking node; the token is of that pod's account and ends with the pod.
+type TokenRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	PodName   string                 `protobuf:"bytes,2,opt,name=pod_name,json=podName,proto3" json:"pod_name,omitempty"`
+	PodUid    string                 `protobuf:"bytes,3,opt,name=pod_uid,json=podUid,proto3" json:"pod_uid,omitempty"`
+	// Whom the token is for; none for the API.
+	Audiences         []string `protobuf:"bytes,4,rep,name=audiences,proto3" json:"audiences,omitempty"`
+	ExpirationSeconds int64    `protobuf:"varint,5,opt,name=expiration_seconds,json=expirationSeconds,proto3" json:"expiration_seconds,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *TokenRequest) Reset() {
+	*x = TokenRequest{}
+	mi := &file_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenRequest) ProtoMessage() {}
+
+func (x *TokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenRequest.ProtoReflect.Descriptor instead.
+func (*TokenRequest) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *TokenRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *TokenRequest) GetPodName() string {
+	if x != nil {
+		return x.PodName
+	}
+	return ""
+}
+
+func (x *TokenRequest) GetPodUid() string {
+	if x != nil {
+		return x.PodUid
+	}
+	return ""
+}
+
+func (x *TokenRequest) GetAudiences() []string {
+	if x != nil {
+		return x.Audiences
+	}
+	return nil
+}
+
+func (x *TokenRequest) GetExpirationSeconds() int64 {
+	if x != nil {
+		return x.ExpirationSeconds
+	}
+	return 0
+}
+
+type TokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	ExpiresUnix   int64                  `protobuf:"varint,2,opt,name=expires_unix,json=expiresUnix,proto3" json:"expires_unix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenResponse) Reset() {
+	*x = TokenResponse{}
+	mi := &file_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenResponse) ProtoMessage() {}
+
+func (x *TokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenResponse.ProtoReflect.Descriptor instead.
+func (*TokenResponse) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *TokenResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *TokenResponse) GetExpiresUnix() int64 {
+	if x != nil {
+		return x.ExpiresUnix
+	}
+	return 0
+}
+
 // ClusterConfig is what all machines must agree on.
 type ClusterConfig struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -262,7 +392,7 @@ type ClusterConfig struct {
 
 func (x *ClusterConfig) Reset() {
 	*x = ClusterConfig{}
-	mi := &file_agent_proto_msgTypes[4]
+	mi := &file_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -274,7 +404,7 @@ func (x *ClusterConfig) String() string {
 func (*ClusterConfig) ProtoMessage() {}
 
 func (x *ClusterConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[4]
+	mi := &file_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -287,7 +417,7 @@ func (x *ClusterConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterConfig.ProtoReflect.Descriptor instead.
 func (*ClusterConfig) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{4}
+	return file_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ClusterConfig) GetServiceCidr() string {
@@ -353,7 +483,7 @@ type FromAgent struct {
 
 func (x *FromAgent) Reset() {
 	*x = FromAgent{}
-	mi := &file_agent_proto_msgTypes[5]
+	mi := &file_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -365,7 +495,7 @@ func (x *FromAgent) String() string {
 func (*FromAgent) ProtoMessage() {}
 
 func (x *FromAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[5]
+	mi := &file_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -378,7 +508,7 @@ func (x *FromAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromAgent.ProtoReflect.Descriptor instead.
 func (*FromAgent) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{5}
+	return file_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *FromAgent) GetMessage() isFromAgent_Message {
@@ -449,7 +579,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_agent_proto_msgTypes[6]
+	mi := &file_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +591,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[6]
+	mi := &file_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +604,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{6}
+	return file_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Hello) GetNode() []byte {
@@ -506,7 +636,7 @@ type StatusBatch struct {
 
 func (x *StatusBatch) Reset() {
 	*x = StatusBatch{}
-	mi := &file_agent_proto_msgTypes[7]
+	mi := &file_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +648,7 @@ func (x *StatusBatch) String() string {
 func (*StatusBatch) ProtoMessage() {}
 
 func (x *StatusBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[7]
+	mi := &file_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +661,7 @@ func (x *StatusBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusBatch.ProtoReflect.Descriptor instead.
 func (*StatusBatch) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{7}
+	return file_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StatusBatch) GetPods() []*PodStatus {
@@ -577,7 +707,7 @@ type PodStatus struct {
 
 func (x *PodStatus) Reset() {
 	*x = PodStatus{}
-	mi := &file_agent_proto_msgTypes[8]
+	mi := &file_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -589,7 +719,7 @@ func (x *PodStatus) String() string {
 func (*PodStatus) ProtoMessage() {}
 
 func (x *PodStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[8]
+	mi := &file_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -602,7 +732,7 @@ func (x *PodStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodStatus.ProtoReflect.Descriptor instead.
 func (*PodStatus) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{8}
+	return file_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PodStatus) GetNamespace() string {
@@ -659,7 +789,7 @@ type PodEvent struct {
 
 func (x *PodEvent) Reset() {
 	*x = PodEvent{}
-	mi := &file_agent_proto_msgTypes[9]
+	mi := &file_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +801,7 @@ func (x *PodEvent) String() string {
 func (*PodEvent) ProtoMessage() {}
 
 func (x *PodEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[9]
+	mi := &file_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +814,7 @@ func (x *PodEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodEvent.ProtoReflect.Descriptor instead.
 func (*PodEvent) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PodEvent) GetNamespace() string {
@@ -759,7 +889,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_agent_proto_msgTypes[10]
+	mi := &file_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +901,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[10]
+	mi := &file_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +914,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_proto_rawDescGZIP(), []int{12}
 }
 
 type FromMaster struct {
@@ -802,7 +932,7 @@ type FromMaster struct {
 
 func (x *FromMaster) Reset() {
 	*x = FromMaster{}
-	mi := &file_agent_proto_msgTypes[11]
+	mi := &file_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +944,7 @@ func (x *FromMaster) String() string {
 func (*FromMaster) ProtoMessage() {}
 
 func (x *FromMaster) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[11]
+	mi := &file_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +957,7 @@ func (x *FromMaster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromMaster.ProtoReflect.Descriptor instead.
 func (*FromMaster) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FromMaster) GetMessage() isFromMaster_Message {
@@ -915,7 +1045,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_agent_proto_msgTypes[12]
+	mi := &file_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1057,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[12]
+	mi := &file_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1070,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Welcome) GetConfig() *ClusterConfig {
@@ -978,7 +1108,7 @@ type Changes struct {
 
 func (x *Changes) Reset() {
 	*x = Changes{}
-	mi := &file_agent_proto_msgTypes[13]
+	mi := &file_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +1120,7 @@ func (x *Changes) String() string {
 func (*Changes) ProtoMessage() {}
 
 func (x *Changes) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[13]
+	mi := &file_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +1133,7 @@ func (x *Changes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Changes.ProtoReflect.Descriptor instead.
 func (*Changes) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Changes) GetChanges() []*Change {
@@ -1049,7 +1179,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_agent_proto_msgTypes[14]
+	mi := &file_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1191,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[14]
+	mi := &file_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1204,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Change) GetResource() string {
@@ -1121,7 +1251,7 @@ type OpenTunnel struct {
 
 func (x *OpenTunnel) Reset() {
 	*x = OpenTunnel{}
-	mi := &file_agent_proto_msgTypes[15]
+	mi := &file_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1263,7 @@ func (x *OpenTunnel) String() string {
 func (*OpenTunnel) ProtoMessage() {}
 
 func (x *OpenTunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[15]
+	mi := &file_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1276,7 @@ func (x *OpenTunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenTunnel.ProtoReflect.Descriptor instead.
 func (*OpenTunnel) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *OpenTunnel) GetId() string {
@@ -1165,7 +1295,7 @@ type Acknowledge struct {
 
 func (x *Acknowledge) Reset() {
 	*x = Acknowledge{}
-	mi := &file_agent_proto_msgTypes[16]
+	mi := &file_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1307,7 @@ func (x *Acknowledge) String() string {
 func (*Acknowledge) ProtoMessage() {}
 
 func (x *Acknowledge) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[16]
+	mi := &file_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1320,7 @@ func (x *Acknowledge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledge.ProtoReflect.Descriptor instead.
 func (*Acknowledge) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Acknowledge) GetSequence() uint64 {
@@ -1209,7 +1339,7 @@ type TunnelData struct {
 
 func (x *TunnelData) Reset() {
 	*x = TunnelData{}
-	mi := &file_agent_proto_msgTypes[17]
+	mi := &file_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +1351,7 @@ func (x *TunnelData) String() string {
 func (*TunnelData) ProtoMessage() {}
 
 func (x *TunnelData) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[17]
+	mi := &file_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +1364,7 @@ func (x *TunnelData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelData.ProtoReflect.Descriptor instead.
 func (*TunnelData) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TunnelData) GetData() []byte {
@@ -1261,7 +1391,16 @@ const file_agent_proto_rawDesc = "" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"A\n" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
-	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xf2\x01\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xad\x01\n" +
+	"\fTokenRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x19\n" +
+	"\bpod_name\x18\x02 \x01(\tR\apodName\x12\x17\n" +
+	"\apod_uid\x18\x03 \x01(\tR\x06podUid\x12\x1c\n" +
+	"\taudiences\x18\x04 \x03(\tR\taudiences\x12-\n" +
+	"\x12expiration_seconds\x18\x05 \x01(\x03R\x11expirationSeconds\"H\n" +
+	"\rTokenResponse\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12!\n" +
+	"\fexpires_unix\x18\x02 \x01(\x03R\vexpiresUnix\"\xf2\x01\n" +
 	"\rClusterConfig\x12!\n" +
 	"\fservice_cidr\x18\x01 \x01(\tR\vserviceCidr\x12\x19\n" +
 	"\bpod_cidr\x18\x02 \x01(\tR\apodCidr\x12%\n" +
@@ -1332,10 +1471,11 @@ const file_agent_proto_rawDesc = "" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\" \n" +
 	"\n" +
 	"TunnelData\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xb4\x02\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\x80\x03\n" +
 	"\x05Agent\x12G\n" +
 	"\x04Join\x12\x1e.whalepod.agent.v1.JoinRequest\x1a\x1f.whalepod.agent.v1.JoinResponse\x12J\n" +
 	"\x05Renew\x12\x1f.whalepod.agent.v1.RenewRequest\x1a .whalepod.agent.v1.RenewResponse\x12J\n" +
+	"\x05Token\x12\x1f.whalepod.agent.v1.TokenRequest\x1a .whalepod.agent.v1.TokenResponse\x12J\n" +
 	"\aSession\x12\x1c.whalepod.agent.v1.FromAgent\x1a\x1d.whalepod.agent.v1.FromMaster(\x010\x01\x12J\n" +
 	"\x06Tunnel\x12\x1d.whalepod.agent.v1.TunnelData\x1a\x1d.whalepod.agent.v1.TunnelData(\x010\x01B5Z3github.com/whalepod/whalepod/proto/agent/v1;agentv1b\x06proto3"
 
@@ -1351,50 +1491,54 @@ func file_agent_proto_rawDescGZIP() []byte {
 	return file_agent_proto_rawDescData
 }
 
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_agent_proto_goTypes = []any{
 	(*JoinRequest)(nil),   // 0: whalepod.agent.v1.JoinRequest
 	(*JoinResponse)(nil),  // 1: whalepod.agent.v1.JoinResponse
 	(*RenewRequest)(nil),  // 2: whalepod.agent.v1.RenewRequest
 	(*RenewResponse)(nil), // 3: whalepod.agent.v1.RenewResponse
-	(*ClusterConfig)(nil), // 4: whalepod.agent.v1.ClusterConfig
-	(*FromAgent)(nil),     // 5: whalepod.agent.v1.FromAgent
-	(*Hello)(nil),         // 6: whalepod.agent.v1.Hello
-	(*StatusBatch)(nil),   // 7: whalepod.agent.v1.StatusBatch
-	(*PodStatus)(nil),     // 8: whalepod.agent.v1.PodStatus
-	(*PodEvent)(nil),      // 9: whalepod.agent.v1.PodEvent
-	(*Heartbeat)(nil),     // 10: whalepod.agent.v1.Heartbeat
-	(*FromMaster)(nil),    // 11: whalepod.agent.v1.FromMaster
-	(*Welcome)(nil),       // 12: whalepod.agent.v1.Welcome
-	(*Changes)(nil),       // 13: whalepod.agent.v1.Changes
-	(*Change)(nil),        // 14: whalepod.agent.v1.Change
-	(*OpenTunnel)(nil),    // 15: whalepod.agent.v1.OpenTunnel
-	(*Acknowledge)(nil),   // 16: whalepod.agent.v1.Acknowledge
-	(*TunnelData)(nil),    // 17: whalepod.agent.v1.TunnelData
+	(*TokenRequest)(nil),  // 4: whalepod.agent.v1.TokenRequest
+	(*TokenResponse)(nil), // 5: whalepod.agent.v1.TokenResponse
+	(*ClusterConfig)(nil), // 6: whalepod.agent.v1.ClusterConfig
+	(*FromAgent)(nil),     // 7: whalepod.agent.v1.FromAgent
+	(*Hello)(nil),         // 8: whalepod.agent.v1.Hello
+	(*StatusBatch)(nil),   // 9: whalepod.agent.v1.StatusBatch
+	(*PodStatus)(nil),     // 10: whalepod.agent.v1.PodStatus
+	(*PodEvent)(nil),      // 11: whalepod.agent.v1.PodEvent
+	(*Heartbeat)(nil),     // 12: whalepod.agent.v1.Heartbeat
+	(*FromMaster)(nil),    // 13: whalepod.agent.v1.FromMaster
+	(*Welcome)(nil),       // 14: whalepod.agent.v1.Welcome
+	(*Changes)(nil),       // 15: whalepod.agent.v1.Changes
+	(*Change)(nil),        // 16: whalepod.agent.v1.Change
+	(*OpenTunnel)(nil),    // 17: whalepod.agent.v1.OpenTunnel
+	(*Acknowledge)(nil),   // 18: whalepod.agent.v1.Acknowledge
+	(*TunnelData)(nil),    // 19: whalepod.agent.v1.TunnelData
 }
 var file_agent_proto_depIdxs = []int32{
-	4,  // 0: whalepod.agent.v1.JoinResponse.config:type_name -> whalepod.agent.v1.ClusterConfig
-	6,  // 1: whalepod.agent.v1.FromAgent.hello:type_name -> whalepod.agent.v1.Hello
-	7,  // 2: whalepod.agent.v1.FromAgent.status:type_name -> whalepod.agent.v1.StatusBatch
-	10, // 3: whalepod.agent.v1.FromAgent.heartbeat:type_name -> whalepod.agent.v1.Heartbeat
-	8,  // 4: whalepod.agent.v1.StatusBatch.pods:type_name -> whalepod.agent.v1.PodStatus
-	9,  // 5: whalepod.agent.v1.StatusBatch.events:type_name -> whalepod.agent.v1.PodEvent
-	12, // 6: whalepod.agent.v1.FromMaster.welcome:type_name -> whalepod.agent.v1.Welcome
-	13, // 7: whalepod.agent.v1.FromMaster.changes:type_name -> whalepod.agent.v1.Changes
-	15, // 8: whalepod.agent.v1.FromMaster.open_tunnel:type_name -> whalepod.agent.v1.OpenTunnel
-	16, // 9: whalepod.agent.v1.FromMaster.acknowledge:type_name -> whalepod.agent.v1.Acknowledge
-	4,  // 10: whalepod.agent.v1.Welcome.config:type_name -> whalepod.agent.v1.ClusterConfig
-	14, // 11: whalepod.agent.v1.Changes.changes:type_name -> whalepod.agent.v1.Change
+	6,  // 0: whalepod.agent.v1.JoinResponse.config:type_name -> whalepod.agent.v1.ClusterConfig
+	8,  // 1: whalepod.agent.v1.FromAgent.hello:type_name -> whalepod.agent.v1.Hello
+	9,  // 2: whalepod.agent.v1.FromAgent.status:type_name -> whalepod.agent.v1.StatusBatch
+	12, // 3: whalepod.agent.v1.FromAgent.heartbeat:type_name -> whalepod.agent.v1.Heartbeat
+	10, // 4: whalepod.agent.v1.StatusBatch.pods:type_name -> whalepod.agent.v1.PodStatus
+	11, // 5: whalepod.agent.v1.StatusBatch.events:type_name -> whalepod.agent.v1.PodEvent
+	14, // 6: whalepod.agent.v1.FromMaster.welcome:type_name -> whalepod.agent.v1.Welcome
+	15, // 7: whalepod.agent.v1.FromMaster.changes:type_name -> whalepod.agent.v1.Changes
+	17, // 8: whalepod.agent.v1.FromMaster.open_tunnel:type_name -> whalepod.agent.v1.OpenTunnel
+	18, // 9: whalepod.agent.v1.FromMaster.acknowledge:type_name -> whalepod.agent.v1.Acknowledge
+	6,  // 10: whalepod.agent.v1.Welcome.config:type_name -> whalepod.agent.v1.ClusterConfig
+	16, // 11: whalepod.agent.v1.Changes.changes:type_name -> whalepod.agent.v1.Change
 	0,  // 12: whalepod.agent.v1.Agent.Join:input_type -> whalepod.agent.v1.JoinRequest
 	2,  // 13: whalepod.agent.v1.Agent.Renew:input_type -> whalepod.agent.v1.RenewRequest
-	5,  // 14: whalepod.agent.v1.Agent.Session:input_type -> whalepod.agent.v1.FromAgent
-	17, // 15: whalepod.agent.v1.Agent.Tunnel:input_type -> whalepod.agent.v1.TunnelData
-	1,  // 16: whalepod.agent.v1.Agent.Join:output_type -> whalepod.agent.v1.JoinResponse
-	3,  // 17: whalepod.agent.v1.Agent.Renew:output_type -> whalepod.agent.v1.RenewResponse
-	11, // 18: whalepod.agent.v1.Agent.Session:output_type -> whalepod.agent.v1.FromMaster
-	17, // 19: whalepod.agent.v1.Agent.Tunnel:output_type -> whalepod.agent.v1.TunnelData
-	16, // [16:20] is the sub-list for method output_type
-	12, // [12:16] is the sub-list for method input_type
+	4,  // 14: whalepod.agent.v1.Agent.Token:input_type -> whalepod.agent.v1.TokenRequest
+	7,  // 15: whalepod.agent.v1.Agent.Session:input_type -> whalepod.agent.v1.FromAgent
+	19, // 16: whalepod.agent.v1.Agent.Tunnel:input_type -> whalepod.agent.v1.TunnelData
+	1,  // 17: whalepod.agent.v1.Agent.Join:output_type -> whalepod.agent.v1.JoinResponse
+	3,  // 18: whalepod.agent.v1.Agent.Renew:output_type -> whalepod.agent.v1.RenewResponse
+	5,  // 19: whalepod.agent.v1.Agent.Token:output_type -> whalepod.agent.v1.TokenResponse
+	13, // 20: whalepod.agent.v1.Agent.Session:output_type -> whalepod.agent.v1.FromMaster
+	19, // 21: whalepod.agent.v1.Agent.Tunnel:output_type -> whalepod.agent.v1.TunnelData
+	17, // [17:22] is the sub-list for method output_type
+	12, // [12:17] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
 	12, // [12:12] is the sub-list for extension extendee
 	0,  // [0:12] is the sub-list for field type_name
@@ -1405,12 +1549,12 @@ func file_agent_proto_init() {
 	if File_agent_proto != nil {
 		return
 	}
-	file_agent_proto_msgTypes[5].OneofWrappers = []any{
+	file_agent_proto_msgTypes[7].OneofWrappers = []any{
 		(*FromAgent_Hello)(nil),
 		(*FromAgent_Status)(nil),
 		(*FromAgent_Heartbeat)(nil),
 	}
-	file_agent_proto_msgTypes[11].OneofWrappers = []any{
+	file_agent_proto_msgTypes[13].OneofWrappers = []any{
 		(*FromMaster_Welcome)(nil),
 		(*FromMaster_Changes)(nil),
 		(*FromMaster_OpenTunnel)(nil),
@@ -1422,7 +1566,7 @@ func file_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Agent_Join_FullMethodName    = "/whalepod.agent.v1.Agent/Join"
 	Agent_Renew_FullMethodName   = "/whalepod.agent.v1.Agent/Renew"
+	Agent_Token_FullMethodName   = "/whalepod.agent.v1.Agent/Token"
 	Agent_Session_FullMethodName = "/whalepod.agent.v1.Agent/Session"
 	Agent_Tunnel_FullMethodName  = "/whalepod.agent.v1.Agent/Tunnel"
 )
@@ -37,6 +38,8 @@ type AgentClient interface {
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
 	// Renew gives a node that has a valid certificate a new one.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
+	// Token gives a node a service account token for one of its pods.
+	Token(ctx context.Context, in *TokenRequest, opts ...grpc.CallOption) (*TokenResponse, error)
 	// Session carries desired state down and observed state up until one side ends.
 	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FromAgent, FromMaster], error)
 	// Tunnel is one byte stream that the master asked for with OpenTunnel; its id is in the request's metadata, "tunnel-id".
@@ -65,6 +68,16 @@ func (c *agentClient) Renew(ctx context.Context, in *RenewRequest, opts ...grpc.
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RenewResponse)
 	err := c.cc.Invoke(ctx, Agent_Renew_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) Token(ctx context.Context, in *TokenRequest, opts ...grpc.CallOption) (*TokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TokenResponse)
+	err := c.cc.Invoke(ctx, Agent_Token_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -106,6 +119,8 @@ type AgentServer interface {
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
 	// Renew gives a node that has a valid certificate a new one.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
+	// Token gives a node a service account token for one of its pods.
+	Token(context.Context, *TokenRequest) (*TokenResponse, error)
 	// Session carries desired state down and observed state up until one side ends.
 	Session(grpc.BidiStreamingServer[FromAgent, FromMaster]) error
 	// Tunnel is one byte stream that the master asked for with OpenTunnel; its id is in the request's metadata, "tunnel-id".
@@ -125,6 +140,9 @@ func (UnimplementedAgentServer) Join(context.Context, *JoinRequest) (*JoinRespon
 }
 func (UnimplementedAgentServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
+}
+func (UnimplementedAgentServer) Token(context.Context, *TokenRequest) (*TokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Token not implemented")
 }
 func (UnimplementedAgentServer) Session(grpc.BidiStreamingServer[FromAgent, FromMaster]) error {
 	return status.Error(codes.Unimplemented, "method Session not implemented")
@@ -189,6 +207,24 @@ func _Agent_Renew_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Agent_Token_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).Token(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_Token_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).Token(ctx, req.(*TokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Agent_Session_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(AgentServer).Session(&grpc.GenericServerStream[FromAgent, FromMaster]{ServerStream: stream})
 }
@@ -217,6 +253,10 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Renew",
 			Handler:    _Agent_Renew_Handler,
+		},
+		{
+			MethodName: "Token",
+			Handler:    _Agent_Token_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
