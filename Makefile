@@ -23,7 +23,7 @@ PREFIX ?= /usr/local
 GOFILES = $(shell find . -name '*.go' -not -path './.*')
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-down test test-unit test-e2e bench generate lint verify install clean
+.PHONY: help build demo demo-down test test-unit test-e2e bench conformance generate lint verify install clean
 
 help: ## print this list
 	@echo 'Whalepod $(VERSION). Targets:'
@@ -65,6 +65,12 @@ test-e2e: build ## tests on a real cluster in this machine's namespaces (root)
 
 bench: build ## what docs/PERFORMANCE.md records, as one table beside the budgets (root)
 	go run ./lab/bench
+
+KIT ?= ../shared/conformance
+TESTS ?= open
+RUNS ?= 1
+conformance: build ## Kubernetes' conformance tests on the demo cluster (root; KIT=DIR TESTS=SELECTION RUNS=N)
+	go run ./lab/conformance -kit $(KIT) -runs $(RUNS) '$(TESTS)'
 
 generate: ## generated code anew
 	go generate ./...
