@@ -3,11 +3,14 @@ package resource
 import (
 	"fmt"
 	"reflect"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/kubernetes/pkg/apis/rbac"
 	"k8s.io/kubernetes/pkg/printers"
 )
 
@@ -94,4 +97,20 @@ func (t *Table) rowObject(obj Object, o TableOptions) (runtime.Object, error) {
 		partial.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata"))
 		return partial, nil
 	}
+}
+
+// addPlainHandlers adds the kinds that Kubernetes' printers leave to the API server's default columns.
+func addPlainHandlers(h printers.PrintHandler) {
+	docs := metav1.ObjectMeta{}.SwaggerDoc()
+	columns := []metav1.TableColumnDefinition{
+		{Name: "Name", Type: "string", Format: "name", Description: docs["name"]},
+		{Name: "Created At", Type: "date", Description: docs["creationTimestamp"]},
+	}
+	utilruntime.Must(h.TableHandler(columns, plainRow[*rbac.Role]))
+	utilruntime.Must(h.TableHandler(columns, plainRow[*rbac.ClusterRole]))
+}
+
+func plainRow[I Object](in I, _ printers.GenerateOptions) ([]metav1.TableRow, error) {
+	created := in.GetCreationTimestamp().UTC().Format(time.RFC3339)
+	return []metav1.TableRow{{Cells: []any{in.GetName(), created}, Object: runtime.RawExtension{Object: in}}}, nil
 }

@@ -19,6 +19,7 @@ var (
 	autoscaleV1  = schema.GroupVersion{Group: "autoscaling", Version: "v1"}
 	policyV1     = schema.GroupVersion{Group: "policy", Version: "v1"}
 	authnV1      = schema.GroupVersion{Group: "authentication.k8s.io", Version: "v1"}
+	rbacV1       = schema.GroupVersion{Group: "rbac.authorization.k8s.io", Version: "v1"}
 )
 
 // categoryAll is what `kubectl get all` lists.

@@ -21,6 +21,7 @@ var kinds = []func() *Resource{
 	namespaces, nodes, pods, services, endpoints, configMaps, secrets, events, serviceAccounts,
 	endpointSlices, leases,
 	deployments, replicaSets,
+	roles, roleBindings, clusterRoles, clusterRoleBindings,
 }
 
 // groupOrder is the order in which discovery offers groups; kubectl resolves a short name such as "deployments" to the
@@ -59,7 +60,7 @@ func NewTable() *Table {
 	t := &Table{
 		scheme:    legacyscheme.Scheme,
 		codecs:    legacyscheme.Codecs,
-		printer:   printers.NewTableGenerator().With(internalversion.AddHandlers),
+		printer:   printers.NewTableGenerator().With(internalversion.AddHandlers, addPlainHandlers),
 		byKey:     map[string]*Resource{},
 		byKind:    map[schema.GroupVersionKind]*Resource{},
 		byName:    map[schema.GroupVersionResource]*Resource{},
