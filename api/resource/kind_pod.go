@@ -27,6 +27,7 @@ func pods() *Resource {
 			"attach":      {Kind: coreV1.WithKind("PodAttachOptions"), Verbs: connect},
 			"portforward": {Kind: coreV1.WithKind("PodPortForwardOptions"), Verbs: connect},
 			"proxy":       {Kind: coreV1.WithKind("PodProxyOptions"), Verbs: proxyAll},
+			"resize":      {Kind: coreV1.WithKind("Pod"), Verbs: readWrite},
 		},
 		rules: Rules{
 			PrepareCreate: preparePod,
@@ -50,6 +51,7 @@ func pods() *Resource {
 			ValidateStatus: validateChange(func(in, old *core.Pod) field.ErrorList {
 				return validation.ValidatePodStatusUpdate(in, old, podOptions(in, old))
 			}),
+			Updates:  map[string]UpdateRules{"resize": {Prepare: preparePodResize, Validate: validatePodResize}},
 			Warnings: podWarnings, Fields: podFields, GraceSeconds: podGrace,
 			AllowUnconditionalUpdate: true,
 			Reset: specAndStatus(fieldpath.MakePathOrDie("metadata", "deletionTimestamp"),

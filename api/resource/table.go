@@ -22,6 +22,8 @@ var kinds = []func() *Resource{
 	endpointSlices, leases,
 	deployments, replicaSets,
 	roles, roleBindings, clusterRoles, clusterRoleBindings,
+	podTemplates, priorityClasses, runtimeClasses,
+	persistentVolumes, persistentVolumeClaims, storageClasses, volumeAttributesClasses, volumeAttachments, csiDrivers, csiNodes,
 }
 
 // groupOrder is the order in which discovery offers groups; kubectl resolves a short name such as "deployments" to the
