@@ -25,10 +25,12 @@ import (
 // probeTimeout is under half of probeEvery, so that a helper's "I cannot reach it either" arrives while the probe still
 // waits for it. awarenessMax 1 keeps the interval as it is: by default memberlist probes up to eight times slower after
 // failed probes, which made a busy machine notice a death only after 4 s. A wrong suspicion is cheap, the suspected has
-// suspicionMult*probeEvery to refute it.
+// suspicionMult*probeEvery to refute it. gossipEvery is memberlist's look for news to pass on, which wakes the process also
+// when there are none; news travel with probes besides.
 const (
-	probeEvery    = 400 * time.Millisecond
-	probeTimeout  = 150 * time.Millisecond
+	probeEvery    = 500 * time.Millisecond
+	probeTimeout  = 200 * time.Millisecond
+	gossipEvery   = 500 * time.Millisecond
 	suspicionMult = 2
 	awarenessMax  = 1
 	rejoinEvery   = 15 * time.Second
@@ -108,7 +110,7 @@ func (m *Membership) Run(ctx context.Context) error {
 	c.AdvertiseAddr, c.AdvertisePort = m.cfg.Addr, m.cfg.Port
 	c.SecretKey = m.cfg.Key
 	c.ProbeInterval, c.ProbeTimeout, c.SuspicionMult = probeEvery, probeTimeout, suspicionMult
-	c.AwarenessMaxMultiplier = awarenessMax
+	c.AwarenessMaxMultiplier, c.GossipInterval = awarenessMax, gossipEvery
 	c.TCPTimeout = dialTimeout
 	c.DeadNodeReclaimTime = deadReclaim // a machine that comes back with another address keeps its name
 	c.Events = events{m}
