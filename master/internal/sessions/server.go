@@ -120,6 +120,13 @@ func (s *Server) Alive() map[string]bool {
 	return alive
 }
 
+// Heard is when a node that has a session was last heard of; zero without a session.
+func (s *Server) Heard(node string) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lastSeen[node]
+}
+
 // Changed is poked when a session begins or ends.
 func (s *Server) Changed() <-chan struct{} { return s.changed }
 

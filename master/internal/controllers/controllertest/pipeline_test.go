@@ -47,6 +47,7 @@ func (w *words) States() map[string]bool {
 }
 
 func (w *words) Alive() map[string]bool   { return w.States() }
+func (w *words) Heard(string) time.Time   { return time.Time{} }
 func (w *words) Changed() <-chan struct{} { return w.changed }
 
 func startAll(e *ct.Env, w *words) {

@@ -163,12 +163,13 @@ func (c *Controller) look(v registry.Viewer, name string) (*turn, error) {
 		return nil, err
 	}
 	c.found(name)
-	f := find(now, c.witness(name, now), c.cfg.SilentAfter)
+	w := c.witness(name, now)
+	f := find(now, w, c.cfg.SilentAfter)
 	t := &turn{node: old.DeepCopy(), after: f.again}
 	if !f.undecided {
 		setConditions(now, t.node, f.lost)
 	}
-	t.node.Spec.Taints = taints(now, t.node, f.moved || f.undecided && isMoving(old))
+	t.node.Spec.Taints = taints(now, t.node, f.moved || f.undecided && isMoving(old), w.goneSince)
 	t.conditions = !apiequality.Semantic.DeepEqual(old.Status.Conditions, t.node.Status.Conditions)
 	t.taints = !apiequality.Semantic.DeepEqual(old.Spec.Taints, t.node.Spec.Taints)
 	if before, is := nodeCondition(old, corev1.NodeReady), nodeCondition(t.node, corev1.NodeReady); is != nil && (before == nil || before.Status != is.Status) {

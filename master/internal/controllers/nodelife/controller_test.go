@@ -43,6 +43,7 @@ func (f *fake) States() map[string]bool {
 }
 
 func (f *fake) Alive() map[string]bool   { return f.States() }
+func (f *fake) Heard(string) time.Time   { return time.Time{} }
 func (f *fake) Changed() <-chan struct{} { return f.changed }
 
 type bench struct {

@@ -13,7 +13,7 @@ type witness struct {
 	session bool
 	// known says that gossip has an opinion, alive is that opinion.
 	known, alive bool
-	// goneSince is when the session was first seen to be gone.
+	// goneSince is when something was last heard over the session that is gone.
 	goneSince time.Time
 }
 
@@ -109,8 +109,9 @@ var ours = []string{
 }
 
 // taints are those that the node should have: other people's as they are, ours by its conditions. Each NoExecute taint
-// carries the time since when it is there, from which tolerationSeconds count.
-func taints(now time.Time, n *corev1.Node, moved bool) []corev1.Taint {
+// carries the time from which tolerationSeconds count: of a node that is not reachable that is when it was found so, or last
+// heard of if that was later, although its pods are moved only when its session is known to be gone.
+func taints(now time.Time, n *corev1.Node, moved bool, heard time.Time) []corev1.Taint {
 	var want []corev1.Taint
 	for _, t := range n.Spec.Taints {
 		if !slices.Contains(ours, t.Key) {
@@ -145,9 +146,20 @@ func taints(now time.Time, n *corev1.Node, moved bool) []corev1.Taint {
 	}
 	for i := range want {
 		if want[i].TimeAdded == nil && want[i].Effect == corev1.TaintEffectNoExecute {
-			at := metav1.NewTime(now.Truncate(time.Second))
+			at := metav1.NewTime(unreachableSince(n, heard, now).Truncate(time.Second))
 			want[i].TimeAdded = &at
 		}
 	}
 	return want
+}
+
+func unreachableSince(n *corev1.Node, heard, now time.Time) time.Time {
+	since := heard
+	if c := nodeCondition(n, corev1.NodeReady); c != nil && c.LastTransitionTime.After(since) {
+		since = c.LastTransitionTime.Time
+	}
+	if since.IsZero() || since.After(now) {
+		return now
+	}
+	return since
 }

@@ -3,6 +3,9 @@ package nodelife
 import (
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // TestFind is the table of the package's documentation.
@@ -25,6 +28,29 @@ func TestFind(t *testing.T) {
 	} {
 		if got := find(now, test.w, limit); got != test.want {
 			t.Errorf("%s: %+v, want %+v", name, got, test.want)
+		}
+	}
+}
+
+// Pods' tolerationSeconds count from when the node was found unreachable or last heard of, not from when both were known.
+func TestUnreachableSince(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	ago := func(s int) time.Time { return now.Add(time.Duration(-s) * time.Second) }
+	for name, test := range map[string]struct {
+		unknown, heard, want time.Time
+	}{
+		"found dead, then its session falls silent":    {ago(6), ago(8), ago(6)},
+		"in doubt for long, but its session was alive": {ago(600), ago(7), ago(7)},
+		"no session was there to fall silent":          {ago(0), time.Time{}, ago(0)},
+		"clocks were set back":                         {now.Add(time.Hour), ago(7), now},
+	} {
+		n := &corev1.Node{Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{
+			{Type: corev1.NodeReady, Status: corev1.ConditionUnknown, LastTransitionTime: metav1.NewTime(test.unknown)},
+		}}}
+		for _, taint := range taints(now, n, true, test.heard) {
+			if taint.Effect == corev1.TaintEffectNoExecute && !taint.TimeAdded.Time.Equal(test.want) {
+				t.Errorf("%s: since %s, want %s", name, taint.TimeAdded, test.want)
+			}
 		}
 	}
 }

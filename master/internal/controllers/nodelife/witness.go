@@ -9,6 +9,8 @@ import (
 type Sessions interface {
 	// Alive says which nodes have a session that has been heard of lately.
 	Alive() map[string]bool
+	// Heard is when a node that has a session was last heard of; zero without a session.
+	Heard(node string) time.Time
 	// Changed is poked when that may have changed.
 	Changed() <-chan struct{}
 }
@@ -55,7 +57,9 @@ func (c *Controller) hear(now time.Time) (changed []string) {
 		case w.session:
 			w.goneSince = time.Time{}
 		case old.session || !had:
-			w.goneSince = now
+			if w.goneSince = c.cfg.Sessions.Heard(name); w.goneSince.IsZero() {
+				w.goneSince = now
+			}
 		}
 		if !had || w != old {
 			c.witnesses[name] = w
