@@ -15,6 +15,7 @@ import (
 
 	"github.com/whalepod/whalepod/master/internal/controller"
 	"github.com/whalepod/whalepod/master/internal/controllers/endpoints"
+	"github.com/whalepod/whalepod/master/internal/rbac"
 	"github.com/whalepod/whalepod/master/internal/registry"
 )
 
@@ -38,21 +39,25 @@ func ownKeys() map[registry.Key]bool {
 	for _, ns := range defaultNamespaces {
 		keys[registry.Key{Resource: "namespaces", Name: ns}] = true
 	}
+	for _, class := range registry.SystemPriorityClasses() {
+		keys[registry.Key{Resource: "priorityclasses.scheduling.k8s.io", Name: class.Name}] = true
+	}
 	for _, res := range []string{"services", "endpoints", "endpointslices.discovery.k8s.io"} {
 		keys[registry.Key{Resource: res, Namespace: metav1.NamespaceDefault, Name: apiName}] = true
 	}
 	return keys
 }
 
-// bootstrap makes the objects that every cluster has: its namespaces, the Service by which pods reach the API with its
-// endpoints, and the Service that stands for the DNS servers of the nodes. What somebody deletes by mistake comes back.
+// bootstrap makes the objects that every cluster has: its namespaces, the two system priority classes, the Service by which
+// pods reach the API with its endpoints, and the Service that stands for the DNS servers of the nodes. What somebody deletes by mistake comes back. The
+// default roles are completed once, at the start, as Kubernetes does.
 func (m *Master) bootstrap(ctx context.Context) error {
 	own, whole := ownKeys(), registry.Key{Resource: "#bootstrap"}
 	addr := netip.AddrPortFrom(m.cfg.Advertise, uint16(m.cfg.APIPort))
 	done := sync.OnceFunc(func() { close(m.bootstrapped) })
 	return controller.New(controller.Config{
 		Name: "bootstrap", Registry: m.registry, Logger: m.cfg.Logger,
-		Watch: []string{"namespaces", "services", "endpoints", "endpointslices.discovery.k8s.io"},
+		Watch: []string{"namespaces", "services", "endpoints", "endpointslices.discovery.k8s.io", "priorityclasses.scheduling.k8s.io"},
 		Keys: func(_ *registry.View, e registry.Event, add func(controller.Key)) {
 			if e.Deleted && own[e.Key] {
 				add(whole)
@@ -88,10 +93,21 @@ func (m *Master) createDefaults(tx *registry.Tx) error {
 			return err
 		}
 	}
+	for _, class := range registry.SystemPriorityClasses() {
+		if err := ensure(tx, class); err != nil {
+			return err
+		}
+	}
 	if err := ensure(tx, m.apiService()); err != nil {
 		return err
 	}
-	return ensure(tx, m.dnsService())
+	if err := ensure(tx, m.dnsService()); err != nil {
+		return err
+	}
+	if m.checkBootstrapped() == nil {
+		return nil
+	}
+	return rbac.EnsureDefaults(tx)
 }
 
 // ensure creates an object unless one of its name is there: what an admin changed stays changed.

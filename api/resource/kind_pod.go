@@ -51,7 +51,7 @@ func pods() *Resource {
 			ValidateStatus: validateChange(func(in, old *core.Pod) field.ErrorList {
 				return validation.ValidatePodStatusUpdate(in, old, podOptions(in, old))
 			}),
-			Updates:  map[string]UpdateRules{"resize": {Prepare: preparePodResize, Validate: validatePodResize}},
+			Updates:  map[string]UpdateRules{"resize": {Prepare: preparePodResize, Validate: validatePodResize, Owned: resizeFields}},
 			Warnings: podWarnings, Fields: podFields, GraceSeconds: podGrace,
 			AllowUnconditionalUpdate: true,
 			Reset: specAndStatus(fieldpath.MakePathOrDie("metadata", "deletionTimestamp"),

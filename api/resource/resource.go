@@ -88,6 +88,9 @@ type UpdateRules struct {
 	// Prepare keeps what the subresource may not change.
 	Prepare  func(obj, old Object)
 	Validate func(ctx context.Context, obj, old Object) field.ErrorList
+	// Owned are the fields that one who applies through the subresource can come to own, when they are so few that they
+	// are better named than those that Rules.Reset would name; nil otherwise.
+	Owned fieldpath.Filter
 }
 
 // ScaleRules give the scale subresource of a kind.

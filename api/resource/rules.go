@@ -104,8 +104,21 @@ func specAndStatus(also ...fieldpath.Path) map[string][]fieldpath.Path {
 	return map[string][]fieldpath.Path{"": resetStatus, "status": append(resetSpec[:1:1], also...)}
 }
 
-// ResetFields gives what a write through a subresource ("" for the object) never changes, in the form that the field
-// manager of server-side apply wants: by version.
+// ResetFilters take what a write through a subresource ("" for the object) never changes out of what an applier owns, in
+// the form that the field manager of server-side apply wants: by version.
+func (r *Resource) ResetFilters(subresource string) map[fieldpath.APIVersion]fieldpath.Filter {
+	owned := r.rules.Updates[subresource].Owned
+	if owned == nil {
+		return fieldpath.NewExcludeFilterSetMap(r.ResetFields(subresource))
+	}
+	out := make(map[fieldpath.APIVersion]fieldpath.Filter, len(r.Served))
+	for _, gv := range r.Served {
+		out[fieldpath.APIVersion(gv.String())] = owned
+	}
+	return out
+}
+
+// ResetFields gives what a write through a subresource ("" for the object) never changes, by version.
 func (r *Resource) ResetFields(subresource string) map[fieldpath.APIVersion]*fieldpath.Set {
 	paths := r.rules.Reset[subresource]
 	if len(paths) == 0 {

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
 func decoded(t testing.TB, text string) runtime.Object {
@@ -364,5 +365,12 @@ func TestResetFields(t *testing.T) {
 	c, _ := table.ByKey("configmaps")
 	if c.ResetFields("") != nil {
 		t.Error("a ConfigMap has fields that are reset")
+	}
+	p, _ := table.ByKey("pods")
+	one := fieldpath.KeyByFields("name", "c")
+	set := fieldpath.NewSet(fieldpath.MakePathOrDie("spec", "containers", one, "resources", "limits", "cpu"),
+		fieldpath.MakePathOrDie("spec", "containers", one, "image"), fieldpath.MakePathOrDie("metadata", "labels", "a"))
+	if got := p.ResetFilters("resize")["v1"].Filter(set); got.Size() != 1 || !got.Has(fieldpath.MakePathOrDie("spec", "containers", one, "resources", "limits", "cpu")) {
+		t.Errorf("an applier of a resize owns %s", got)
 	}
 }

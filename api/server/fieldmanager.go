@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
-	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	"sigs.k8s.io/yaml"
 
 	"github.com/whalepod/whalepod/api/resource"
@@ -47,7 +46,7 @@ func (m *fieldManagers) get(t *resource.Table, k managerKey) (*managedfields.Fie
 	// The hub is not a version that anybody speaks: "whatever the storage version is".
 	hub := schema.GroupVersion{Group: k.res.Storage.Group, Version: runtime.APIVersionInternal}
 	fm, err := managedfields.NewDefaultFieldManager(t.TypeConverter(), conv, conv, conv, k.gv.WithKind(k.res.Kind), hub, k.subresource,
-		fieldpath.NewExcludeFilterSetMap(k.res.ResetFields(k.subresource)))
+		k.res.ResetFilters(k.subresource))
 	if err != nil {
 		return nil, err
 	}

@@ -2,44 +2,20 @@ package registry
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Names and values of the two priority classes that every cluster has.
-var systemPriorities = map[string]int32{
-	"system-cluster-critical": 2000000000,
-	"system-node-critical":    2000001000,
-}
-
-// admitPod fills in what Kubernetes' ServiceAccount, Priority and DefaultTolerationSeconds admission fill in.
+// admitPod fills in what Kubernetes' ServiceAccount, Priority, DefaultTolerationSeconds and RuntimeClass admission fill
+// in.
 func (r *Registry) admitPod(v *View, pod *corev1.Pod) error {
 	if err := admitServiceAccount(v, pod); err != nil {
 		return err
 	}
-	if err := admitPriority(pod); err != nil {
+	if err := admitPriority(v, pod); err != nil {
 		return err
 	}
 	r.admitTolerations(pod)
-	return nil
-}
-
-func admitPriority(pod *corev1.Pod) error {
-	class := pod.Spec.PriorityClassName
-	value, known := systemPriorities[class]
-	if class != "" && !known {
-		return apierrors.NewForbidden(corev1.Resource("pods"), pod.Name, errorf("no PriorityClass with name %v was found", class))
-	}
-	if pod.Spec.Priority != nil && *pod.Spec.Priority != value {
-		return apierrors.NewForbidden(corev1.Resource("pods"), pod.Name,
-			errorf("the integer value of priority (%d) must not be provided in pod spec; priority admission controller computed %d from the given PriorityClass name", *pod.Spec.Priority, value))
-	}
-	pod.Spec.Priority = &value
-	if pod.Spec.PreemptionPolicy == nil {
-		p := corev1.PreemptLowerPriority
-		pod.Spec.PreemptionPolicy = &p
-	}
-	return nil
+	return admitRuntimeClass(v, pod)
 }
 
 func (r *Registry) admitTolerations(pod *corev1.Pod) {

@@ -88,8 +88,11 @@ func (r *Registry) prepareCreate(v *View, res *resource.Resource, namespace stri
 	if prepare := res.Rules().PrepareCreate; prepare != nil {
 		prepare(obj)
 	}
-	if pod, ok := obj.(*corev1.Pod); ok {
-		return generated, r.admitPod(v, pod)
+	switch o := obj.(type) {
+	case *corev1.Pod:
+		return generated, r.admitPod(v, o)
+	case *corev1.PersistentVolumeClaim:
+		admitClaim(v, o)
 	}
 	return generated, nil
 }
@@ -120,10 +123,8 @@ func (r *Registry) insert(tx *Tx, res *resource.Resource, obj Object, generated 
 	if err := checkNamespaceOpen(tx, res, obj); err != nil {
 		return err
 	}
-	if svc, ok := obj.(*corev1.Service); ok {
-		if err := r.allocate(tx, svc, nil); err != nil {
-			return err
-		}
+	if err := r.admitWrite(tx, obj, nil); err != nil {
+		return err
 	}
 	for try := 1; ; try++ {
 		err := statusError(tx.tx.Create(keyOf(res, obj.GetNamespace(), obj.GetName()), obj), res, obj.GetName())

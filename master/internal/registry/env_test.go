@@ -95,21 +95,15 @@ func res(name string) *resource.Resource {
 }
 
 func resOf(o resource.Object) *resource.Resource {
-	switch o.(type) {
-	case *corev1.Pod:
-		return res("pods")
-	case *corev1.Service:
-		return res("services")
-	case *corev1.Namespace:
-		return res("namespaces")
-	case *corev1.ConfigMap:
-		return res("configmaps")
-	case *corev1.Node:
-		return res("nodes")
-	case *corev1.ServiceAccount:
-		return res("serviceaccounts")
+	gvks, _, err := table().Scheme().ObjectKinds(o)
+	if err != nil {
+		panic(err)
 	}
-	panic("add the kind here")
+	r, ok := table().ByKind(gvks[0])
+	if !ok {
+		panic("not served: " + gvks[0].String())
+	}
+	return r
 }
 
 func (e *env) create(o resource.Object) (resource.Object, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -145,6 +146,9 @@ func (r *Registry) checkUpdate(ctx context.Context, res *resource.Resource, sub,
 		return err
 	}
 	r.cfg.Table.Default(obj)
+	if pod, ok := obj.(*corev1.Pod); ok && sub == "" {
+		keepPriority(pod, old.(*corev1.Pod))
+	}
 	prepareUpdate(res, sub, obj, old)
 	validate := rules.ValidateUpdate
 	if sub == "status" {
@@ -201,10 +205,8 @@ func prepareUpdate(res *resource.Resource, sub string, obj, old Object) {
 // replace writes obj over old, or deletes it when this write took away the last thing its deletion waited for. A write
 // that changes nothing costs nothing: the stored object is the result.
 func (r *Registry) replace(tx *Tx, res *resource.Resource, obj, old Object) (Object, error) {
-	if svc, ok := obj.(*corev1.Service); ok {
-		if err := r.allocate(tx, svc, old.(*corev1.Service)); err != nil {
-			return nil, err
-		}
+	if err := r.admitWrite(tx, obj, old); err != nil {
+		return nil, err
 	}
 	key := keyOf(res, obj.GetNamespace(), obj.GetName())
 	if deletionComplete(obj) {
@@ -218,6 +220,19 @@ func (r *Registry) replace(tx *Tx, res *resource.Resource, obj, old Object) (Obj
 		return nil, statusError(err, res, obj.GetName())
 	}
 	return obj, nil
+}
+
+// admitWrite is what can only be said in the transaction that writes the object: what it is allocated, and whether it gets
+// along with others of its kind. old is nil on creation.
+func (r *Registry) admitWrite(tx *Tx, obj, old Object) error {
+	switch o := obj.(type) {
+	case *corev1.Service:
+		before, _ := old.(*corev1.Service)
+		return r.allocate(tx, o, before)
+	case *schedulingv1.PriorityClass:
+		return admitPriorityClass(tx, o)
+	}
+	return nil
 }
 
 func (r *Registry) same(res *resource.Resource, obj, old Object) (bool, error) {
