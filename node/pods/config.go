@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/whalepod/whalepod/node/desired"
+	"github.com/whalepod/whalepod/node/pods/admit"
 	"github.com/whalepod/whalepod/node/pods/netfiles"
 	"github.com/whalepod/whalepod/node/pods/volume"
 	"github.com/whalepod/whalepod/node/runtime"
@@ -68,9 +69,11 @@ type Config struct {
 	// ResolvConf and HostsFile of the node; empty: /etc/resolv.conf and /etc/hosts. Where the former names only the stub of
 	// systemd-resolved, its own file is read.
 	ResolvConf, HostsFile string
-	// Allocatable of the node, which is what a container without limits finds as its limits. (The Node that the master tells
-	// of has no more in it than what other nodes need.)
+	// Allocatable of the node: what a container without limits finds as its limits, and what a pod must fit into that comes
+	// before the master has told of this node.
 	Allocatable func() corev1.ResourceList
+	// Refuse tells why a pod may not come now although it fits; nil: every pod may.
+	Refuse func(pod *corev1.Pod) *admit.Refusal
 	// NodeMemory in bytes, for OOM scores.
 	NodeMemory int64
 	// ParallelPulls and ParallelStarts bound what the engine does at a time; 0 is 3 and 4.
@@ -99,6 +102,9 @@ func (c *Config) fill() {
 	}
 	if c.Allocatable == nil {
 		c.Allocatable = func() corev1.ResourceList { return nil }
+	}
+	if c.Refuse == nil {
+		c.Refuse = func(*corev1.Pod) *admit.Refusal { return nil }
 	}
 	if c.Alive == nil {
 		c.Alive = func(pid int) bool { return !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }

@@ -190,25 +190,6 @@ func TestEphemeralContainer(t *testing.T) {
 	})
 }
 
-func TestEvict(t *testing.T) {
-	test(t, func(t *testing.T, n *node) {
-		n.apply(pod("p", "a"))
-		n.want("uid-p", "Running a=running+")
-		if !n.manager.Evict("uid-p", "The node was low on resource: memory.") || n.manager.Evict("uid-x", "") {
-			t.Error("wrong answer")
-		}
-		n.want("uid-p", "Failed a=Error:143")
-		if s := n.status("uid-p"); s.Reason != "Evicted" || s.Message != "The node was low on resource: memory." {
-			t.Error(s.Reason, s.Message)
-		}
-		n.restart()
-		n.want("uid-p", "Failed a=Error:143")
-		if s := n.status("uid-p"); s.Reason != "Evicted" {
-			t.Error("the reason was forgotten")
-		}
-	})
-}
-
 func TestNodeResolv(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string) string {

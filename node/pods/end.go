@@ -128,6 +128,7 @@ func (w *worker) retire() {
 	w.mu.Lock()
 	w.over, w.holdsPlace = true, false
 	pod := w.in.pod
+	closeAll(w.in.purge)
 	w.mu.Unlock()
 	if pod != nil { // it was told in the meantime
 		w.m.cfg.Report.Gone(w.name(), w.uid)

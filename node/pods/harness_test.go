@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/whalepod/whalepod/node/desired"
+	"github.com/whalepod/whalepod/node/pods/admit"
 	"github.com/whalepod/whalepod/node/pods/netfiles"
 	"github.com/whalepod/whalepod/node/runtime"
 	"github.com/whalepod/whalepod/node/runtime/fake"
@@ -107,6 +108,8 @@ type node struct {
 	stop    func()
 	// wrap the engine that the manager gets.
 	wrap func(runtime.Engine) runtime.Engine
+	// refuse every new pod.
+	refuse *admit.Refusal
 
 	mu       sync.Mutex
 	dead     bool                        // the processes of the engine's containers
@@ -180,6 +183,7 @@ func (n *node) start() {
 			defer n.mu.Unlock()
 			return !n.dead
 		},
+		Refuse:      func(*corev1.Pod) *admit.Refusal { return n.refuse },
 		Allocatable: func() corev1.ResourceList { return corev1.ResourceList{"memory": resource.MustParse("900Mi")} },
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -34,6 +34,9 @@ const (
 
 // grace period for a container: a probe may have its own, unless the pod is being deleted.
 func (w *worker) grace(container string, reason killReason) time.Duration {
+	if w.evicted != nil {
+		return w.evicted.Grace
+	}
 	seconds := spec.Grace(w.pod)
 	if c := w.container(container); c != nil && w.pod.DeletionGracePeriodSeconds == nil {
 		var p *corev1.Probe

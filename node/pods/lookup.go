@@ -14,6 +14,10 @@ type view struct {
 	pod        *corev1.Pod
 	status     corev1.PodStatus
 	sandboxPID int
+	sandboxID  string
+	running    []Process
+	// finished: it has ended, and what it took up is free again.
+	finished bool
 }
 
 // Found is what a stream (logs, exec, attach, port-forward) needs.

@@ -286,6 +286,19 @@ func (m *Manager) admitted(uid string) []*corev1.Pod {
 	return out
 }
 
+// node as the master tells of it, with its labels, taints and allocatable resources; nil before it has.
+func (m *Manager) node() *corev1.Node {
+	n, ok := m.cfg.Desired.Node(m.cfg.NodeName)
+	if !ok {
+		return nil
+	}
+	if have := m.cfg.Allocatable(); len(n.Status.Allocatable) == 0 && len(have) > 0 { // an older master's
+		n = n.DeepCopy()
+		n.Status.Allocatable = have
+	}
+	return n
+}
+
 // acquire waits for the right to make the engine start something.
 func (m *Manager) acquire(ctx context.Context) (release func(), err error) {
 	select {

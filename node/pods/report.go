@@ -60,15 +60,16 @@ func (w *worker) compute(final bool) corev1.PodStatus {
 		Pod: w.pod, Old: w.last, Observed: w.observed, SandboxReady: sb != nil && sb.ID == w.attached,
 		PodIPs: w.podIPs, HostIPs: w.m.cfg.HostIPs(), Waiting: waiting, Starting: starting,
 		Ready: w.isReady, Started: w.isStarted, Message: w.message,
-		Terminal: w.ending() || w.verdict != nil, Final: final, Verdict: w.verdict, Now: time.Now(),
+		Terminal: w.ending() || w.verdict != nil, Final: final, Verdict: w.verdict,
+		Disruption: w.evicted != nil && w.evicted.Disruption, Now: time.Now(),
 	})
 }
 
 // show what streams look up.
 func (w *worker) show() {
-	v := view{known: true, status: w.last, pod: w.pod}
+	v := view{known: true, status: w.last, pod: w.pod, running: processes(w.observed), finished: w.finished}
 	if sb := w.sandbox(); sb != nil {
-		v.sandboxPID = sb.PID
+		v.sandboxPID, v.sandboxID = sb.PID, sb.ID
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

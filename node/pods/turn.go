@@ -29,6 +29,7 @@ func cut(ref string) (kind, name string, ok bool) { return strings.Cut(ref, "/")
 // turn is one step; it tells whether nothing of the pod is left to care for.
 func (w *worker) turn(ctx context.Context) (done bool) {
 	w.empty()
+	defer w.purge(ctx)
 	if w.orphan && !w.gone {
 		return false // the master has not said yet that it is not wanted
 	}
@@ -80,10 +81,10 @@ func (w *worker) empty() {
 	if in.republish {
 		w.reported = false
 	}
-	if in.evict != nil && !w.orphan && !w.isOver() {
-		w.warn("", in.evict.Reason, in.evict.Message)
-		w.verdict = in.evict
+	if in.evict != nil {
+		w.beEvicted(in.evict)
 	}
+	w.purges = append(w.purges, in.purge...)
 	w.gone = in.gone
 	w.refresh = w.refresh || in.refresh
 	w.stale = w.stale || in.stale
@@ -188,8 +189,11 @@ func (w *worker) admission() bool {
 	defer w.m.admit.Unlock()
 	known := len(w.observed.Containers)+len(w.observed.Sandboxes) > 0 || w.last.Phase == corev1.PodRunning || w.last.StartTime != nil && w.pod.Status.Phase != ""
 	if !known {
-		node, _ := w.m.cfg.Desired.Node(w.m.cfg.NodeName)
-		if no := admit.Check(w.pod, w.m.admitted(w.uid), node); no != nil {
+		no := admit.Check(w.pod, w.m.admitted(w.uid), w.m.node())
+		if no == nil {
+			no = w.m.cfg.Refuse(w.pod)
+		}
+		if no != nil {
 			w.warn("", no.Reason, no.Message)
 			w.verdict = &status.Reason{Reason: no.Reason, Message: "Pod was rejected: " + no.Message}
 			w.rejected = true

@@ -33,8 +33,10 @@ type inbox struct {
 	republish bool
 	// away: the engine's events have ended; until observed is there nobody says what ends.
 	away   bool
-	evict  *status.Reason
+	evict  *Eviction
 	events []runtime.Event
+	// purge: remove the containers of a pod that has ended, and close these.
+	purge []chan struct{}
 }
 
 // worker owns one pod. Fields below the line belong to its goroutine alone.
@@ -67,6 +69,8 @@ type worker struct {
 
 	admitted bool
 	verdict  *status.Reason
+	evicted  *Eviction
+	purges   []chan struct{}
 	rejected bool
 	last     corev1.PodStatus
 	reported bool

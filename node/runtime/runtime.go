@@ -23,6 +23,8 @@ var (
 	ErrImageMissing = errors.New("image not found")
 	// ErrImageDenied: the registry asks for rights that were not given.
 	ErrImageDenied = errors.New("access to image denied")
+	// ErrRegistryUnavailable: the registry cannot be reached or has troubles of its own.
+	ErrRegistryUnavailable = errors.New("registry unavailable")
 	// ErrUnavailable: the engine does not answer.
 	ErrUnavailable = errors.New("container engine unavailable")
 )
@@ -177,6 +179,8 @@ type Image struct {
 	// Tags and Digests under which it is known.
 	Tags, Digests []string
 	SizeBytes     int64
+	// Pinned: it must not be removed to make room (the pause image, and images that say so with a label).
+	Pinned bool
 	// User, Entrypoint and Cmd of the image's configuration.
 	User            string
 	Entrypoint, Cmd []string

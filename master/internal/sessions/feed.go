@@ -120,7 +120,7 @@ func (f *feed) tell(v *registry.View, k registry.Key) {
 		}
 	case "nodes":
 		if n, ok := o.(*corev1.Node); ok {
-			o = peerOf(n)
+			o = peerOf(n, n.Name == f.node)
 		}
 	}
 	if o == nil {
@@ -181,13 +181,17 @@ func (f *feed) refer(v *registry.View, pod registry.Key, refs []registry.Key) {
 	}
 }
 
-// peerOf is what other nodes need of a node. Its resourceVersion is made from the contents, so that heartbeats and
-// image lists do not travel to everybody.
-func peerOf(n *corev1.Node) *corev1.Node {
+// peerOf is what nodes need to know of a node: the others how to reach it, and it itself also what it lets pods in by. Its
+// resourceVersion is made from the contents, so that heartbeats and image lists do not travel to everybody.
+func peerOf(n *corev1.Node, own bool) *corev1.Node {
 	p := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, Labels: n.Labels},
 		Spec:       corev1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs, Unschedulable: n.Spec.Unschedulable},
 		Status:     corev1.NodeStatus{Addresses: n.Status.Addresses},
+	}
+	if own {
+		p.Spec.Taints = n.Spec.Taints
+		p.Status.Capacity, p.Status.Allocatable = n.Status.Capacity, n.Status.Allocatable
 	}
 	data, _ := p.Marshal()
 	p.ResourceVersion = string(data)

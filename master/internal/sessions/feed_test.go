@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/whalepod/whalepod/master/internal/registry"
 )
@@ -31,5 +33,29 @@ func TestEncodingsAreBounded(t *testing.T) {
 		if kept > encodingBytes || kept != e.bytes {
 			t.Fatalf("%d bytes kept, %d counted", kept, e.bytes)
 		}
+	}
+}
+
+// A node must know of itself what it lets pods in by; the others need not hear it.
+func TestPeerOf(t *testing.T) {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", ResourceVersion: "7", Labels: map[string]string{"disk": "ssd"}}}
+	n.Spec.Taints = []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoExecute}}
+	n.Status.Allocatable = corev1.ResourceList{"cpu": resource.MustParse("1")}
+	n.Status.Images = []corev1.ContainerImage{{Names: []string{"img"}}}
+	own, other := peerOf(n, true), peerOf(n, false)
+	if len(own.Spec.Taints) != 1 || own.Status.Allocatable.Cpu().Value() != 1 || own.Labels["disk"] != "ssd" || own.Status.Images != nil {
+		t.Errorf("%+v", own)
+	}
+	if other.Spec.Taints != nil || other.Status.Allocatable != nil || own.ResourceVersion == other.ResourceVersion {
+		t.Errorf("%+v", other)
+	}
+	before := own.ResourceVersion
+	n.Status.Images, n.ResourceVersion = nil, "8"
+	if peerOf(n, true).ResourceVersion != before {
+		t.Error("told again for nothing")
+	}
+	n.Status.Allocatable = corev1.ResourceList{"cpu": resource.MustParse("2")}
+	if peerOf(n, true).ResourceVersion == before {
+		t.Error("a change is not told")
 	}
 }

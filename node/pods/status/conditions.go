@@ -30,6 +30,7 @@ func (in *Input) conditions(s *corev1.PodStatus) []corev1.PodCondition {
 			out = append(out, c)
 		}
 	}
+	out = in.disruption(out)
 	add := func(t corev1.PodConditionType, ok bool, reason, message string) {
 		c := corev1.PodCondition{Type: t, Status: corev1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: in.Pod.Generation}
 		if ok {
@@ -51,6 +52,34 @@ func (in *Input) conditions(s *corev1.PodStatus) []corev1.PodCondition {
 	add(corev1.ContainersReady, ready, reason, message)
 	add(corev1.PodScheduled, true, "", "")
 	return out
+}
+
+// disruption adds that the node has ended the pod, also when the master has not heard it from an agent that is not there any
+// more.
+func (in *Input) disruption(conditions []corev1.PodCondition) []corev1.PodCondition {
+	i := slices.IndexFunc(conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget })
+	if i >= 0 && conditions[i].Status == corev1.ConditionTrue && conditions[i].Reason == corev1.PodReasonTerminationByKubelet {
+		return conditions
+	}
+	var c corev1.PodCondition
+	switch old := slices.IndexFunc(in.Old.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.DisruptionTarget && c.Reason == corev1.PodReasonTerminationByKubelet
+	}); {
+	case old >= 0:
+		c = in.Old.Conditions[old]
+	case in.Verdict != nil && in.Disruption:
+		c = corev1.PodCondition{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet, Message: in.Verdict.Message,
+			LastTransitionTime: second(in.Now), ObservedGeneration: in.Pod.Generation,
+		}
+	default:
+		return conditions
+	}
+	if i >= 0 {
+		conditions[i] = c
+		return conditions
+	}
+	return append(conditions, c)
 }
 
 // transition keeps the time of the last change of the condition's status.

@@ -37,7 +37,9 @@ type Input struct {
 	Terminal, Final bool
 	// Verdict of the node over the whole pod (rejected, deadline passed): it has failed for this reason.
 	Verdict *Reason
-	Now     time.Time
+	// Disruption: the node ends the pod for want of something, not for what the pod did.
+	Disruption bool
+	Now        time.Time
 }
 
 // Compute the status.

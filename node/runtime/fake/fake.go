@@ -48,6 +48,7 @@ type world struct {
 	calls      map[string]int
 	delays     map[string]time.Duration
 	faults     map[string][]error
+	layers     map[string]int64 // by container name
 	serial     int
 }
 

@@ -52,6 +52,7 @@ var suite = []struct {
 	{"ExecCancelled", testExecCancelled},
 	{"Attach", testAttach},
 	{"Images", testImages},
+	{"Housekeeping", testHousekeeping},
 	{"Info", testInfo},
 	{"Restart", testRestart},
 }
