@@ -109,13 +109,17 @@ func (r runner) run(ctx context.Context) (ok bool, err error) {
 
 // prepare builds what is not built yet, brings the demo up if it is down, and puts the tests' images on its nodes.
 func (r runner) prepare(ctx context.Context) error {
-	for script, makes := range map[string]string{"build-e2e.sh": built + "/bin/e2e.test", "build-images.sh": images} {
-		if _, err := os.Stat(makes); errors.Is(err, fs.ErrNotExist) {
-			fmt.Println("building", makes, "(once, some minutes)")
-			if err := command(ctx, nil, filepath.Join(r.kit, script)); err != nil {
-				return err
-			}
+	if err := r.build(ctx, "build-e2e.sh", built+"/bin/e2e.test"); err != nil {
+		return err
+	}
+	// The images' script builds in a module like the tests', and looks for it here.
+	for _, file := range []string{"go.mod", "go.sum", "tools.go"} {
+		if err := copyNew(filepath.Join(built, "mod", file), filepath.Join(built, "work", "gomod", file)); err != nil {
+			return err
 		}
+	}
+	if err := r.build(ctx, "build-images.sh", images); err != nil {
+		return err
 	}
 	if _, err := os.Stat(demoConfig); errors.Is(err, fs.ErrNotExist) {
 		if err := command(ctx, nil, wpctl, "demo", "up"); err != nil {
@@ -123,6 +127,30 @@ func (r runner) prepare(ctx context.Context) error {
 		}
 	}
 	return loadImages(ctx)
+}
+
+// build runs a script of the kit unless what it makes is there.
+func (r runner) build(ctx context.Context, script, makes string) error {
+	if _, err := os.Stat(makes); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	fmt.Println("building", makes, "(once, some minutes)")
+	return command(ctx, nil, filepath.Join(r.kit, script))
+}
+
+// copyNew copies a file unless there is one already.
+func copyNew(from, to string) error {
+	if _, err := os.Stat(to); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, 0o644)
 }
 
 // loadImages onto the nodes, unless they are the ones loaded last.
