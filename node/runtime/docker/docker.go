@@ -43,6 +43,7 @@ type Engine struct {
 	log    *slog.Logger
 	cli    atomic.Pointer[client.Client]
 	states states
+	strays strays
 
 	// mu guards what was learned about the engine; it is never held during a call.
 	mu    sync.Mutex

@@ -157,12 +157,14 @@ func TestClassifyPull(t *testing.T) {
 		"pull access denied for x, repository does not exist or may require 'docker login': denied: requested access": runtime.ErrImageDenied,
 		"Head \"http://r/v2/x/manifests/1\": no basic auth credentials":                                               runtime.ErrImageDenied,
 		"unauthorized: incorrect username or password":                                                                runtime.ErrImageDenied,
-		"Get \"https://registry-1.docker.io/v2/\": dial tcp: lookup registry-1.docker.io: no such host":               nil,
-		"Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused":                           nil,
-		"net/http: TLS handshake timeout":                                                                             nil,
+		"Get \"https://registry-1.docker.io/v2/\": dial tcp: lookup registry-1.docker.io: no such host":               runtime.ErrRegistryUnavailable,
+		"Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused":                           runtime.ErrRegistryUnavailable,
+		"net/http: TLS handshake timeout":                                                                             runtime.ErrRegistryUnavailable,
+		"received unexpected HTTP status: 503 Service Unavailable":                                                    runtime.ErrRegistryUnavailable,
+		"no space left on device": nil,
 	} {
 		got := classifyPull(errors.New(text))
-		for _, kind := range []error{runtime.ErrImageMissing, runtime.ErrImageDenied} {
+		for _, kind := range []error{runtime.ErrImageMissing, runtime.ErrImageDenied, runtime.ErrRegistryUnavailable} {
 			if errors.Is(got, kind) != (kind == want) {
 				t.Errorf("%s: %v is %v", text, got, kind)
 			}

@@ -3,9 +3,11 @@
 package docker
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -431,6 +433,95 @@ func TestManyExecs(t *testing.T) {
 			t.Fatalf("%d descriptors, %d before; %d goroutines, %d before", descriptors(), fds, goruntime.NumGoroutine(), routines)
 		}
 		goruntime.Gosched()
+	}
+}
+
+// The commands of an agent that died end when the next one looks; those of others stay.
+func TestStrayExecsEnd(t *testing.T) {
+	d := startDockerd(t)
+	e := d.engine(t, "n1")
+	_, id := runPod(t, e, pod)
+	cli := e.cli.Load()
+	foreign, err := cli.ContainerExecCreate(t.Context(), id, container.ExecOptions{Cmd: []string{"sleep", "3457"}})
+	if err == nil {
+		err = cli.ContainerExecStart(t.Context(), foreign.ID, container.ExecStartOptions{Detach: true})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun, ended := make(chan struct{}, 1), make(chan error, 1)
+	go func() {
+		_, err := e.Exec(t.Context(), id, []string{"sh", "-c", "echo x; exec sleep 3456"}, runtime.Streams{Stdout: told(begun)})
+		ended <- err
+	}()
+	<-begun
+	next := d.engine(t, "n1")
+	if _, err := next.Pods(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("the command ended with %v", err)
+	}
+	if e, err := cli.ContainerExecInspect(t.Context(), foreign.ID); err != nil || !e.Running {
+		t.Errorf("somebody else's command: %+v, %v", e, err)
+	}
+	if _, err := next.Pods(t.Context()); err != nil { // and once only
+		t.Fatal(err)
+	}
+}
+
+// A log that is followed goes on over rotations, and the disk it takes is bounded.
+func TestLogsRotate(t *testing.T) {
+	d := startDockerd(t)
+	e := d.engine(t, "n1")
+	s, err := e.RunSandbox(t.Context(), runtime.SandboxSpec{Pod: pod})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// 45 MB on the disk, slow enough for a follower to keep up.
+	const lines, width = 6000, 8000
+	id, err := e.CreateContainer(t.Context(), runtime.ContainerSpec{SandboxID: s.ID, Pod: pod, Name: "app", Image: testImage, Command: []string{
+		"sh", "-c", fmt.Sprintf("x=$(head -c %d /dev/zero | tr '\\0' x); i=0; while [ $i -lt %d ]; do echo $x $i; i=$((i+1)); case $i in *0) usleep 10000;; esac; done", width, lines),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.StartContainer(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	read, write := io.Pipe()
+	go func() {
+		write.CloseWithError(e.Logs(t.Context(), id, runtime.LogOptions{Follow: true, Tail: -1, Stdout: write}))
+	}()
+	next, buffered := 0, bufio.NewReaderSize(read, 2*width)
+	for ; ; next++ {
+		line, err := buffered.ReadString('\n')
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.TrimSpace(strings.TrimLeft(line, "x")); got != strconv.Itoa(next) {
+			t.Fatalf("line %d is %q, %d long", next, got, len(line))
+		}
+	}
+	if next != lines {
+		t.Errorf("%d lines, not %d", next, lines)
+	}
+	var kept int64
+	files, err := filepath.Glob(filepath.Join(d.dir, "data", "containers", id, "*-json.log*"))
+	for _, f := range files {
+		if info, err := os.Stat(f); err == nil {
+			kept += info.Size()
+		}
+	}
+	if err != nil || len(files) < 2 || kept > 31<<20 {
+		t.Errorf("%d bytes of log in %d files: %v", kept, len(files), err)
+	}
+	var tail bytes.Buffer
+	if err := e.Logs(t.Context(), id, runtime.LogOptions{Tail: 2, Stdout: &tail}); err != nil || strings.Count(tail.String(), "\n") != 2 {
+		t.Errorf("tail: %v, %d bytes", err, tail.Len())
 	}
 }
 

@@ -108,25 +108,30 @@ var (
 		"denied:", "access forbidden", "403 forbidden", "incorrect username or password"}
 )
 
-// classifyPull tells apart: no such image, no rights, and everything else (network, registry down: try again).
+// unreachable are words for a registry that does not answer, or not as one.
+var unreachable = []string{"dial tcp", "no such host", "lookup ", "i/o timeout", "timeout exceeded", "handshake timeout", "tls:", "x509:",
+	"server gave http response to https client", "connection reset by peer", "unexpected eof", "internal server error", "bad gateway",
+	"service unavailable", "gateway timeout", "gateway time-out"}
+
+// classifyPull tells apart: no such image, no rights, no network, and everything else.
 // Docker Hub answers "pull access denied … may require 'docker login'" for both of the first two; it is told as denied.
 func classifyPull(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
+	if unavailable(err) { // the engine, not the registry: errors of the latter come as text
+		return classify(err)
+	}
 	text := strings.ToLower(err.Error())
-	for _, words := range denied {
-		if strings.Contains(text, words) {
-			return mark(runtime.ErrImageDenied, err)
-		}
-	}
-	// "no such host" and "dial tcp" come before "not found": resolvers say that too.
-	if strings.Contains(text, "dial tcp") || strings.Contains(text, "no such host") || strings.Contains(text, "lookup ") {
-		return err
-	}
-	for _, words := range missing {
-		if strings.Contains(text, words) {
-			return mark(runtime.ErrImageMissing, err)
+	// The network comes before "not found", as resolvers say that too.
+	for _, c := range []struct {
+		words []string
+		kind  error
+	}{{denied, runtime.ErrImageDenied}, {unreachable, runtime.ErrRegistryUnavailable}, {missing, runtime.ErrImageMissing}} {
+		for _, words := range c.words {
+			if strings.Contains(text, words) {
+				return mark(c.kind, err)
+			}
 		}
 	}
 	if cerrdefs.IsNotFound(err) || cerrdefs.IsInvalidArgument(err) {

@@ -19,7 +19,8 @@ import (
 )
 
 const (
-	// detachKeys nobody types by accident: Docker's default (ctrl-p,ctrl-q) swallows every ctrl-p in a shell.
+	// detachKeys nobody types by accident: Docker's default (ctrl-p,ctrl-q) swallows every ctrl-p in a shell. By them
+	// our commands are known from those of others, too; see endStrays.
 	detachKeys = "ctrl-^,ctrl-],ctrl-^,ctrl-_,ctrl-^,ctrl-]"
 	// A resize fails while the process is not there yet; it is tried again after resizeRetry, resizeTries times.
 	resizeRetry = 20 * time.Millisecond

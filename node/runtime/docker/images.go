@@ -51,7 +51,7 @@ func (d *Engine) Images(ctx context.Context) ([]runtime.Image, error) {
 	}
 	out := make([]runtime.Image, 0, len(list))
 	for _, i := range list {
-		out = append(out, runtime.Image{ID: i.ID, Tags: named(i.RepoTags), Digests: named(i.RepoDigests), SizeBytes: i.Size})
+		out = append(out, runtime.Image{ID: i.ID, Tags: named(i.RepoTags), Digests: named(i.RepoDigests), SizeBytes: i.Size, Pinned: pinned(&i)})
 	}
 	return out, nil
 }
@@ -124,9 +124,14 @@ func (d *Engine) Pull(ctx context.Context, ref string, auth *runtime.Auth, progr
 	}
 	body, err := d.cli.Load().ImagePull(ctx, ref, opts)
 	if err == nil {
+		var sum pullProgress
 		err = readMessages(body, func(m message) {
 			stalled.Reset(stallLimit)
-		}, progress)
+			sum.add(m)
+			if progress != nil && sum.due(time.Now()) {
+				progress(sum.String())
+			}
+		}, nil)
 		body.Close()
 	}
 	if err != nil {

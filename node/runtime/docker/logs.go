@@ -13,6 +13,7 @@ import (
 )
 
 // Logs implements runtime.Streamer. Timestamps are the engine's, RFC 3339 with nine digits as the kubelet writes them.
+// A log that is followed is asked for with timestamps in any case: see frames.
 func (d *Engine) Logs(ctx context.Context, id string, o runtime.LogOptions) error {
 	cli := d.cli.Load()
 	short, cancel := bounded(ctx, readLimit)
@@ -28,6 +29,8 @@ func (d *Engine) Logs(ctx context.Context, id string, o runtime.LogOptions) erro
 	if tty {
 		opts.ShowStdout, opts.ShowStderr = true, true
 	}
+	framed := !tty && (o.Follow || o.Timestamps)
+	opts.Timestamps = opts.Timestamps || framed
 	if o.Tail >= 0 {
 		opts.Tail = strconv.FormatInt(o.Tail, 10)
 	}
@@ -39,9 +42,12 @@ func (d *Engine) Logs(ctx context.Context, id string, o runtime.LogOptions) erro
 		return classify(err)
 	}
 	defer body.Close()
-	if tty {
+	switch {
+	case tty:
 		_, err = io.Copy(orDiscard(o.Stdout), body)
-	} else {
+	case framed:
+		err = (&frames{stdout: orDiscard(o.Stdout), stderr: orDiscard(o.Stderr), timestamps: o.Timestamps}).copy(body)
+	default:
 		_, err = stdcopy.StdCopy(orDiscard(o.Stdout), orDiscard(o.Stderr), body)
 	}
 	if ctx.Err() != nil {

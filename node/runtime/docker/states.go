@@ -120,6 +120,7 @@ func (d *Engine) pods(ctx context.Context, uid string) ([]runtime.Pod, error) {
 	}
 	if uid == "" {
 		d.states.keep(ids)
+		d.endStrays(ctx)
 	}
 	return group(rows), nil
 }
@@ -203,6 +204,7 @@ func (d *Engine) inspect(ctx context.Context, id string) (runtime.Container, err
 	if !ok {
 		return runtime.Container{}, mark(runtime.ErrNotFound, errors.New("container "+id+" is not one of this node's pods"))
 	}
+	d.strays.note(j.ExecIDs)
 	c := runtime.Container{
 		ID: j.ID, Pod: i.pod, Name: i.container, Attempt: i.attempt, Image: j.Config.Image,
 		CreatedAt: parseTime(j.Created), Labels: givenLabels(j.Config.Labels),
