@@ -3,6 +3,7 @@ package desired
 import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	nodev1 "k8s.io/api/node/v1"
 )
 
 // Pods of this node.
@@ -55,4 +56,9 @@ func (s *State) Node(name string) (*corev1.Node, bool) { return get[*corev1.Node
 // Namespace by name.
 func (s *State) Namespace(name string) (*corev1.Namespace, bool) {
 	return get[*corev1.Namespace](s, Namespaces, name)
+}
+
+// RuntimeClass that a pod of this node names.
+func (s *State) RuntimeClass(name string) (*nodev1.RuntimeClass, bool) {
+	return get[*nodev1.RuntimeClass](s, RuntimeClasses, name)
 }

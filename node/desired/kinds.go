@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	nodev1 "k8s.io/api/node/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -21,6 +22,7 @@ const (
 	ServiceAccounts Resource = "serviceaccounts"
 	Nodes           Resource = "nodes"
 	Namespaces      Resource = "namespaces"
+	RuntimeClasses  Resource = "runtimeclasses"
 )
 
 // Object is any of the kinds above. k8s.io/api's types implement it.
@@ -40,6 +42,7 @@ var constructors = map[Resource]func() Object{
 	ServiceAccounts: func() Object { return &corev1.ServiceAccount{} },
 	Nodes:           func() Object { return &corev1.Node{} },
 	Namespaces:      func() Object { return &corev1.Namespace{} },
+	RuntimeClasses:  func() Object { return &nodev1.RuntimeClass{} },
 }
 
 // New makes an empty object of a resource; nil when the resource is not one an agent knows.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -217,6 +218,8 @@ func (n *node) apply(objects ...desired.Object) {
 			r = desired.Secrets
 		case *corev1.Node:
 			r = desired.Nodes
+		case *nodev1.RuntimeClass:
+			r = desired.RuntimeClasses
 		}
 		changes = append(changes, desired.Change{Resource: r, Key: desired.Key(o.GetNamespace(), o.GetName()), Object: o})
 	}

@@ -240,7 +240,7 @@ func (w *worker) containerSpec(c *corev1.Container, sb *runtime.Sandbox, attempt
 		return runtime.ContainerSpec{}, err
 	}
 	return spec.Container(spec.Input{
-		Pod: w.pod, Container: c, SandboxID: sb.ID, Attempt: attempt, Image: img, Env: vars, Mounts: mounts, PIDTarget: target, NodeMemory: w.m.cfg.NodeMemory,
+		Pod: w.pod, Container: c, SandboxID: sb.ID, RuntimeHandler: sb.Labels[spec.LabelHandler], Attempt: attempt, Image: img, Env: vars, Mounts: mounts, PIDTarget: target, NodeMemory: w.m.cfg.NodeMemory,
 	})
 }
 

@@ -7,6 +7,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	nodev1 "k8s.io/api/node/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/whalepod/whalepod/node/desired"
 	"github.com/whalepod/whalepod/node/runtime/fake"
 )
@@ -95,3 +98,37 @@ func second[T any](_ T, err error) error { return err }
 // An idle node asks the engine nothing.
 // Somebody prunes ended containers, or removes a running one, with the engine's own tools.
 // While the first snapshot comes in, a pod may be here before the config map that it needs.
+
+func TestRuntimeClass(t *testing.T) {
+	test(t, func(t *testing.T, n *node) {
+		n.engine.Handlers("runsc")
+		class := func(name, handler string) {
+			n.apply(&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Handler: handler})
+		}
+		class("gvisor", "runsc")
+		class("plain", "runc")
+		class("kata", "kata-qemu")
+		for _, name := range []string{"gvisor", "plain", "kata", "later"} {
+			p := pod(name, "a")
+			p.Spec.RuntimeClassName = &name
+			n.apply(p)
+		}
+		n.want("uid-gvisor", "Running a=running+")
+		n.want("uid-plain", "Running a=running+")
+		n.want("uid-kata", "Pending a=ContainerCreating")
+		n.want("uid-later", "Pending a=ContainerCreating")
+		for _, want := range []string{
+			`FailedCreatePodSandBox: Failed to create pod sandbox: failed to get sandbox runtime: no runtime for "kata-qemu" is configured`,
+			`FailedCreatePodSandBox: Failed to create pod sandbox: runtimeclass.node.k8s.io "later" not found`,
+		} {
+			if n.counts[want] == 0 {
+				t.Errorf("no event %q in %q", want, n.events)
+			}
+		}
+		n.engine.Handlers("runsc", "kata-qemu") // somebody installs it
+		class("later", "runsc")
+		seconds(10)
+		n.want("uid-kata", "Running a=running+")
+		n.want("uid-later", "Running a=running+")
+	})
+}

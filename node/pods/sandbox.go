@@ -107,6 +107,11 @@ func (w *worker) runSandbox(ctx context.Context) *runtime.Sandbox {
 		w.sandboxFailed(ctx, err)
 		return nil
 	}
+	handler, err := w.runtimeHandler()
+	if err != nil {
+		w.sandboxFailed(ctx, err)
+		return nil
+	}
 	release, err := w.m.acquire(ctx)
 	if err != nil {
 		return nil
@@ -115,7 +120,7 @@ func (w *worker) runSandbox(ctx context.Context) *runtime.Sandbox {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	w.seq.Add(1)
-	sb, err := w.m.cfg.Engine.RunSandbox(call, spec.Sandbox(w.pod, attempt, name))
+	sb, err := w.m.cfg.Engine.RunSandbox(call, spec.Sandbox(w.pod, attempt, name, handler))
 	w.seq.Add(1)
 	if err != nil {
 		w.stale = true
@@ -124,6 +129,26 @@ func (w *worker) runSandbox(ctx context.Context) *runtime.Sandbox {
 	}
 	w.observed.Sandboxes = append([]runtime.Sandbox{sb}, w.observed.Sandboxes...)
 	return &w.observed.Sandboxes[0]
+}
+
+// defaultHandler is the name of the runtime that Docker runs containers with unless it was told otherwise. It stands for
+// the engine's default: on an engine that has another one, classes written for Kubernetes still work.
+const defaultHandler = "runc"
+
+// runtimeHandler is the engine's runtime that the pod's RuntimeClass names; empty for the default.
+func (w *worker) runtimeHandler() (string, error) {
+	name := w.pod.Spec.RuntimeClassName
+	if name == nil || *name == "" {
+		return "", nil
+	}
+	class, ok := w.m.cfg.Desired.RuntimeClass(*name)
+	if !ok {
+		return "", fmt.Errorf("runtimeclass.node.k8s.io %q not found", *name)
+	}
+	if class.Handler == defaultHandler {
+		return "", nil
+	}
+	return class.Handler, nil
 }
 
 func (w *worker) attach(ctx context.Context, sb *runtime.Sandbox) error {

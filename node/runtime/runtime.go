@@ -25,6 +25,8 @@ var (
 	ErrImageDenied = errors.New("access to image denied")
 	// ErrRegistryUnavailable: the registry cannot be reached or has troubles of its own.
 	ErrRegistryUnavailable = errors.New("registry unavailable")
+	// ErrNoHandler: the engine has no runtime of this name (SandboxSpec.RuntimeHandler).
+	ErrNoHandler = errors.New("runtime handler not configured")
 	// ErrUnavailable: the engine does not answer.
 	ErrUnavailable = errors.New("container engine unavailable")
 )
@@ -61,6 +63,8 @@ type SandboxSpec struct {
 	CgroupParent string
 	// ShmSize of /dev/shm in bytes; 0 for the engine's default.
 	ShmSize int64
+	// RuntimeHandler is the engine's runtime (RuntimeClass handler) for the sandbox and what joins it; empty for its default.
+	RuntimeHandler string
 	// Labels are kept and given back by Pods.
 	Labels map[string]string
 }
@@ -198,7 +202,7 @@ type Runtime interface {
 	Pods(ctx context.Context) ([]Pod, error)
 	// Pod reads one pod; a Pod without sandboxes and containers when there is nothing of it.
 	Pod(ctx context.Context, uid string) (Pod, error)
-	// RunSandbox creates and starts a sandbox.
+	// RunSandbox creates and starts a sandbox; ErrNoHandler when its runtime is not there.
 	RunSandbox(ctx context.Context, spec SandboxSpec) (Sandbox, error)
 	// CreateContainer creates a container that Start will run.
 	CreateContainer(ctx context.Context, spec ContainerSpec) (id string, err error)

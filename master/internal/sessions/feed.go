@@ -13,8 +13,10 @@ import (
 
 // What nodes are told of, in the order of a snapshot: what pods refer to comes before them.
 var feedResources = []string{
-	"nodes", "services", "endpointslices.discovery.k8s.io", "configmaps", "secrets", "pods",
+	"nodes", "services", "endpointslices.discovery.k8s.io", "configmaps", "secrets", runtimeClasses, "pods",
 }
+
+const runtimeClasses = "runtimeclasses.node.k8s.io"
 
 // A message holds at most this many bytes of objects, unless a single one is larger.
 const feedChunk = 1 << 20
@@ -25,7 +27,7 @@ type feed struct {
 	node string
 	// sent remembers the revision of each object sent, and so what to take back.
 	sent map[registry.Key]string
-	// refs are the ConfigMaps and Secrets that each pod refers to; users counts the pods of each.
+	// refs are the ConfigMaps, Secrets and RuntimeClasses that each pod refers to; users counts the pods of each.
 	refs  map[registry.Key][]registry.Key
 	users map[registry.Key]int
 
@@ -113,7 +115,7 @@ func (f *feed) tell(v *registry.View, k registry.Key) {
 			return
 		}
 		f.refer(v, k, podRefs(pod))
-	case "configmaps", "secrets":
+	case "configmaps", "secrets", runtimeClasses:
 		if f.users[k] == 0 {
 			f.take(k)
 			return

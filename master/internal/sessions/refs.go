@@ -8,7 +8,7 @@ import (
 	"github.com/whalepod/whalepod/master/internal/registry"
 )
 
-// podRefs lists the ConfigMaps and Secrets that a pod's node must know, each once.
+// podRefs lists the ConfigMaps, Secrets and RuntimeClasses that a pod's node must know, each once.
 func podRefs(pod *corev1.Pod) []registry.Key {
 	var keys []registry.Key
 	add := func(resource, name string) {
@@ -16,6 +16,9 @@ func podRefs(pod *corev1.Pod) []registry.Key {
 		if name != "" && !slices.Contains(keys, k) {
 			keys = append(keys, k)
 		}
+	}
+	if class := pod.Spec.RuntimeClassName; class != nil && *class != "" {
+		keys = append(keys, registry.Key{Resource: runtimeClasses, Name: *class})
 	}
 	for _, s := range pod.Spec.ImagePullSecrets {
 		add("secrets", s.Name)

@@ -18,6 +18,8 @@ const (
 	LabelHash = "io.kubernetes.container.hash"
 	// LabelSandbox is the ID of the sandbox that the container joined.
 	LabelSandbox = "io.kubernetes.sandbox.id"
+	// LabelHandler of a sandbox is the runtime handler that it was made with; absent for the engine's default.
+	LabelHandler = "io.kubernetes.sandbox.handler"
 	// LabelGrace is the pod's grace period in seconds, for ending a pod of which nothing else is known.
 	LabelGrace = "io.kubernetes.pod.terminationGracePeriod"
 )
@@ -43,12 +45,15 @@ func Hash(c *corev1.Container) string {
 	return strconv.FormatUint(uint64(h.Sum32()), 16)
 }
 
-// Sandbox that a pod asks for.
-func Sandbox(pod *corev1.Pod, attempt int, hostname string) runtime.SandboxSpec {
+// Sandbox that a pod asks for; handler is that of its RuntimeClass.
+func Sandbox(pod *corev1.Pod, attempt int, hostname, handler string) runtime.SandboxSpec {
 	s := runtime.SandboxSpec{
 		Pod: Ref(pod), Attempt: attempt, Hostname: hostname,
-		HostNetwork: pod.Spec.HostNetwork, HostPID: pod.Spec.HostPID, HostIPC: pod.Spec.HostIPC,
+		HostNetwork: pod.Spec.HostNetwork, HostPID: pod.Spec.HostPID, HostIPC: pod.Spec.HostIPC, RuntimeHandler: handler,
 		Labels: map[string]string{LabelGrace: strconv.FormatInt(Grace(pod), 10)},
+	}
+	if handler != "" {
+		s.Labels[LabelHandler] = handler
 	}
 	if sc := pod.Spec.SecurityContext; sc != nil && len(sc.Sysctls) > 0 {
 		s.Sysctls = make(map[string]string, len(sc.Sysctls))
@@ -75,10 +80,12 @@ type Input struct {
 	Pod       *corev1.Pod
 	Container *corev1.Container
 	SandboxID string
-	Attempt   int
-	Image     runtime.Image
-	Env       []string
-	Mounts    []runtime.Mount
+	// RuntimeHandler is the sandbox's.
+	RuntimeHandler string
+	Attempt        int
+	Image          runtime.Image
+	Env            []string
+	Mounts         []runtime.Mount
 	// PIDTarget is the container whose processes an ephemeral container wants to see.
 	PIDTarget string
 	// NodeMemory in bytes, for the order in which processes are killed when it runs out.
@@ -97,7 +104,8 @@ func Container(in Input) (runtime.ContainerSpec, error) {
 		Mounts: in.Mounts, Stdin: c.Stdin, StdinOnce: c.StdinOnce, TTY: c.TTY,
 		Resources:   Resources(pod, c, in.NodeMemory),
 		HostNetwork: pod.Spec.HostNetwork, HostPID: pod.Spec.HostPID, HostIPC: pod.Spec.HostIPC,
-		PIDTarget: in.PIDTarget, SharePID: pod.Spec.ShareProcessNamespace != nil && *pod.Spec.ShareProcessNamespace,
+		RuntimeHandler: in.RuntimeHandler,
+		PIDTarget:      in.PIDTarget, SharePID: pod.Spec.ShareProcessNamespace != nil && *pod.Spec.ShareProcessNamespace,
 		Labels: map[string]string{
 			LabelHash: Hash(c), LabelSandbox: in.SandboxID, LabelGrace: strconv.FormatInt(Grace(pod), 10),
 		},

@@ -28,7 +28,7 @@ func (d *Engine) RunSandbox(ctx context.Context, spec runtime.SandboxSpec) (runt
 	cfg, host := sandboxRequest(d.node, spec, f)
 	id, err := d.runSandbox(ctx, identity{spec.Pod, sandboxName, spec.Attempt}, cfg, host)
 	if err != nil {
-		return runtime.Sandbox{}, err
+		return runtime.Sandbox{}, noHandler(err, spec.RuntimeHandler)
 	}
 	c, err := d.inspect(ctx, id)
 	if err != nil {
@@ -38,6 +38,16 @@ func (d *Engine) RunSandbox(ctx context.Context, spec runtime.SandboxSpec) (runt
 		ID: id, Pod: spec.Pod, Attempt: spec.Attempt, PID: c.PID, Running: c.State == runtime.StateRunning,
 		CreatedAt: c.CreatedAt, Labels: givenLabels(cfg.Labels),
 	}, nil
+}
+
+// noHandler words the refusal of an unknown runtime as other runtimes do; engines say it in their own way, depending on
+// their version, when a container is created or started.
+func noHandler(err error, handler string) error {
+	text := strings.ToLower(err.Error())
+	if handler == "" || !strings.Contains(text, "unknown runtime") && !strings.Contains(text, "unknown or invalid runtime") {
+		return err
+	}
+	return mark(runtime.ErrNoHandler, fmt.Errorf("failed to get sandbox runtime: no runtime for %q is configured", handler))
 }
 
 // runSandbox creates and starts; it imports the pause image when the engine has none, and finds out on the way whether

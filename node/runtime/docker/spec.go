@@ -42,6 +42,7 @@ func sandboxRequest(node string, spec runtime.SandboxSpec, f features) (*contain
 		ShmSize:     spec.ShmSize,
 		OomScoreAdj: sandboxOOMScore,
 		LogConfig:   container.LogConfig{Type: "none"},
+		Runtime:     spec.RuntimeHandler,
 		SecurityOpt: securityOptions(f, true),
 		Init:        &noInit,
 		Resources:   container.Resources{CPUShares: sandboxShares, CgroupParent: spec.CgroupParent},

@@ -26,6 +26,7 @@ type ctr struct {
 	name     string
 	sandbox  bool
 	hostname string
+	handler  string // of a sandbox
 	spec     runtime.ContainerSpec
 	pid      int
 
@@ -82,8 +83,12 @@ func (e *Engine) RunSandbox(ctx context.Context, spec runtime.SandboxSpec) (runt
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if h := spec.RuntimeHandler; h != "" && !e.handlers[h] {
+		return runtime.Sandbox{}, mark(runtime.ErrNoHandler, "failed to get sandbox runtime: no runtime for %q is configured", h)
+	}
 	c := &ctr{
 		name: name("POD", spec.Pod, spec.Attempt), sandbox: true, hostname: spec.Hostname, ops: []op{{kind: opForever}},
+		handler:   spec.RuntimeHandler,
 		Container: runtime.Container{Pod: spec.Pod, Name: "POD", Attempt: spec.Attempt, Labels: maps.Clone(spec.Labels)},
 	}
 	if err := e.add(c); err != nil {
@@ -110,6 +115,9 @@ func (e *Engine) CreateContainer(ctx context.Context, spec runtime.ContainerSpec
 	s, err := e.find(spec.SandboxID)
 	if err != nil {
 		return "", err
+	}
+	if spec.RuntimeHandler != s.handler {
+		return "", mark(runtime.ErrInvalid, "runtime %q in a sandbox of runtime %q", spec.RuntimeHandler, s.handler)
 	}
 	i := e.image(spec.Image)
 	if i == nil {

@@ -49,6 +49,7 @@ type world struct {
 	delays     map[string]time.Duration
 	faults     map[string][]error
 	layers     map[string]int64 // by container name
+	handlers   map[string]bool
 	serial     int
 }
 
@@ -66,6 +67,16 @@ func New(node string) *Engine {
 
 // As is the same engine as another node's agent sees it, or the same node's agent after a restart.
 func (e *Engine) As(node string) *Engine { return &Engine{node: node, world: e.world} }
+
+// Handlers are the runtimes that it knows, besides its default.
+func (w *world) Handlers(names ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.handlers = map[string]bool{}
+	for _, name := range names {
+		w.handlers[name] = true
+	}
+}
 
 // Script gives containers of this name their program; nil takes it away.
 func (w *world) Script(container string, program func(runtime.ContainerSpec) Program) {

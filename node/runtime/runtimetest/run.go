@@ -44,6 +44,7 @@ var suite = []struct {
 	{"TwoNodes", testTwoNodes},
 	{"Settings", testSettings},
 	{"Namespaces", testNamespaces},
+	{"RuntimeHandler", testRuntimeHandler},
 	{"Logs", testLogs},
 	{"LogsFollow", testLogsFollow},
 	{"Exec", testExec},

@@ -2,6 +2,7 @@ package runtimetest
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,6 +52,23 @@ func testNamespaces(h *harness) {
 	if got := h.sh(id, "cat /etc/hosts"); got != "127.0.0.1 localhost # of the pod" {
 		h.Errorf("/etc/hosts: %q", got)
 	}
+}
+
+// testRuntimeHandler: an unknown one is refused by name, and nothing is left of the attempt.
+func testRuntimeHandler(h *harness) {
+	spec := runtime.SandboxSpec{Pod: h.pod(), RuntimeHandler: "nosuch-handler"}
+	_, err := h.e.RunSandbox(h.ctx, spec)
+	if !errors.Is(err, runtime.ErrNoHandler) || err.Error() != `failed to get sandbox runtime: no runtime for "nosuch-handler" is configured` {
+		h.Errorf("an unknown handler: %v", err)
+	}
+	p, err := h.e.Pod(h.ctx, spec.Pod.UID)
+	h.check(err)
+	if len(p.Sandboxes) != 0 {
+		h.Errorf("it left %+v", p.Sandboxes)
+	}
+	spec.RuntimeHandler = ""
+	_, err = h.e.RunSandbox(h.ctx, spec)
+	h.check(err)
 }
 
 func testImages(h *harness) {
