@@ -27,6 +27,18 @@ type images struct {
 	most      atomic.Int32
 	took      time.Duration
 	needsUser string
+	// says is what a pull tells of itself: one thing at its beginning and one at each call of say.
+	says     []string
+	progress func(string)
+}
+
+func (f *images) say() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.says) > 0 && f.progress != nil {
+		f.progress(f.says[0])
+		f.says = f.says[1:]
+	}
 }
 
 func (f *images) Image(_ context.Context, ref string) (runtime.Image, error) {
@@ -38,8 +50,12 @@ func (f *images) Image(_ context.Context, ref string) (runtime.Image, error) {
 	return runtime.Image{}, fmt.Errorf("%s: %w", ref, runtime.ErrNotFound)
 }
 
-func (f *images) Pull(ctx context.Context, ref string, auth *runtime.Auth, _ func(string)) (runtime.Image, error) {
+func (f *images) Pull(ctx context.Context, ref string, auth *runtime.Auth, progress func(string)) (runtime.Image, error) {
 	f.pulls.Add(1)
+	f.mu.Lock()
+	f.progress = progress
+	f.mu.Unlock()
+	f.say()
 	n := f.running.Add(1)
 	defer f.running.Add(-1)
 	if n > f.most.Load() {
@@ -213,12 +229,12 @@ func TestCredentials(t *testing.T) {
 		"registry.example:5000/team":{"username":"team","password":"x"}}}`)}}
 	c := FromSecrets([]*corev1.Secret{secret, {Data: map[string][]byte{corev1.DockerConfigKey: []byte(`{"old.example":{"username":"old","password":"x"}}`)}}, {Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte("{")}}})
 	for ref, want := range map[string]string{
-		"registry.example:5000/a/b:1": "u1", "registry.example:5000/team/x": "team,u1", "registry.example:5000/teams/x": "u1", "nginx": "hub", "me/app": "hub",
+		"registry.example:5000/a/b:1": "u1", "registry.example:5000/team/x": "team,u1", "registry.example:5000/teams/x": "team,u1", "nginx": "hub", "me/app": "hub",
 		"rworks.azurecr.io/wordpress:v1": "az", "a.b.azurecr.io/x": "", "old.example/x": "old", "gcr.io/x": "", "::": "",
 	} {
 		var users []string
-		for _, a := range c.For(ref) {
-			users = append(users, a.Username)
+		for _, a := range c.match(ref) {
+			users = append(users, a.auth.Username)
 		}
 		if got := strings.Join(users, ","); got != want {
 			t.Errorf("%s: %q, want %q", ref, got, want)
@@ -241,6 +257,6 @@ func TestCredentials(t *testing.T) {
 func FuzzDockerConfig(f *testing.F) {
 	f.Add([]byte(`{"auths":{"https://*.example:5000/v1/":{"auth":"dTpw"}}}`), "nginx")
 	f.Fuzz(func(t *testing.T, data []byte, ref string) {
-		parseConfigJSON(data).For(ref)
+		parseConfigJSON(data).match(ref)
 	})
 }

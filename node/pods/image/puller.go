@@ -44,7 +44,9 @@ type Config struct {
 	Parallel int
 	// NodeConfigs are Docker config.json files of the node, used for all pods.
 	NodeConfigs []string
-	Log         *slog.Logger
+	// Dir is where the Puller remembers whose secrets were good for which image; empty: it forgets with the process.
+	Dir string
+	Log *slog.Logger
 }
 
 // Puller gets images. Safe for concurrent use.
@@ -57,6 +59,9 @@ type Puller struct {
 	backoff map[string]*backoff
 	// known images, so that a second pod of the same image asks the engine nothing.
 	known map[string]runtime.Image
+	// loaded is when an administrator brought an image, by reference: whoever failed before looks again.
+	loaded  map[string]time.Time
+	records *records
 }
 
 type backoff struct {
@@ -73,7 +78,10 @@ func New(cfg Config) *Puller {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Puller{cfg: cfg, slots: make(chan struct{}, cfg.Parallel), pulls: map[string]*pull{}, backoff: map[string]*backoff{}, known: map[string]runtime.Image{}}
+	return &Puller{
+		cfg: cfg, slots: make(chan struct{}, cfg.Parallel), pulls: map[string]*pull{}, backoff: map[string]*backoff{},
+		known: map[string]runtime.Image{}, loaded: map[string]time.Time{}, records: openRecords(cfg.Dir, cfg.Log),
+	}
 }
 
 // Request for one container's image.
@@ -88,43 +96,11 @@ type Request struct {
 	Event func(eventType, reason, message string)
 }
 
-// Error says why there is no image. It is a waiting container's reason and message.
-type Error struct {
-	Reason, Message string
-	// RetryAt is when to Start again.
-	RetryAt time.Time
-}
-
-// Job is one Start under way.
-type Job struct {
-	cancel context.CancelFunc
-	mu     sync.Mutex
-	done   bool
-	image  runtime.Image
-	err    *Error
-}
-
-// Result returns what became of it; done is false while it is still under way.
-func (j *Job) Result() (image runtime.Image, err *Error, done bool) { //nolint:revive // err is a result, not a failure of Result
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.image, j.err, j.done
-}
-
-// Cancel ends it; the pull goes on only if others want it too.
-func (j *Job) Cancel() { j.cancel() }
-
-func (j *Job) finish(image runtime.Image, err *Error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.image, j.err, j.done = image, err, true
-}
-
 // Start gets the image; wake is called when the Job is done, unless it is done already on return.
 func (p *Puller) Start(ctx context.Context, r Request, wake func()) *Job {
 	ctx, cancel := context.WithCancel(ctx)
-	j := &Job{cancel: cancel}
 	ref, err := normalize(r.Ref)
+	j := &Job{p: p, ref: ref, cancel: cancel}
 	if err != nil {
 		msg := fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: %v", r.Ref, r.Ref, err)
 		r.Event(corev1.EventTypeWarning, "InspectFailed", msg)
@@ -132,7 +108,7 @@ func (p *Puller) Start(ctx context.Context, r Request, wake func()) *Job {
 		return j
 	}
 	if r.Policy != corev1.PullAlways {
-		if image, ok := p.knows(ref); ok {
+		if image, ok := p.knows(ref); ok && p.records.allows(ref, image.ID, r.Credentials.match(ref)) {
 			p.present(r)
 			j.finish(image, nil)
 			return j
@@ -162,31 +138,20 @@ func normalize(ref string) (string, error) {
 	return reference.FamiliarString(reference.TagNameOnly(named)), nil
 }
 
-func failed(r Request, reason, message string, retry time.Duration) *Error {
-	r.Event(corev1.EventTypeWarning, "Failed", "Error: "+reason)
-	return &Error{Reason: reason, Message: message, RetryAt: time.Now().Add(retry)}
-}
-
-func (p *Puller) present(r Request) {
-	r.Event(corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", r.Ref))
-}
-
 // get looks for the image as the policy says and pulls it if needed.
 func (p *Puller) get(ctx context.Context, r Request, ref string) (runtime.Image, *Error) {
 	if r.Policy != corev1.PullAlways {
-		look, cancel := context.WithTimeout(ctx, lookTimeout)
-		image, err := p.cfg.Images.Image(look, ref)
-		cancel()
+		image, err := p.look(ctx, ref)
 		switch {
-		case err == nil:
+		case err == nil && p.records.allows(ref, image.ID, r.Credentials.match(ref)):
 			p.remember(ref, image)
 			p.present(r)
 			return image, nil
-		case !errors.Is(err, runtime.ErrNotFound):
+		case err != nil && !errors.Is(err, runtime.ErrNotFound):
 			msg := fmt.Sprintf("Failed to inspect image %q: %v", r.Ref, err)
 			r.Event(corev1.EventTypeWarning, "InspectFailed", msg)
 			return runtime.Image{}, failed(r, ImageInspectError, msg, backoffFirst)
-		case r.Policy == corev1.PullNever:
+		case r.Policy == corev1.PullNever: // also when it is there for others: that is nobody's business
 			msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.Ref)
 			r.Event(corev1.EventTypeWarning, ErrImageNeverPull, msg)
 			return runtime.Image{}, failed(r, ErrImageNeverPull, msg, retryAbsent)
@@ -196,6 +161,12 @@ func (p *Puller) get(ctx context.Context, r Request, ref string) (runtime.Image,
 		}
 	}
 	return p.pullNow(ctx, r, ref)
+}
+
+func (p *Puller) look(ctx context.Context, ref string) (runtime.Image, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	return p.cfg.Images.Image(ctx, ref)
 }
 
 func backoffKey(r Request, ref string) string { return r.PodUID + "_" + ref }
@@ -218,17 +189,22 @@ func (p *Puller) inBackoff(r Request, ref string) *Error {
 func (p *Puller) pullNow(ctx context.Context, r Request, ref string) (runtime.Image, *Error) {
 	r.Event(corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", r.Ref))
 	start := time.Now()
-	creds := r.Credentials
+	creds := r.Credentials.match(ref)
 	for _, file := range p.cfg.NodeConfigs {
-		creds = append(creds[:len(creds):len(creds)], FromFile(file)...)
+		creds = append(creds, FromFile(file).match(ref)...)
 	}
-	image, took, err := p.share(ctx, ref, creds.For(ref))
+	p.records.begin(ref)
+	defer p.records.end(ref)
+	got, err := p.share(ctx, ref, creds, func(said string) {
+		r.Event(corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q: %s", r.Ref, said))
+	})
 	if ctx.Err() != nil {
 		return runtime.Image{}, &Error{Reason: ErrImagePull, Message: ctx.Err().Error(), RetryAt: time.Now()}
 	}
 	key := backoffKey(r, ref)
 	if err != nil {
-		r.Event(corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %v", r.Ref, err))
+		msg := explain(r.Ref, err, len(creds) > 0)
+		r.Event(corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", r.Ref, msg))
 		now := time.Now()
 		p.mu.Lock()
 		b := p.backoff[key]
@@ -237,18 +213,20 @@ func (p *Puller) pullNow(ctx context.Context, r Request, ref string) (runtime.Im
 		} else {
 			b = &backoff{delay: min(2*b.delay, backoffMax)}
 		}
-		b.since, b.last = now, err.Error()
+		b.since, b.last = now, msg
 		p.backoff[key] = b
 		p.mu.Unlock()
-		return runtime.Image{}, failed(r, ErrImagePull, err.Error(), showError)
+		return runtime.Image{}, failed(r, ErrImagePull, msg, showError)
 	}
 	p.mu.Lock()
 	delete(p.backoff, key)
 	p.mu.Unlock()
-	p.remember(ref, image)
+	p.remember(ref, got.image)
+	p.records.add(ref, got.image.ID, got.source(creds))
+	p.records.prune(ctx, p.cfg.Images)
 	r.Event(corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
-		r.Ref, took.Truncate(time.Millisecond), time.Since(start).Truncate(time.Millisecond), image.SizeBytes))
-	return image, nil
+		r.Ref, got.took.Truncate(time.Millisecond), time.Since(start).Truncate(time.Millisecond), got.image.SizeBytes))
+	return got.image, nil
 }
 
 // Forget what is known of an image, when the engine turned out not to have it any more.
