@@ -4,10 +4,11 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
 
 	"github.com/whalepod/whalepod/api/server"
 	"github.com/whalepod/whalepod/master/internal/pki"
@@ -92,16 +93,32 @@ func certificateUser(cert *x509.Certificate) (server.User, error) {
 	return server.User{Name: cert.Subject.CommonName, Groups: append(groups, groupAuthenticated)}, nil
 }
 
-// authorize is asked about users outside system:masters. Agents speak to the agents' port, joining machines do too: neither
-// has any business with the API.
-func authorize(_ context.Context, u server.User, _ server.Attributes) (bool, string) {
+// authorize is asked about users outside system:masters.
+func (m *Master) authorize(_ context.Context, u server.User, a server.Attributes) (bool, string) {
+	if why := rightless(u); why != "" {
+		return false, why
+	}
+	return m.policy.Authorize(u, a)
+}
+
+// rules lists what a user may do.
+func (m *Master) rules(_ context.Context, u server.User, namespace string) ([]authorizationv1.ResourceRule, []authorizationv1.NonResourceRule, error) {
+	if why := rightless(u); why != "" {
+		return nil, nil, errors.New(why)
+	}
+	return m.policy.Review(u, namespace)
+}
+
+// rightless says why somebody has no rights whatever roles are bound to everybody. Agents speak to the agents' port, joining
+// machines do too: neither has any business with the API.
+func rightless(u server.User) string {
 	for _, g := range u.Groups {
 		switch g {
 		case pki.GroupNodes:
-			return false, "nodes use the agents' port of the master"
+			return "nodes use the agents' port of the master"
 		case groupBootstrappers:
-			return false, "a join token is for joining only"
+			return "a join token is for joining only"
 		}
 	}
-	return false, fmt.Sprintf("only members of %s have rights", pki.GroupMasters)
+	return ""
 }

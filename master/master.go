@@ -21,6 +21,7 @@ import (
 	"github.com/whalepod/whalepod/api/resource"
 	"github.com/whalepod/whalepod/api/server"
 	"github.com/whalepod/whalepod/master/internal/pki"
+	"github.com/whalepod/whalepod/master/internal/rbac"
 	"github.com/whalepod/whalepod/master/internal/registry"
 	"github.com/whalepod/whalepod/master/internal/satoken"
 	"github.com/whalepod/whalepod/master/internal/sessions"
@@ -84,6 +85,7 @@ type Master struct {
 	store    *bolt.Store
 	registry *registry.Registry
 	tokens   *satoken.Authority
+	policy   *rbac.Authorizer
 	sessions *sessions.Server
 	api      *server.Server
 	gossip   Gossip
@@ -130,6 +132,7 @@ func (m *Master) compose() error {
 		Table: m.table, ServiceCIDR: cfg.ServiceCIDR, NodePortFirst: nodePortFirst, NodePortLast: nodePortLast,
 		TolerationSeconds: int64(cfg.NodeGrace.Seconds()), Signer: m.tokens, Logger: cfg.Logger,
 	})
+	m.policy = rbac.New(m.registry)
 	m.gossip = cfg.Gossip
 	if m.gossip == nil {
 		m.gossip = membership.New(membership.Config{
@@ -142,7 +145,8 @@ func (m *Master) compose() error {
 	})
 	m.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.api = server.New(server.Config{
-		Table: m.table, Backend: m.registry, Connector: m.sessions, Auth: authenticator{m.registry, m.pki, m.tokens}, Authorize: authorize,
+		Table: m.table, Backend: rbac.Guard(m.registry, m.policy, m.table), Connector: m.sessions,
+		Auth: authenticator{m.registry, m.pki, m.tokens}, Authorize: m.authorize, Rules: m.rules,
 		Version: cfg.Version, Commit: cfg.Commit, BuildDate: cfg.BuildDate,
 		Checks: []server.Check{{Name: "bootstrap", Do: m.checkBootstrapped}},
 		Handlers: map[string]http.Handler{

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -27,6 +29,22 @@ type Attributes struct {
 	Path string
 }
 
+// attributes of a request for a resource. A list or watch of the one object that a field selector names is about that object,
+// so that a right to it alone is enough, as in Kubernetes.
+func (rq *request) attributes() Attributes {
+	a := Attributes{Verb: rq.verb, Group: rq.gv.Group, Version: rq.gv.Version, Resource: rq.target.resource,
+		Subresource: rq.subresource, Namespace: rq.namespace, Name: rq.name}
+	if a.Resource == "namespaces" && a.Group == "" {
+		a.Namespace = a.Name // a namespace is in itself
+	}
+	if by := rq.query.Get("fieldSelector"); by != "" && a.Name == "" && (a.Verb == "list" || a.Verb == "watch") {
+		if selector, err := fields.ParseSelector(by); err == nil {
+			a.Name, _ = selector.RequiresExactMatch(metav1.ObjectNameField)
+		}
+	}
+	return a
+}
+
 // authorize answers nil or a 403 in Kubernetes' words.
 func (s *Server) authorize(ctx context.Context, u User, a Attributes) error {
 	allowed, reason := s.allowed(ctx, u, a)
@@ -41,21 +59,10 @@ func (s *Server) authorize(ctx context.Context, u User, a Attributes) error {
 }
 
 func (s *Server) allowed(ctx context.Context, u User, a Attributes) (bool, string) {
-	if s.Authorize == nil || slices.Contains(u.Groups, groupMasters) || slices.Contains(u.Groups, groupAuthenticated) && isBasic(a) {
+	if s.Authorize == nil || slices.Contains(u.Groups, groupMasters) {
 		return true, ""
 	}
 	return s.Authorize(ctx, u, a)
-}
-
-// isBasic says whether something is everybody's right who was authenticated, as Kubernetes' roles system:discovery and
-// system:basic-user give it: to see what the server offers, and to ask about oneself.
-func isBasic(a Attributes) bool {
-	if a.Resource == "" {
-		root, _, _ := strings.Cut(strings.TrimPrefix(a.Path, "/"), "/")
-		return a.Verb == "get" && (root == "api" || root == "apis" || root == "openapi" || root == "version" || slices.Contains(healthKinds, root))
-	}
-	return a.Verb == "create" && (a.Group == authzV1.Group && (a.Resource == "selfsubjectaccessreviews" || a.Resource == "selfsubjectrulesreviews") ||
-		a.Group == authnV1.Group && a.Resource == "selfsubjectreviews")
 }
 
 // htmlSafe keeps error messages from looking like HTML to a browser, as Kubernetes does.

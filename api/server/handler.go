@@ -154,12 +154,7 @@ func (s *Server) serve(rq *request) error {
 		}
 		return s.serveOther(rq, path)
 	}
-	a := Attributes{Verb: rq.verb, Group: rq.gv.Group, Version: rq.gv.Version, Resource: rq.target.resource,
-		Subresource: rq.subresource, Namespace: rq.namespace, Name: rq.name}
-	if a.Resource == "namespaces" && a.Group == "" {
-		a.Namespace = a.Name // a namespace is in itself
-	}
-	if err := s.authorize(rq.req.Context(), rq.user, a); err != nil {
+	if err := s.authorize(rq.req.Context(), rq.user, rq.attributes()); err != nil {
 		return err
 	}
 	return s.serveResource(rq)

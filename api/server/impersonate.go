@@ -47,7 +47,11 @@ func (s *Server) impersonate(rq *request) error {
 		}
 	}
 	const anonymous, strangers = "system:anonymous", "system:unauthenticated"
-	if name != anonymous && !slices.Contains(u.Groups, groupAuthenticated) && !slices.Contains(u.Groups, strangers) {
+	switch {
+	case slices.Contains(u.Groups, strangers):
+	case name == anonymous:
+		u.Groups = append(u.Groups, strangers)
+	case !slices.Contains(u.Groups, groupAuthenticated):
 		u.Groups = append(u.Groups, groupAuthenticated)
 	}
 	s.log.Debug("impersonation", "user", rq.user.Name, "as", name)

@@ -233,7 +233,7 @@ func TestImpersonation(t *testing.T) {
 	}
 }
 
-// TestBasicRights: who was authenticated may look around and ask about themselves, and no more than the hook allows.
+// TestBasicRights: nobody may do more than the hook allows.
 func TestBasicRights(t *testing.T) {
 	s := newTestServer(t)
 	reader := "Authorization: Bearer reader"

@@ -107,7 +107,7 @@ func (s *Server) answerReview(rq *request, obj runtime.Object) error {
 		}
 		return s.reviewAccess(ctx, authzKind("LocalSubjectAccessReview"), subject(&r.Spec), r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes, &r.Status)
 	case *authorizationv1.SelfSubjectRulesReview:
-		s.reviewRules(rq.user, r)
+		return s.reviewRules(ctx, rq.user, r)
 	}
 	return nil
 }
@@ -143,17 +143,28 @@ func (s *Server) reviewAccess(ctx context.Context, gk schema.GroupKind, u User, 
 	return nil
 }
 
-// reviewRules lists what is known without asking about each thing: everything, or that the list is incomplete.
-func (s *Server) reviewRules(u User, r *authorizationv1.SelfSubjectRulesReview) {
-	r.Status.ResourceRules = []authorizationv1.ResourceRule{}
-	r.Status.NonResourceRules = []authorizationv1.NonResourceRule{}
-	if s.Authorize == nil || slices.Contains(u.Groups, groupMasters) {
-		r.Status.ResourceRules = append(r.Status.ResourceRules, authorizationv1.ResourceRule{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}})
-		r.Status.NonResourceRules = append(r.Status.NonResourceRules, authorizationv1.NonResourceRule{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}})
-		return
+// reviewRules lists what a user may do.
+func (s *Server) reviewRules(ctx context.Context, u User, r *authorizationv1.SelfSubjectRulesReview) error {
+	if r.Spec.Namespace == "" {
+		return apierrors.NewBadRequest("no namespace on request")
 	}
-	r.Status.Incomplete = true
-	r.Status.EvaluationError = "this server's authorizer does not list rules"
+	st := &r.Status
+	st.ResourceRules, st.NonResourceRules = []authorizationv1.ResourceRule{}, []authorizationv1.NonResourceRule{}
+	switch {
+	case s.Rules != nil:
+		resources, urls, err := s.Rules(ctx, u, r.Spec.Namespace)
+		st.ResourceRules, st.NonResourceRules = append(st.ResourceRules, resources...), append(st.NonResourceRules, urls...)
+		if err != nil {
+			st.EvaluationError = err.Error()
+		}
+	case s.Authorize == nil || slices.Contains(u.Groups, groupMasters):
+		st.ResourceRules = append(st.ResourceRules, authorizationv1.ResourceRule{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}})
+		st.NonResourceRules = append(st.NonResourceRules, authorizationv1.NonResourceRule{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}})
+	default:
+		st.Incomplete = true
+		st.EvaluationError = "this server's authorizer does not list rules"
+	}
+	return nil
 }
 
 // reviewToken asks the authenticator as if the token had come with a request.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	authorizationv1 "k8s.io/api/authorization/v1"
 
 	"github.com/whalepod/whalepod/api/resource"
 )
@@ -37,9 +38,11 @@ type Config struct {
 	Connector Connector
 	Auth      Authenticator
 	// Authorize says whether a user may do something, and why (not). nil allows everything to everybody who was
-	// authenticated. It is not asked about members of system:masters, nor about what is everybody's right (discovery,
-	// questions about oneself).
+	// authenticated. It is not asked about members of system:masters.
 	Authorize func(ctx context.Context, u User, a Attributes) (allowed bool, reason string)
+	// Rules lists what a user may do in a namespace and in the cluster; err says why the list may not be whole. Without it
+	// only members of system:masters get an answer.
+	Rules func(ctx context.Context, u User, namespace string) ([]authorizationv1.ResourceRule, []authorizationv1.NonResourceRule, error)
 	// Version as /version tells it, as in "v1.36.3+whalepod-0.1.0"; Commit and BuildDate go with it.
 	Version, Commit, BuildDate string
 	// Checks are further /readyz checks, each with its name.

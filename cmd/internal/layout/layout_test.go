@@ -37,6 +37,7 @@ var ours = map[string][]string{
 	"master":                               {"master", "api/server", "api/resource", "proto", "node/membership"},
 	"master/clustertest":                   {"master", "node", "proto"},
 	"master/internal/pki":                  {},
+	"master/internal/rbac":                 {"master/internal/registry", "api/resource", "api/server"},
 	"master/internal/satoken":              {},
 	"master/internal/store":                {},
 	"master/internal/registry":             {"master/internal/store", "master/internal/satoken", "api/resource", "api/server"},

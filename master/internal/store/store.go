@@ -66,6 +66,9 @@ type Reader interface {
 	ByIndex(resource, index, value string) iter.Seq[Object]
 	// Count is the number of objects of a resource, in one namespace or all (""); it may walk the keys.
 	Count(resource, namespace string) int
+	// Stamp of a resource is equal (==) in two committed states only if both hold the same objects of it: who computed
+	// something from them need not do it again. nil, in a transaction and for a state of the past, says nothing.
+	Stamp(resource string) any
 }
 
 // Tx is a state with the writes made so far in an Update. Each write takes a revision of its own and sets it as the

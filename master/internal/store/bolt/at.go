@@ -112,6 +112,8 @@ func (p *past) Get(key store.Key) (store.Object, error) {
 	return p.current.Get(key)
 }
 
+func (p *past) Stamp(string) any { return nil }
+
 func (p *past) List(resource, namespace string, after store.Key) iter.Seq[store.Object] {
 	return func(yield func(store.Object) bool) {
 		o := p.overlay(resource)

@@ -205,6 +205,9 @@ func (s *state) Count(resource, namespace string) int {
 	return 0
 }
 
+// Stamp is the table itself, since one that was published never changes. For a resource without objects it is a nil pointer.
+func (s *state) Stamp(resource string) any { return s.tables[resource] }
+
 func (t *table) list(namespace string, after store.Key) iter.Seq[store.Object] {
 	return func(yield func(store.Object) bool) {
 		if t != nil {

@@ -59,6 +59,9 @@ func (t *tx) ByIndex(resource, index, value string) iter.Seq[store.Object] {
 	return func(yield func(store.Object) bool) { t.still(resource).byIndex(index, value)(yield) }
 }
 
+// Stamp is nil: this transaction may still change its tables.
+func (t *tx) Stamp(string) any { return nil }
+
 func (t *tx) Create(key store.Key, object store.Object) error {
 	if err := checkKey(key); err != nil {
 		return err

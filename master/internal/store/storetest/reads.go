@@ -41,6 +41,42 @@ func testLists(t *testing.T, s store.Store) {
 	})
 }
 
+// testStamps: a stamp that stays the same promises that the objects did.
+func testStamps(t *testing.T, s store.Store) {
+	stamp := func(resource string) (at any) {
+		view(t, s, func(r store.Reader) { at = r.Stamp(resource) })
+		if at == nil {
+			t.Error("no stamp of a committed state")
+		}
+		return at
+	}
+	before := stamp(Pods)
+	for i, write := range []func(){
+		func() { set(t, s, Key(Pods, "a", "1"), "v") },
+		func() { set(t, s, Key(Pods, "a", "1"), "w") },
+		func() { set(t, s, Key(Pods, "a", "2"), "v") },
+		func() { remove(t, s, Key(Pods, "a", "1")) },
+		func() { remove(t, s, Key(Pods, "a", "2")) },
+	} {
+		write()
+		after := stamp(Pods)
+		if after == before {
+			t.Error("the same stamp after write", i)
+		}
+		before = after
+	}
+	set(t, s, Key(Nodes, "", "n"), "v")
+	if stamp(Pods) != before {
+		t.Error("another stamp after a write of another resource")
+	}
+	update(t, s, func(tx store.Tx) error {
+		if tx.Stamp(Pods) != nil {
+			t.Error("a transaction has a stamp")
+		}
+		return nil
+	})
+}
+
 func testIndexes(t *testing.T, s store.Store) {
 	label := func(key store.Key, node string, labels ...string) {
 		update(t, s, func(tx store.Tx) error {

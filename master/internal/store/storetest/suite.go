@@ -21,6 +21,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"walks while writing":      testWalkAndWrite,
 		"lists and namespaces":     testLists,
 		"indexes":                  testIndexes,
+		"stamps":                   testStamps,
 		"bad keys":                 testBadKeys,
 		"ended context":            testContext,
 		"volatile":                 testVolatile,
