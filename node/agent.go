@@ -12,9 +12,11 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/whalepod/whalepod/node/desired"
 	"github.com/whalepod/whalepod/node/membership"
+	"github.com/whalepod/whalepod/node/pressure"
 	"github.com/whalepod/whalepod/node/runtime"
 	"github.com/whalepod/whalepod/node/session"
 	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
@@ -36,6 +38,12 @@ type Config struct {
 	// AlwaysVXLAN and MTU; see network.Config.
 	AlwaysVXLAN bool
 	MTU         int
+	// EvictionHard is what to change of pressure.Defaults, in the words of the flag --eviction-hard.
+	EvictionHard string
+	// ImageGC says when unused images are removed; pressure.DefaultImagePolicy if zero.
+	ImageGC pressure.ImagePolicy
+	// Reserved is what pods may not ask for.
+	Reserved corev1.ResourceList
 	// ResolvConf is the file that names the upstream name servers, /etc/resolv.conf.
 	ResolvConf string
 	// Version that the node shows as its kubelet's.
@@ -51,6 +59,7 @@ type Agent struct {
 	desired *desired.State
 	outbox  *session.Outbox
 	session *session.Client
+	guard   *guard
 
 	mu      sync.Mutex
 	cluster *cluster
@@ -87,7 +96,10 @@ func New(cfg Config) (*Agent, error) {
 		cfg: cfg, log: cfg.Logger.With("component", "agent", "node", cfg.Identity.Node), machine: inspectMachine(),
 		outbox: session.NewOutbox(), welcome: make(chan struct{}), planeUp: make(chan struct{}),
 	}
-	var err error
+	err := a.addGuard()
+	if err != nil {
+		return nil, err
+	}
 	a.desired, err = desired.Open(desired.Config{Dir: filepath.Join(cfg.DataDir, "desired"), Log: cfg.Logger})
 	if err != nil {
 		return nil, err
@@ -171,6 +183,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			return nil
 		}
 	})
+	g.Go(func() error { return a.guard.run(ctx) })
 	g.Go(func() error { return (&nodeReport{Agent: a, tell: a.outbox.Node}).run(ctx) })
 	g.Go(func() error {
 		select {

@@ -16,17 +16,15 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/whalepod/whalepod/node/pressure"
 	"github.com/whalepod/whalepod/node/runtime"
 )
 
 const (
 	// maxPods is what the kubelet allows by default; a /24 has room for twice as many.
 	maxPods = 110
-	// Memory kept for the engine, the agent and the system: a tenth, but at least and at most this.
-	reserveMin, reserveMax = 64 << 20, 512 << 20
 	// Kubernetes tells no more images of a node than this (--node-status-max-images).
 	maxImages = 50
-	mebi      = 1 << 20
 )
 
 // machine is what does not change while the agent runs.
@@ -114,9 +112,9 @@ func (a *Agent) node(ctx context.Context) (*corev1.Node, error) {
 }
 
 func (a *Agent) nodeStatus(info runtime.Info, infoErr error) *corev1.NodeStatus {
-	capacity := a.capacity(info)
+	capacity := a.capacity()
 	s := &corev1.NodeStatus{
-		Capacity: capacity, Allocatable: allocatable(capacity),
+		Capacity: capacity, Allocatable: a.allocatable(),
 		Addresses: []corev1.NodeAddress{
 			{Type: corev1.NodeInternalIP, Address: a.cfg.NodeIP.String()},
 			{Type: corev1.NodeHostName, Address: a.cfg.Identity.Node},
@@ -132,8 +130,8 @@ func (a *Agent) nodeStatus(info runtime.Info, infoErr error) *corev1.NodeStatus 
 	return s
 }
 
-func (a *Agent) capacity(info runtime.Info) corev1.ResourceList {
-	disk := diskSize(cmp.Or(info.RootDir, a.cfg.DataDir))
+func (a *Agent) capacity() corev1.ResourceList {
+	disk := diskSize(a.guard.rootDir())
 	if disk == 0 {
 		disk = diskSize(a.cfg.DataDir) // the engine's directory may be hidden from us
 	}
@@ -146,14 +144,8 @@ func (a *Agent) capacity(info runtime.Info) corev1.ResourceList {
 }
 
 // allocatable keeps something for the system: a 1-GB server whose pods take all of it dies with them.
-func allocatable(capacity corev1.ResourceList) corev1.ResourceList {
-	out := capacity.DeepCopy()
-	total := capacity.Memory().Value()
-	reserve := min(max(total/10, reserveMin), reserveMax)
-	out[corev1.ResourceMemory] = *resource.NewQuantity(max(total-reserve, 0)/mebi*mebi, resource.BinarySI)
-	disk := capacity.StorageEphemeral().Value()
-	out[corev1.ResourceEphemeralStorage] = *resource.NewQuantity(disk-disk/10, resource.DecimalSI)
-	return out
+func (a *Agent) allocatable() corev1.ResourceList {
+	return pressure.Allocatable(a.capacity(), a.cfg.Reserved, a.guard.cfg.Thresholds)
 }
 
 // conditions in the kubelet's words.
@@ -165,16 +157,8 @@ func (a *Agent) conditions(engine error, now time.Time) []corev1.NodeCondition {
 	if reason := a.notReady(engine); reason != "" {
 		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", reason
 	}
-	all := []corev1.NodeCondition{
-		{Type: corev1.NodeMemoryPressure, Status: corev1.ConditionFalse, Reason: "KubeletHasSufficientMemory", Message: "kubelet has sufficient memory available"},
-		{Type: corev1.NodeDiskPressure, Status: corev1.ConditionFalse, Reason: "KubeletHasNoDiskPressure", Message: "kubelet has no disk pressure"},
-		{Type: corev1.NodePIDPressure, Status: corev1.ConditionFalse, Reason: "KubeletHasSufficientPID", Message: "kubelet has sufficient PID available"},
-		ready,
-	}
-	for i := range all {
-		all[i].LastHeartbeatTime, all[i].LastTransitionTime = at, at
-	}
-	return all
+	ready.LastHeartbeatTime, ready.LastTransitionTime = at, at
+	return append(a.guard.tell(now), ready)
 }
 
 func (a *Agent) notReady(engine error) string {

@@ -61,6 +61,14 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 	g.Go(func() error { return a.feedServices(ctx, plane) })
 	g.Go(func() error { return a.feedPeers(ctx, plane) })
 	g.Go(func() error { return manager.Run(ctx) })
+	g.Go(func() error {
+		select {
+		case <-manager.Ready():
+			a.guard.watch(manager)
+		case <-ctx.Done():
+		}
+		return nil
+	})
 	return g.Wait()
 }
 

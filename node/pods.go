@@ -28,8 +28,8 @@ func (a *Agent) newPods(c *cluster, p *dataPlane) *pods.Manager {
 		Report:  reporter{a.outbox}, Record: recorder{a.outbox}, Tokens: tokens{a.session},
 		Cluster:     func() netfiles.Cluster { return netfiles.Cluster{Domain: c.domain, DNS: c.dns.String()} },
 		HostIPs:     func() []string { return []string{a.cfg.NodeIP.String()} },
-		Allocatable: func() corev1.ResourceList { return allocatable(a.capacity(runtime.Info{})) },
-		ResolvConf:  a.cfg.ResolvConf, NodeMemory: a.machine.memory, Log: a.cfg.Logger,
+		Allocatable: a.allocatable, Refuse: a.guard.refuse,
+		ResolvConf: a.cfg.ResolvConf, NodeMemory: a.machine.memory, Log: a.cfg.Logger,
 	})
 }
 

@@ -26,7 +26,11 @@ const (
 func (a *Agent) engineInfo(ctx context.Context) (runtime.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
-	return a.cfg.Engine.Info(ctx)
+	info, err := a.cfg.Engine.Info(ctx)
+	if err == nil {
+		a.guard.found(info.RootDir)
+	}
+	return info, err
 }
 
 // nodeReport tells the master of this node: at the start, when the engine comes or goes, when the data plane is there, and
@@ -62,13 +66,26 @@ func (r *nodeReport) run(ctx context.Context) error {
 			r.status(ctx, runtime.Info{}, errors.Join(runtime.ErrUnavailable, err))
 		}
 		r.log.Warn("the container engine does not answer", "err", err, "retry", pause)
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
+		r.wait(ctx, pause, err)
 		pause = min(2*pause, engineRetryMost)
 	}
 	return nil
+}
+
+// wait before the engine is called again; the node's other conditions are told all the same.
+func (r *nodeReport) wait(ctx context.Context, pause time.Duration, err error) {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			return
+		case <-r.guard.changed:
+			r.status(ctx, runtime.Info{}, errors.Join(runtime.ErrUnavailable, err))
+		}
+	}
 }
 
 // whileConnected reports until the engine's event stream breaks, and returns why.
@@ -88,6 +105,8 @@ func (r *nodeReport) whileConnected(ctx context.Context, ready <-chan struct{}, 
 			r.told = time.Time{}
 		case <-welcome:
 			welcome = nil
+			r.told = time.Time{}
+		case <-r.guard.changed:
 			r.told = time.Time{}
 		case <-check.C:
 		}
@@ -127,6 +146,7 @@ func (r *nodeReport) status(ctx context.Context, info runtime.Info, engine error
 	}
 	s := r.nodeStatus(info, engine)
 	if engine == nil {
+		r.guard.saw(images)
 		s.Images = imageList(images)
 	}
 	r.told, r.healthy = time.Now(), engine == nil

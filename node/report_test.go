@@ -28,6 +28,7 @@ func reporting(t *testing.T, engine *fake.Engine) (told func() []corev1.Conditio
 		cfg: Config{Identity: &session.Identity{Node: "n1"}, NodeIP: netip.MustParseAddr("198.51.100.11"), Engine: engine, DataDir: t.TempDir()},
 		log: slog.New(slog.DiscardHandler), plane: &dataPlane{proxy: services}, planeUp: make(chan struct{}),
 	}
+	a.guard = newGuard(guardConfig{DataDir: a.cfg.DataDir, Log: a.log})
 	var all []corev1.ConditionStatus
 	r := &nodeReport{Agent: a, tell: func(s *corev1.NodeStatus) {
 		i := slices.IndexFunc(s.Conditions, func(c corev1.NodeCondition) bool { return c.Type == corev1.NodeReady })

@@ -15,11 +15,13 @@ import (
 	"syscall"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 
 	"github.com/whalepod/whalepod/cmd/internal/lean"
 	"github.com/whalepod/whalepod/cmd/internal/version"
 	"github.com/whalepod/whalepod/node"
+	"github.com/whalepod/whalepod/node/pressure"
 	"github.com/whalepod/whalepod/node/runtime/docker"
 	"github.com/whalepod/whalepod/node/session"
 )
@@ -53,6 +55,9 @@ type options struct {
 	dataDir, dockerHost, nodeIP, logLevel, labels, resolvConf string
 	gossipPort, mtu                                           int
 	alwaysVXLAN                                               bool
+	evictionHard                                              string
+	systemReserved, kubeReserved                              corev1.ResourceList
+	imageGC                                                   pressure.ImagePolicy
 	join                                                      session.JoinOptions
 }
 
@@ -63,6 +68,7 @@ func parse(command string, args []string) (*options, error) {
 	fs.StringVar(&o.dockerHost, "docker-host", "unix:///var/run/docker.sock", "the Docker Engine")
 	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	if command != "uninstall" {
+		o.pressureFlags(fs)
 		fs.StringVar(&o.nodeIP, "node-ip", "", "IP address under which the other machines reach this one (default: the one that reaches the master)")
 		fs.IntVar(&o.gossipPort, "gossip-port", 7946, "port of the gossip between machines, TCP and UDP; the same on all nodes")
 		fs.IntVar(&o.mtu, "mtu", 0, "MTU of pods (default: that of the link)")
@@ -83,7 +89,7 @@ func parse(command string, args []string) (*options, error) {
 	if fs.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q; options begin with --", fs.Arg(0))
 	}
-	return o, nil
+	return o, o.imageGC.Validate()
 }
 
 func run(ctx context.Context, args []string) error {
@@ -177,6 +183,7 @@ func runAgent(ctx context.Context, o *options, id *session.Identity, log *slog.L
 	defer engine.Close()
 	a, err := node.New(node.Config{
 		DataDir: o.dataDir, Identity: id, NodeIP: ip, GossipPort: o.gossipPort, Engine: engine, Labels: labels,
+		EvictionHard: o.evictionHard, ImageGC: o.imageGC, Reserved: pressure.Sum(o.systemReserved, o.kubeReserved),
 		AlwaysVXLAN: o.alwaysVXLAN, MTU: o.mtu, ResolvConf: o.resolvConf, Version: version.Kubernetes(), Logger: log,
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/whalepod/whalepod/node/pods/image"
 	"github.com/whalepod/whalepod/node/pods/status"
 	"github.com/whalepod/whalepod/node/runtime"
 )
@@ -106,7 +107,8 @@ func processes(p runtime.Pod) []Process {
 	return out
 }
 
-// Cleared tells whether nothing of a pod uses memory or disk any more: its containers have ended, its volumes are gone.
+// Cleared tells whether nothing of a pod uses memory or disk any more: its containers have ended, its volumes are gone, and if it
+// was evicted so are its containers.
 func (m *Manager) Cleared(uid string) bool {
 	w := m.worker(uid)
 	if w == nil {
@@ -114,7 +116,7 @@ func (m *Manager) Cleared(uid string) bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.over || w.view.finished
+	return w.over || w.view.cleared
 }
 
 // RemoveEnded removes the containers of all pods that have ended, with their logs, and returns when that is done or ctx ends.
@@ -162,6 +164,7 @@ func (w *worker) purge(ctx context.Context) {
 			return
 		}
 	}
+	w.show()
 }
 
 func closeAll(waiting []chan struct{}) {
@@ -169,3 +172,6 @@ func closeAll(waiting []chan struct{}) {
 		close(done)
 	}
 }
+
+// ImageName is the full name of an image as engines list it, for one that is written in a pod.
+func ImageName(ref string) string { return image.Name(ref) }

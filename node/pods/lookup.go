@@ -16,8 +16,8 @@ type view struct {
 	sandboxPID int
 	sandboxID  string
 	running    []Process
-	// finished: it has ended, and what it took up is free again.
-	finished bool
+	// finished: it has ended, and its volumes are gone. cleared: and what its containers wrote, if they had to go.
+	finished, cleared bool
 }
 
 // Found is what a stream (logs, exec, attach, port-forward) needs.

@@ -68,6 +68,7 @@ func (w *worker) compute(final bool) corev1.PodStatus {
 // show what streams look up.
 func (w *worker) show() {
 	v := view{known: true, status: w.last, pod: w.pod, running: processes(w.observed), finished: w.finished}
+	v.cleared = w.finished && (w.last.Reason != Evicted || len(w.observed.Containers) == 0)
 	if sb := w.sandbox(); sb != nil {
 		v.sandboxPID, v.sandboxID = sb.PID, sb.ID
 	}

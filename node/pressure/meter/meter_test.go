@@ -169,6 +169,20 @@ func TestLayer(t *testing.T) {
 	}
 }
 
+func TestLogs(t *testing.T) {
+	text := strings.Repeat("x", 8192)
+	root := files(t, map[string]string{
+		"containers/a/a-json.log": text, "containers/a/a-json.log.1": text, "containers/a/config.v2.json": text, "containers/b/local-logs/container.log": text,
+	})
+	m := New()
+	a, err := m.Logs(t.Context(), root, "a")
+	b, err2 := m.Logs(t.Context(), root, "b")
+	c, err3 := m.Logs(t.Context(), root, "c")
+	if err != nil || err2 != nil || err3 != nil || a.Bytes != 16384 || b.Bytes < 8192 || c.Bytes != 0 {
+		t.Error(a, b, c, err, err2, err3)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(v1))
 	f.Add([]byte(v2))

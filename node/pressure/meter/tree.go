@@ -173,3 +173,24 @@ func upperdir(mountinfo []byte) string {
 	}
 	return dir
 }
+
+// Logs of a container, rotated ones too, in the directory that the Docker Engine keeps for it: the files of its json-file driver,
+// and the directory of its local one. What else is there does not count.
+func (m *Meter) Logs(ctx context.Context, root, id string) (size pressure.Size, err error) {
+	dir := filepath.Join(root, "containers", id)
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return size, err
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), id+"-json.log") && e.Name() != "local-logs" {
+			continue
+		}
+		s, err := m.Tree(ctx, filepath.Join(dir, e.Name()))
+		if err != nil {
+			return size, err
+		}
+		size = size.Plus(s)
+	}
+	return size, nil
+}

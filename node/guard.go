@@ -1,0 +1,333 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/whalepod/whalepod/node/pods"
+	"github.com/whalepod/whalepod/node/pods/admit"
+	"github.com/whalepod/whalepod/node/pressure"
+	"github.com/whalepod/whalepod/node/pressure/meter"
+	"github.com/whalepod/whalepod/node/runtime"
+	"github.com/whalepod/whalepod/node/session"
+)
+
+const (
+	// guardEvery is how often the node is looked at, as the kubelet does. A look reads five small files.
+	guardEvery = 10 * time.Second
+	// guardClosely is how often when memory is nearly short, or when the kernel cannot tell that tasks wait for memory.
+	guardClosely = time.Second
+	// nearly: less than that many times the threshold is left.
+	nearly = 2
+	// evictionGrace is what a pod gets that has to go at once.
+	evictionGrace = time.Second
+	// clearingPatience is how long an evicted pod may take to free what it had before the node is looked at again, and
+	// clearingLook how often that is asked.
+	clearingPatience, clearingLook = 30 * time.Second, time.Second
+	// sizingTimeout bounds measuring one pod's files.
+	sizingTimeout = time.Minute
+	// Image garbage collection that did not help is tried again after this (the kubelet's period), and so is making room
+	// when nothing could be removed.
+	collectAgain, reclaimAgain = 5 * time.Minute, time.Minute
+	removeTimeout              = 2 * time.Minute
+)
+
+// gauges is what a guard measures with; meter.Meter is it.
+type gauges interface {
+	Memory() (pressure.Observation, error)
+	PIDs() (pressure.Observation, error)
+	Disk(path string) (meter.Disk, error)
+	WorkingSet(c meter.Container) (int64, error)
+	Processes(c meter.Container) (int64, error)
+	Tree(ctx context.Context, dir string) (pressure.Size, error)
+	Layer(ctx context.Context, c meter.Container) (pressure.Size, error)
+	Logs(ctx context.Context, root, id string) (pressure.Size, error)
+	Stalls(ctx context.Context, fn func()) error
+	Keep(ids map[string]bool)
+}
+
+// guarded is what a guard needs of the pods; pods.Manager is it.
+type guarded interface {
+	Active() []pods.Active
+	Evict(uid string, e pods.Eviction) bool
+	Cleared(uid string) bool
+	RemoveEnded(ctx context.Context)
+	ForgetImages(names []string)
+}
+
+// guardConfig of a guard.
+type guardConfig struct {
+	Node       string
+	DataDir    string
+	Thresholds []pressure.Threshold
+	Images     pressure.ImagePolicy
+	Gauges     gauges
+	Engine     runtime.Engine
+	// Event about the node.
+	Event func(eventType, reason, message string)
+	Log   *slog.Logger
+}
+
+// guard looks after the node's memory, disk and process IDs, and makes room before they run out: ended pods' containers and unused
+// images first, then pods, one at a time.
+type guard struct {
+	cfg guardConfig
+	log *slog.Logger
+	// changed wakes whoever tells the master of the node's conditions.
+	changed chan struct{}
+	wake    chan struct{}
+	began   time.Time
+
+	mu         sync.Mutex
+	pods       guarded // nil until the data plane is up
+	root       string  // the engine's directory; empty until it has said
+	conditions pressure.Conditions
+	clock      pressure.Clock
+	images     pressure.Images
+
+	// Of run alone.
+	promptly  bool // the kernel says when memory gets short
+	split     bool // images and containers have a file system of their own
+	warned    map[string]bool
+	sizes     map[string]time.Time // by UID: when the pod's files are to be measured again
+	tellAt    time.Time            // when to tell again that room is being made
+	collectAt time.Time
+	reclaimAt time.Time
+	failures  int // of image garbage collection, in a row
+}
+
+func newGuard(cfg guardConfig) *guard {
+	return &guard{
+		cfg: cfg, log: cfg.Log.With("component", "guard"), changed: make(chan struct{}, 1), wake: make(chan struct{}, 1), began: time.Now(),
+		warned: map[string]bool{}, sizes: map[string]time.Time{},
+	}
+}
+
+// addGuard makes the agent's guard of its configuration.
+func (a *Agent) addGuard() error {
+	thresholds, err := pressure.ParseThresholds(a.cfg.EvictionHard, pressure.Defaults(a.machine.memory))
+	if err != nil {
+		return err
+	}
+	if a.cfg.ImageGC == (pressure.ImagePolicy{}) {
+		a.cfg.ImageGC = pressure.DefaultImagePolicy()
+	}
+	if err := a.cfg.ImageGC.Validate(); err != nil {
+		return err
+	}
+	a.guard = newGuard(guardConfig{
+		Node: a.cfg.Identity.Node, DataDir: a.cfg.DataDir, Thresholds: thresholds, Images: a.cfg.ImageGC, Gauges: meter.New(), Engine: a.cfg.Engine,
+		Event: func(eventType, reason, message string) {
+			a.outbox.Event(session.Event{Kind: "Node", Name: a.cfg.Identity.Node, UID: a.cfg.Identity.Node, Type: eventType, Reason: reason, Message: message})
+		},
+		Log: a.cfg.Logger,
+	})
+	return a.checkReserved()
+}
+
+// checkReserved refuses to leave nothing to pods.
+func (a *Agent) checkReserved() error {
+	capacity := a.capacity()
+	for name, q := range a.cfg.Reserved {
+		if have, ok := capacity[name]; ok && q.Cmp(have) > 0 {
+			return fmt.Errorf("invalid Node Allocatable configuration. Resource %q has a reservation of %v but capacity of %v. Expected capacity >= reservation", name, &q, &have)
+		}
+	}
+	return nil
+}
+
+// watch over these pods from now on.
+func (g *guard) watch(p guarded) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pods = p
+}
+
+// found the engine's directory.
+func (g *guard) found(root string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if root != "" {
+		g.root = root
+	}
+}
+
+// rootDir of the engine; the agent's own while it is not known.
+func (g *guard) rootDir() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.root == "" {
+		return g.cfg.DataDir
+	}
+	return g.root
+}
+
+func (g *guard) manager() guarded {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.pods
+}
+
+// tell the node's conditions.
+func (g *guard) tell(now time.Time) []corev1.NodeCondition {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := g.conditions.Node(now)
+	if c, ok := g.clock.Condition(now); ok {
+		out = append(out, c)
+	}
+	return out
+}
+
+// refuse tells why a pod may not come now.
+func (g *guard) refuse(pod *corev1.Pod) *admit.Refusal {
+	g.mu.Lock()
+	active := g.conditions.Active()
+	g.mu.Unlock()
+	if reason, message := pressure.Refuse(pod, active); reason != "" {
+		return &admit.Refusal{Reason: reason, Message: message}
+	}
+	return nil
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// run until ctx ends.
+func (g *guard) run(ctx context.Context) error {
+	stalls := make(chan error, 1)
+	go func() { stalls <- g.cfg.Gauges.Stalls(ctx, func() { poke(g.wake) }) }()
+	g.promptly = true
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	defer func() {
+		if stalls != nil {
+			<-stalls
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-stalls:
+			stalls, g.promptly = nil, false
+			if ctx.Err() == nil {
+				g.log.Info("the kernel does not tell when memory gets short; looking every second", "err", err)
+			}
+		case <-timer.C:
+		case <-g.wake:
+		}
+		timer.Reset(g.look(ctx))
+	}
+}
+
+// look once and do what has to be done; it returns when to look again.
+func (g *guard) look(ctx context.Context) time.Duration {
+	now := time.Now()
+	g.lookAtClock(now)
+	seen := g.observe()
+	met := pressure.Met(g.cfg.Thresholds, seen)
+	g.note(now, met)
+	p := g.manager()
+	if g.enforceLimits(ctx, now, p) {
+		return 0
+	}
+	if len(met) == 0 {
+		delete(g.warned, nothingLeft)
+		g.collect(ctx, now, seen[pressure.ImageFsAvailable])
+		return g.next(seen)
+	}
+	if p == nil { // the pods are not known yet
+		return g.next(seen)
+	}
+	if g.relieve(ctx, now, p, met[0], seen) {
+		return 0
+	}
+	return g.next(seen)
+}
+
+// next look: soon when memory may run short before the usual time.
+func (g *guard) next(seen pressure.Observations) time.Duration {
+	m, ok := seen[pressure.MemoryAvailable]
+	for _, t := range g.cfg.Thresholds {
+		if q := t.Of(m.Capacity); ok && t.Signal == pressure.MemoryAvailable && (!g.promptly || m.Available < nearly*q.Value()) {
+			return guardClosely
+		}
+	}
+	return guardEvery
+}
+
+// observe everything; what cannot be measured is left out, and told once.
+func (g *guard) observe() pressure.Observations {
+	seen := pressure.Observations{}
+	note := func(signal pressure.Signal, o pressure.Observation, err error) {
+		if err != nil {
+			if !g.warned[string(signal)] {
+				g.warned[string(signal)] = true
+				g.log.Warn("cannot be measured", "signal", signal, "err", err)
+			}
+			return
+		}
+		delete(g.warned, string(signal))
+		seen[signal] = o
+	}
+	o, err := g.cfg.Gauges.Memory()
+	note(pressure.MemoryAvailable, o, err)
+	nodeFs, err := g.cfg.Gauges.Disk(g.cfg.DataDir)
+	note(pressure.NodeFsAvailable, nodeFs.Space, err)
+	note(pressure.NodeFsInodesFree, nodeFs.Inodes, err)
+	imageFs, rootErr := g.cfg.Gauges.Disk(g.rootDir())
+	if rootErr != nil { // the engine's directory may be hidden from us; then it counts as if it were beside ours
+		imageFs, rootErr = nodeFs, err
+	}
+	note(pressure.ImageFsAvailable, imageFs.Space, rootErr)
+	note(pressure.ImageFsInodesFree, imageFs.Inodes, rootErr)
+	g.split = imageFs.Device != nodeFs.Device
+	for _, t := range g.cfg.Thresholds {
+		if t.Signal == pressure.PIDAvailable { // nobody asks by default
+			o, err := g.cfg.Gauges.PIDs()
+			note(pressure.PIDAvailable, o, err)
+		}
+	}
+	return seen
+}
+
+// note the conditions, and tell what changed.
+func (g *guard) note(now time.Time, met []pressure.Threshold) {
+	g.mu.Lock()
+	events := g.conditions.Observe(now, met, pressure.TransitionPeriod)
+	active := g.conditions.Active()
+	g.mu.Unlock()
+	if len(events) == 0 {
+		return
+	}
+	g.log.Info("node conditions changed", "active", active, "events", events)
+	for _, reason := range events {
+		g.cfg.Event(corev1.EventTypeNormal, reason, fmt.Sprintf("Node %s status is now: %s", g.cfg.Node, reason))
+	}
+	poke(g.changed)
+}
+
+func (g *guard) lookAtClock(now time.Time) {
+	g.mu.Lock()
+	before, _ := g.clock.Condition(now)
+	message := g.clock.Look(now, now.Sub(g.began))
+	after, _ := g.clock.Condition(now)
+	g.mu.Unlock()
+	if message != "" {
+		g.log.Warn("clock", "message", message)
+		g.cfg.Event(corev1.EventTypeWarning, string(pressure.ClockJumped), message)
+	}
+	if before.Status != after.Status || message != "" {
+		poke(g.changed)
+	}
+}
