@@ -103,9 +103,22 @@ type Container struct {
 type Mount struct {
 	HostPath, ContainerPath string
 	ReadOnly                bool
+	// Below says whether ReadOnly holds for what is mounted below the path too.
+	Below RecursiveReadOnly
 	// Propagation: "", "rslave" or "rshared".
 	Propagation string
 }
+
+// RecursiveReadOnly is what a read-only mount asks for what is mounted below it.
+type RecursiveReadOnly int
+
+// As in corev1.RecursiveReadOnlyMode.
+const (
+	RecursiveNever RecursiveReadOnly = iota
+	RecursiveIfPossible
+	// RecursiveAlways is refused with ErrInvalid by an engine that cannot.
+	RecursiveAlways
+)
 
 // Device of the node given to a container.
 type Device struct {
@@ -281,6 +294,7 @@ type Engine interface {
 	Runtime
 	Images
 	Streamer
+	Resizer
 	// Info asks the engine about itself; ErrUnavailable when it does not answer.
 	Info(ctx context.Context) (Info, error)
 }

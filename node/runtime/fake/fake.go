@@ -50,6 +50,7 @@ type world struct {
 	faults     map[string][]error
 	layers     map[string]int64 // by container name
 	handlers   map[string]bool
+	usage      map[string]int64 // by container name
 	serial     int
 }
 

@@ -45,6 +45,7 @@ var suite = []struct {
 	{"Settings", testSettings},
 	{"Namespaces", testNamespaces},
 	{"RuntimeHandler", testRuntimeHandler},
+	{"Resize", testResize},
 	{"Logs", testLogs},
 	{"LogsFollow", testLogsFollow},
 	{"Exec", testExec},
