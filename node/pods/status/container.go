@@ -217,12 +217,16 @@ func volumeMounts(c *corev1.Container) []corev1.VolumeMountStatus {
 	if len(c.VolumeMounts) == 0 {
 		return nil
 	}
-	disabled := corev1.RecursiveReadOnlyDisabled
+	disabled, enabled := corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyEnabled
 	out := make([]corev1.VolumeMountStatus, len(c.VolumeMounts))
 	for i, m := range c.VolumeMounts {
 		out[i] = corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
-		if m.ReadOnly {
+		switch {
+		case !m.ReadOnly:
+		case m.RecursiveReadOnly == nil || *m.RecursiveReadOnly == disabled:
 			out[i].RecursiveReadOnly = &disabled
+		case *m.RecursiveReadOnly == enabled:
+			out[i].RecursiveReadOnly = &enabled // otherwise the container would not have been made
 		}
 	}
 	return out

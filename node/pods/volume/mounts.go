@@ -46,9 +46,31 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, volumes map[strin
 				mount.Propagation = "rshared"
 			}
 		}
+		if err := recursive(&mount, vm); err != nil {
+			return nil, err
+		}
 		out = append(out, mount)
 	}
 	return out, nil
+}
+
+// recursive takes over what the manifest says of mounts below a read-only one; in the kubelet's words when it contradicts
+// itself.
+func recursive(mount *runtime.Mount, vm *corev1.VolumeMount) error {
+	if vm.RecursiveReadOnly == nil || *vm.RecursiveReadOnly == corev1.RecursiveReadOnlyDisabled {
+		return nil
+	}
+	if !vm.ReadOnly {
+		return fmt.Errorf("volume %q requested recursive read-only mode, but it is not read-only", vm.Name)
+	}
+	if p := vm.MountPropagation; p != nil && *p != corev1.MountPropagationNone {
+		return fmt.Errorf("volume %q requested recursive read-only mode, but it is not compatible with propagation %q", vm.Name, *p)
+	}
+	mount.Below = runtime.RecursiveIfPossible
+	if *vm.RecursiveReadOnly == corev1.RecursiveReadOnlyEnabled {
+		mount.Below = runtime.RecursiveAlways
+	}
+	return nil
 }
 
 // expandPath is env.Expand, but a variable that nothing defines is an error: it would name a wrong directory.

@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/whalepod/whalepod/node/pods/env"
+	"github.com/whalepod/whalepod/node/runtime"
 )
 
 // mounts is a Mounter that only writes down, so that the tests need no root.
@@ -423,4 +424,27 @@ func FuzzParseToken(f *testing.F) {
 			t.Errorf("%q is to be renewed after its end", value)
 		}
 	})
+}
+
+func TestRecursiveReadOnlyIsAskedFor(t *testing.T) {
+	mode := func(m corev1.RecursiveReadOnlyMode) *corev1.RecursiveReadOnlyMode { return &m }
+	for name, test := range map[string]struct {
+		mount corev1.VolumeMount
+		want  runtime.RecursiveReadOnly
+		err   string
+	}{
+		"nothing said":  {corev1.VolumeMount{ReadOnly: true}, runtime.RecursiveNever, ""},
+		"disabled":      {corev1.VolumeMount{ReadOnly: true, RecursiveReadOnly: mode(corev1.RecursiveReadOnlyDisabled)}, runtime.RecursiveNever, ""},
+		"if possible":   {corev1.VolumeMount{ReadOnly: true, RecursiveReadOnly: mode(corev1.RecursiveReadOnlyIfPossible)}, runtime.RecursiveIfPossible, ""},
+		"enabled":       {corev1.VolumeMount{ReadOnly: true, RecursiveReadOnly: mode(corev1.RecursiveReadOnlyEnabled)}, runtime.RecursiveAlways, ""},
+		"not read-only": {corev1.VolumeMount{RecursiveReadOnly: mode(corev1.RecursiveReadOnlyEnabled)}, 0, "it is not read-only"},
+		"with propagation": {corev1.VolumeMount{ReadOnly: true, MountPropagation: ref(corev1.MountPropagationHostToContainer), RecursiveReadOnly: mode(corev1.RecursiveReadOnlyEnabled)},
+			0, `not compatible with propagation "HostToContainer"`},
+	} {
+		var got runtime.Mount
+		err := recursive(&got, &test.mount)
+		if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) || err == nil && got.Below != test.want {
+			t.Errorf("%s: %v, %v", name, got.Below, err)
+		}
+	}
 }

@@ -136,6 +136,8 @@ type features struct {
 	selinux bool
 	// shareable: IpcMode knows the word (API 1.32, Engine 17.11); before it every container's IPC was shareable.
 	shareable bool
+	// recursive: read-only mounts can hold for what is mounted below them (API 1.44, Engine 25.0).
+	recursive bool
 }
 
 func (d *Engine) features(ctx context.Context) (features, error) {
@@ -157,6 +159,7 @@ func (d *Engine) features(ctx context.Context) (features, error) {
 			return s == "selinux" || strings.HasPrefix(s, "name=selinux")
 		}),
 		shareable: cli.NewVersionError(ctx, "1.32", "shareable IPC") == nil,
+		recursive: cli.NewVersionError(ctx, "1.44", "recursive read-only mounts") == nil,
 	}
 	d.mu.Lock()
 	d.feats = &f

@@ -110,6 +110,35 @@ func TestContainerRequest(t *testing.T) {
 	}
 }
 
+func TestRecursiveReadOnly(t *testing.T) {
+	for _, test := range []struct {
+		below     runtime.RecursiveReadOnly
+		engineCan bool
+		never     bool
+		force     bool
+		refused   bool
+	}{
+		{runtime.RecursiveNever, true, true, false, false},
+		{runtime.RecursiveIfPossible, true, false, false, false},
+		{runtime.RecursiveAlways, true, false, true, false},
+		{runtime.RecursiveNever, false, false, false, false},
+		{runtime.RecursiveIfPossible, false, false, false, false},
+		{runtime.RecursiveAlways, false, false, false, true},
+	} {
+		m, err := bind(runtime.Mount{HostPath: "/h", ContainerPath: "/c", ReadOnly: true, Below: test.below}, features{recursive: test.engineCan})
+		if (err != nil) != test.refused || err != nil && !errors.Is(err, runtime.ErrInvalid) {
+			t.Errorf("%+v: %v", test, err)
+		}
+		never, force := m.BindOptions != nil && m.BindOptions.ReadOnlyNonRecursive, m.BindOptions != nil && m.BindOptions.ReadOnlyForceRecursive
+		if never != test.never || force != test.force {
+			t.Errorf("%+v: %+v", test, m.BindOptions)
+		}
+	}
+	if m, err := bind(runtime.Mount{HostPath: "/h", ContainerPath: "/c"}, features{recursive: true}); err != nil || m.BindOptions != nil {
+		t.Errorf("a writable mount: %+v, %v", m.BindOptions, err)
+	}
+}
+
 func TestClassify(t *testing.T) {
 	for _, c := range []struct {
 		err  error

@@ -118,7 +118,11 @@ func containerRequest(node string, spec runtime.ContainerSpec, f features) (*con
 		host.GroupAdd = append(host.GroupAdd, strconv.FormatInt(g, 10))
 	}
 	for _, m := range spec.Mounts {
-		host.Mounts = append(host.Mounts, bind(m))
+		b, err := bind(m, f)
+		if err != nil {
+			return nil, nil, err
+		}
+		host.Mounts = append(host.Mounts, b)
 	}
 	if spec.MaskedPathsOff { // empty, not nil: nil asks for the engine's defaults
 		host.MaskedPaths, host.ReadonlyPaths = []string{}, []string{}
@@ -150,13 +154,23 @@ func resources(spec runtime.ContainerSpec) container.Resources {
 	return out
 }
 
-// bind uses the mount API and not the older Binds, which make a missing source a directory.
-func bind(m runtime.Mount) mount.Mount {
+// bind uses the mount API and not the older Binds, which make a missing source a directory. From Engine 25.0 on a read-only
+// mount holds for what is below it wherever the kernel can, unless told not to; Kubernetes wants that only when asked.
+func bind(m runtime.Mount, f features) (mount.Mount, error) {
 	out := mount.Mount{Type: mount.TypeBind, Source: m.HostPath, Target: m.ContainerPath, ReadOnly: m.ReadOnly}
-	if m.Propagation != "" {
-		out.BindOptions = &mount.BindOptions{Propagation: mount.Propagation(m.Propagation)}
+	options := mount.BindOptions{Propagation: mount.Propagation(m.Propagation)}
+	switch {
+	case !m.ReadOnly:
+	case m.Below == runtime.RecursiveAlways && !f.recursive:
+		return out, mark(runtime.ErrInvalid, fmt.Errorf("%s is to be read-only recursively, which this engine cannot do (Docker Engine 25.0 can)", m.ContainerPath))
+	case f.recursive:
+		options.ReadOnlyNonRecursive = m.Below == runtime.RecursiveNever
+		options.ReadOnlyForceRecursive = m.Below == runtime.RecursiveAlways
 	}
-	return out
+	if options != (mount.BindOptions{}) {
+		out.BindOptions = &options
+	}
+	return out, nil
 }
 
 func securityOptions(f features, noNewPrivileges bool) []string {
