@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"github.com/whalepod/whalepod/node/pods/volume"
 	"github.com/whalepod/whalepod/node/runtime"
 	"github.com/whalepod/whalepod/node/session"
-	"github.com/whalepod/whalepod/node/streams"
 	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
 	"github.com/whalepod/whalepod/proxy"
 )
@@ -31,26 +29,6 @@ func (a *Agent) newPods(c *cluster, p *dataPlane) *pods.Manager {
 		Allocatable: a.allocatable, Refuse: a.guard.refuse,
 		ResolvConf: a.cfg.ResolvConf, NodeMemory: a.machine.memory, Log: a.cfg.Logger,
 	})
-}
-
-// streams serves log, exec, attach, port-forward and image loads through the session's tunnels.
-func (a *Agent) streams(m *pods.Manager) func(context.Context, net.Conn) {
-	return streams.New(streams.Config{Engine: a.cfg.Engine, Lookup: lookup{m}, Log: a.cfg.Logger}).ServeConn
-}
-
-// lookup finds for a stream the container that it means.
-type lookup struct{ pods *pods.Manager }
-
-func (l lookup) Lookup(_ context.Context, namespace, pod, uid, container string, previous bool) (string, bool, int, error) {
-	find := func() (pods.Found, error) { return l.pods.Logs(namespace, pod, uid, container, previous) }
-	if container == "" {
-		find = func() (pods.Found, error) { return l.pods.Sandbox(namespace, pod, uid) }
-	}
-	f, err := find()
-	if err != nil {
-		return "", false, 0, streams.BadRequest("%s", err)
-	}
-	return f.ContainerID, f.TTY, f.SandboxPID, nil
 }
 
 // tokens asks the master for service account tokens.

@@ -197,8 +197,8 @@ func TestLogsThroughTheTunnel(t *testing.T) {
 
 type lookup struct{ pods *pods.Manager }
 
-func (l lookup) Lookup(_ context.Context, namespace, pod, uid, container string, previous bool) (string, bool, int, error) {
-	f, err := l.pods.Logs(namespace, pod, uid, container, previous)
+func (l lookup) Lookup(_ context.Context, namespace, pod, uid, container string, want streams.Want) (string, bool, int, error) {
+	f, err := l.pods.Logs(namespace, pod, uid, container, want == streams.WantPrevious)
 	if err != nil {
 		return "", false, 0, streams.BadRequest("%s", err)
 	}

@@ -48,22 +48,32 @@ func (m *Manager) find(namespace, name, uid string) (view, error) {
 	if best.known {
 		return best, nil
 	}
-	return view{}, fmt.Errorf("pod %q not found on this node", namespace+"/"+name)
+	return view{}, errNoPod
 }
+
+// Unknown is the error about a pod, or a container of it, that is not on this node. Other errors are about the state that
+// one is in.
+type Unknown struct{ what string }
+
+func (u *Unknown) Error() string { return u.what }
+
+var errNoPod = &Unknown{"pod does not exist"}
 
 func (v view) found(c *corev1.Container, id string) Found {
 	return Found{ContainerID: id, TTY: c.TTY, Stdin: c.Stdin, SandboxPID: v.sandboxPID, HostNetwork: v.pod.Spec.HostNetwork, PodIP: v.status.PodIP}
 }
 
-// containerStatus of a container; an empty name means the first.
+// containerStatus of a container; an empty name means the first. The words are the kubelet's.
 func (v view) containerStatus(name string) (*corev1.Container, *corev1.ContainerStatus, error) {
 	if name == "" && len(v.pod.Spec.Containers) > 0 {
 		name = v.pod.Spec.Containers[0].Name
 	}
+	known := false
 	for _, c := range allContainers(v.pod) {
 		if c.Name != name {
 			continue
 		}
+		known = true
 		for _, list := range [][]corev1.ContainerStatus{v.status.ContainerStatuses, v.status.InitContainerStatuses, v.status.EphemeralContainerStatuses} {
 			for i := range list {
 				if list[i].Name == name {
@@ -72,6 +82,9 @@ func (v view) containerStatus(name string) (*corev1.Container, *corev1.Container
 			}
 		}
 	}
+	if !known {
+		return nil, nil, &Unknown{fmt.Sprintf("container %q not found in pod %q", name, v.pod.Name)}
+	}
 	return nil, nil, fmt.Errorf("container %q in pod %q is not available", name, v.pod.Name)
 }
 
@@ -79,7 +92,7 @@ func (v view) containerStatus(name string) (*corev1.Container, *corev1.Container
 func (m *Manager) Logs(namespace, pod, uid, container string, previous bool) (Found, error) {
 	v, err := m.find(namespace, pod, uid)
 	if err != nil {
-		return Found{}, err
+		return Found{}, &Unknown{fmt.Sprintf("pod %q does not exist", pod)}
 	}
 	c, s, err := v.containerStatus(container)
 	if err != nil {
@@ -101,11 +114,10 @@ func (m *Manager) Logs(namespace, pod, uid, container string, previous bool) (Fo
 		id = last.ContainerID
 	case s.State.Terminated != nil || last != nil:
 		return Found{}, fmt.Errorf("container %q in pod %q is terminated", c.Name, pod)
+	case s.State.Waiting == nil:
+		return Found{}, fmt.Errorf("container %q in pod %q is waiting to start - no logs yet", c.Name, pod)
 	default:
-		reason := ""
-		if s.State.Waiting != nil {
-			reason = s.State.Waiting.Reason
-		}
+		reason := s.State.Waiting.Reason
 		switch reason {
 		case "ErrImagePull":
 			reason = "image can't be pulled"
@@ -137,7 +149,7 @@ func (m *Manager) Sandbox(namespace, pod, uid string) (Found, error) {
 		return Found{}, err
 	}
 	if v.sandboxPID == 0 {
-		return Found{}, fmt.Errorf("pod %q is not running", pod)
+		return Found{}, fmt.Errorf("pod not found (%q)", pod+"_"+namespace)
 	}
 	return v.found(&corev1.Container{}, ""), nil
 }

@@ -44,13 +44,16 @@ type Manager struct {
 // VolumesDir is where the pods' volumes are, below the agent's directory.
 func VolumesDir(dataDir string) string { return filepath.Join(dataDir, "pods") }
 
+// imagesDir is where it is remembered whose secrets were good for which image.
+func imagesDir(dataDir string) string { return filepath.Join(dataDir, "images") }
+
 // New makes a Manager; nothing happens before Run.
 func New(cfg Config) *Manager {
 	cfg.fill()
 	log := cfg.Log.With("component", "pods")
 	m := &Manager{
 		cfg: cfg, log: log,
-		pulls: image.New(image.Config{Images: cfg.Engine, Parallel: cfg.ParallelPulls, NodeConfigs: cfg.RegistryConfigs, Log: log}),
+		pulls: image.New(image.Config{Images: cfg.Engine, Parallel: cfg.ParallelPulls, NodeConfigs: cfg.RegistryConfigs, Dir: imagesDir(cfg.DataDir), Log: log}),
 		volumes: volume.New(volume.Config{
 			Dir: VolumesDir(cfg.DataDir), Source: cfg.Desired, Tokens: cfg.Tokens, Mounter: cfg.Mounter, Log: cfg.Log,
 		}),

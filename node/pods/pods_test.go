@@ -79,9 +79,10 @@ func TestLookup(t *testing.T) {
 		for want, err := range map[string]error{
 			`previous terminated container "a" in pod "p" not found`:          second(m.Logs("default", "p", "", "a", true)),
 			`container "b" in pod "p" is waiting to start: ContainerCreating`: second(m.Logs("default", "p", "", "b", false)),
-			`container "zz" in pod "p" is not available`:                      second(m.Logs("default", "p", "", "zz", false)),
+			`container "zz" not found in pod "p"`:                             second(m.Logs("default", "p", "", "zz", false)),
 			`container not found ("b")`:                                       second(m.Running("default", "p", "", "b")),
-			`pod "default/q" not found on this node`:                          second(m.Sandbox("default", "q", "")),
+			`pod does not exist`:                                              second(m.Sandbox("default", "q", "")),
+			`pod "q" does not exist`:                                          second(m.Logs("default", "q", "", "a", false)),
 		} {
 			if err == nil || err.Error() != want {
 				t.Errorf("%v, want %s", err, want)

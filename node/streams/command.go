@@ -52,6 +52,9 @@ func (h *Handler) exec(w http.ResponseWriter, r *http.Request) {
 
 func (h *Handler) attach(w http.ResponseWriter, r *http.Request) {
 	c, t, err := h.command(r)
+	if told := (*Error)(nil); errors.As(err, &told) && told.Code == http.StatusInternalServerError {
+		err = NotRunning("container %s not found in pod %s", t.container, t.pod+"_"+t.namespace) // the kubelet's words differ from exec's
+	}
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -74,13 +77,13 @@ func (h *Handler) command(r *http.Request) (*command, target, error) {
 	if err != nil {
 		return nil, t, err
 	}
-	id, tty, _, err := h.find(r.Context(), t, false)
+	id, tty, _, err := h.find(r.Context(), t, WantRunning)
 	if err != nil {
 		return nil, t, err
 	}
 	c, err := h.engine.Inspect(r.Context(), id)
 	if errors.Is(err, runtime.ErrNotFound) || err == nil && c.State != runtime.StateRunning {
-		return nil, t, NotFound("container not found (%q)", t.container)
+		return nil, t, NotRunning("container not found (%q)", t.container)
 	}
 	return &command{h: h, id: id, opts: opts, tty: tty}, t, err
 }

@@ -26,12 +26,9 @@ func BadRequest(format string, args ...any) error {
 	return &Error{http.StatusBadRequest, fmt.Sprintf(format, args...)}
 }
 
-// PodUnknown says that this node has no such pod.
-func PodUnknown(pod string) error { return NotFound("pod %q does not exist", pod) }
-
-// ContainerUnknown says that the pod has no such container.
-func ContainerUnknown(pod, container string) error {
-	return NotFound("container %q not found in pod %q", container, pod)
+// NotRunning makes an Error about something that is known but does not run: the kubelet's streaming server answers 500.
+func NotRunning(format string, args ...any) error {
+	return &Error{http.StatusInternalServerError, fmt.Sprintf(format, args...)}
 }
 
 // fail answers a request that has not been upgraded, in plain text as a kubelet does.

@@ -25,11 +25,22 @@ const (
 // Lookup finds containers; the agent knows their pods.
 type Lookup interface {
 	// Lookup returns a container's ID in the engine, whether it has a terminal, and the PID of its pod's sandbox.
-	// The container is the running one or else the last that ran, or with previous the one before it. An empty uid
-	// means any pod of that name; an empty container asks for the pod only (PID, for port-forward). Errors are told to
-	// the user word for word; *Error carries the status code.
-	Lookup(ctx context.Context, namespace, pod, uid, container string, previous bool) (id string, tty bool, pid int, err error)
+	// An empty uid means any pod of that name. Errors are told to the user word for word; *Error carries the status code.
+	Lookup(ctx context.Context, namespace, pod, uid, container string, want Want) (id string, tty bool, pid int, err error)
 }
+
+// Want says what is to be found.
+type Want int
+
+const (
+	// WantLog is the container that runs, or else the last that ran; WantPrevious is the one before it.
+	WantLog Want = iota
+	WantPrevious
+	// WantRunning is the container that runs.
+	WantRunning
+	// WantSandbox is the pod only; the container is empty.
+	WantSandbox
+)
 
 // Engine is what of runtime.Engine is needed.
 type Engine interface {
@@ -44,7 +55,9 @@ type Config struct {
 	Lookup Lookup
 	// Dial connects to a port on the loopback of the pod whose sandbox has this PID; nil enters its network namespace.
 	Dial func(ctx context.Context, pid int, port uint16) (net.Conn, error)
-	Log  *slog.Logger
+	// Loaded, if not nil, is told the names of images that were loaded, before the client hears that they are.
+	Loaded func(ctx context.Context, names []string)
+	Log    *slog.Logger
 }
 
 // Handler serves streams.
@@ -52,13 +65,14 @@ type Handler struct {
 	engine Engine
 	lookup Lookup
 	dial   func(ctx context.Context, pid int, port uint16) (net.Conn, error)
+	loaded func(ctx context.Context, names []string)
 	log    *slog.Logger
 	mux    http.ServeMux
 }
 
 // New makes a Handler.
 func New(cfg Config) *Handler {
-	h := &Handler{engine: cfg.Engine, lookup: cfg.Lookup, dial: cfg.Dial, log: cfg.Log}
+	h := &Handler{engine: cfg.Engine, lookup: cfg.Lookup, dial: cfg.Dial, loaded: cfg.Loaded, log: cfg.Log}
 	if h.dial == nil {
 		h.dial = dialPod
 	}
@@ -127,8 +141,8 @@ func targetOf(r *http.Request) target {
 	return t
 }
 
-func (h *Handler) find(ctx context.Context, t target, previous bool) (id string, tty bool, pid int, err error) {
-	return h.lookup.Lookup(ctx, t.namespace, t.pod, t.uid, t.container, previous)
+func (h *Handler) find(ctx context.Context, t target, want Want) (id string, tty bool, pid int, err error) {
+	return h.lookup.Lookup(ctx, t.namespace, t.pod, t.uid, t.container, want)
 }
 
 // options reads which streams a client wants.

@@ -48,5 +48,8 @@ func (h *Handler) load(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.log.Info("images loaded", "images", names)
+	if h.loaded != nil {
+		h.loaded(r.Context(), names)
+	}
 	tell(loadLine{Status: "Loaded " + strings.Join(names, ", "), Loaded: names})
 }

@@ -113,7 +113,11 @@ func (h *Handler) logs(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	t := targetOf(r)
-	id, _, _, err := h.find(r.Context(), t, q.previous)
+	want := WantLog
+	if q.previous {
+		want = WantPrevious
+	}
+	id, _, _, err := h.find(r.Context(), t, want)
 	if err != nil {
 		h.fail(w, r, err)
 		return

@@ -32,9 +32,9 @@ const (
 
 func (h *Handler) portForward(w http.ResponseWriter, r *http.Request) {
 	t := targetOf(r)
-	_, _, pid, err := h.find(r.Context(), t, false)
+	_, _, pid, err := h.find(r.Context(), t, WantSandbox)
 	if err == nil && pid <= 0 {
-		err = NotFound("pod not found (%q)", t.pod+"_"+t.namespace)
+		err = NotRunning("pod not found (%q)", t.pod+"_"+t.namespace)
 	}
 	tunnelled := wsstream.IsWebSocketRequestWithTunnelingProtocol(r)
 	ports := &portforward.V4Options{}

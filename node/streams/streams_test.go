@@ -100,21 +100,21 @@ func (w *world) check(err error) {
 }
 
 // Lookup implements streams.Lookup.
-func (w *world) Lookup(_ context.Context, namespace, pod, uid, container string, previous bool) (string, bool, int, error) {
+func (w *world) Lookup(_ context.Context, namespace, pod, uid, container string, want streams.Want) (string, bool, int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if namespace != "default" || pod != "web" || uid != "" && uid != "u1" {
-		return "", false, 0, streams.PodUnknown(pod)
+		return "", false, 0, streams.NotFound("pod %q does not exist", pod)
 	}
 	if container == "" {
 		return "", false, w.sandbox.PID, nil
 	}
-	if previous {
+	if want == streams.WantPrevious {
 		return "", false, 0, streams.BadRequest("previous terminated container %q in pod %q not found", container, pod)
 	}
 	id, ok := w.byName[container]
 	if !ok {
-		return "", false, 0, streams.ContainerUnknown(pod, container)
+		return "", false, 0, streams.NotFound("container %q not found in pod %q", container, pod)
 	}
 	return id, w.ids[id].TTY, w.sandbox.PID, nil
 }
@@ -314,7 +314,8 @@ func TestRefusals(t *testing.T) {
 		{"/exec/default/web/u1/main?command=true", "you must specify at least 1 of stdin, stdout, stderr", 400},
 		{"/exec/default/web/u1/main?stdout=1", "at least one command", 400},
 		{"/exec/default/web/u2/main?command=true&stdout=1", `pod "web" does not exist`, 404},
-		{"/exec/default/web/-/done?command=true&stdout=1", `container not found ("done")`, 404},
+		{"/exec/default/web/-/done?command=true&stdout=1", `container not found ("done")`, 500},
+		{"/attach/default/web/-/done?stdout=1", `container done not found in pod web_default`, 500},
 		{"/exec/default/web/u1/main?command=true&stdout=1", "upgrade", 400},
 		{"/portForward/default/none/u1", `pod "none" does not exist`, 404},
 		{"/nonsense", "not found", 404},

@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -32,7 +33,7 @@ func (s *Server) Connect(w http.ResponseWriter, req *http.Request, r *resource.R
 		if err := s.checkNode(name); err != nil {
 			return err
 		}
-		s.proxy(w, req, name, "/"+strings.TrimPrefix(path, "/"), req.URL.Query())
+		s.proxy(w, req, name, "/"+strings.TrimPrefix(path, "/"), req.URL.Query(), nil)
 		return nil
 	}
 	return apierrors.NewMethodNotSupported(r.GroupResource(), sub)
@@ -71,8 +72,10 @@ func (s *Server) connectPod(w http.ResponseWriter, req *http.Request, sub, names
 	}
 	q.Del("container")
 	var path string
+	var check func(*http.Response) error
 	switch sub {
 	case "log":
+		check = func(r *http.Response) error { return statusOf(r, name) }
 		path = "/containerLogs/" + namespace + "/" + name + "/" + container
 	case "exec", "attach":
 		rename(q, map[string]string{"stdin": "input", "stdout": "output", "stderr": "error"})
@@ -82,7 +85,7 @@ func (s *Server) connectPod(w http.ResponseWriter, req *http.Request, sub, names
 	default:
 		return apierrors.NewMethodNotSupported(corev1.Resource("pods"), sub)
 	}
-	s.proxy(w, req, pod.Spec.NodeName, path, q)
+	s.proxy(w, req, pod.Spec.NodeName, path, q, check)
 	return nil
 }
 
@@ -132,8 +135,9 @@ func pickContainer(pod *corev1.Pod, name string) (string, error) {
 	return name, nil
 }
 
-// proxy passes a request to a node's agent. Streams last as long as both sides want.
-func (s *Server) proxy(w http.ResponseWriter, req *http.Request, node, path string, q url.Values) {
+// proxy passes a request to a node's agent. Streams last as long as both sides want. check, if not nil, may refuse what
+// the agent answers.
+func (s *Server) proxy(w http.ResponseWriter, req *http.Request, node, path string, q url.Values, check func(*http.Response) error) {
 	p := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL = &url.URL{Scheme: "http", Host: node, Path: path, RawQuery: q.Encode()}
@@ -150,11 +154,18 @@ func (s *Server) proxy(w http.ResponseWriter, req *http.Request, node, path stri
 			if r.StatusCode >= 300 && r.StatusCode < 400 && r.StatusCode != http.StatusNotModified {
 				return fmt.Errorf("node %s answered with a redirect, which no agent does", node)
 			}
+			if check != nil {
+				return check(r)
+			}
 			return nil
 		},
 		FlushInterval: -1, // logs -f and progress are read as they are written
 		ErrorLog:      slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			if told := (*apierrors.StatusError)(nil); errors.As(err, &told) {
+				writeStatus(w, told)
+				return
+			}
 			s.log.Warn("stream to node failed", "node", node, "path", path, "err", err)
 			writeStatus(w, apierrors.NewServiceUnavailable(fmt.Sprintf("error dialing backend: %v", err)))
 		},
