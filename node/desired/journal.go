@@ -24,7 +24,9 @@ const (
 	// wait less: a node that reboots while the master is away has only this file to know them by.
 	syncDelay    = time.Second
 	syncDelayPod = 50 * time.Millisecond
-	headerSize   = 12
+	// retryDelay is how often the disk is tried again that refused what had to be written: it was full, mostly.
+	retryDelay = 10 * time.Second
+	headerSize = 12
 	// maxRecord is far above what the API admits in one object (3 MiB).
 	maxRecord = 16 << 20
 )
@@ -170,6 +172,10 @@ type journal struct {
 	live    int64 // size right after the last compaction
 	pending *time.Timer
 	due     time.Time // of pending
+	// behind: something is missing in the file, which must be written anew.
+	behind bool
+	// lost is called, without locks, when that becomes so between two calls.
+	lost func()
 }
 
 // openJournal replays the file, then rewrites it when it was damaged so that the damage does not stay.
@@ -188,7 +194,7 @@ func openJournal(path string, log *slog.Logger, fn func(record)) (j *journal, da
 	if err != nil {
 		return nil, damaged, err
 	}
-	j = &journal{path: path, log: log, file: f, size: int64(len(data))}
+	j = &journal{path: path, log: log, file: f, size: int64(len(data)), lost: func() {}}
 	if damaged {
 		j.size = compactAfter * 2 // the next append compacts
 	}
@@ -211,30 +217,47 @@ func (j *journal) append(records []record) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	n, err := j.file.Write(buf)
-	j.size += int64(n)
+	_, err := j.file.Write(buf)
+	if err != nil {
+		j.behind = true
+		_ = j.file.Truncate(j.size) // no half record stays; if this fails too, replaying skips it
+		return errors.Join(append(errs, err)...)
+	}
+	j.size += int64(len(buf))
 	if due := time.Now().Add(delay); j.pending == nil || due.Before(j.due) { // never later: changes may come without a pause
 		if j.pending != nil {
 			j.pending.Stop()
 		}
 		j.pending, j.due = time.AfterFunc(delay, j.sync), due
 	}
-	return errors.Join(append(errs, err)...)
+	return errors.Join(errs...)
 }
 
 func (j *journal) sync() {
 	j.mu.Lock()
-	defer j.mu.Unlock()
 	j.pending = nil
-	if err := j.file.Sync(); err != nil && !errors.Is(err, os.ErrClosed) {
-		j.log.Error("desired state could not be synced to disk", "err", err)
+	err := j.file.Sync()
+	if errors.Is(err, os.ErrClosed) {
+		err = nil
 	}
+	j.behind = j.behind || err != nil // the kernel does not try again to write what it could not
+	j.mu.Unlock()
+	if err != nil {
+		j.log.Error("desired state could not be synced to disk", "err", err)
+		j.lost()
+	}
+}
+
+func (j *journal) isBehind() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.behind
 }
 
 func (j *journal) wantsCompaction() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.size > compactAfter+2*j.live
+	return j.behind || j.size > compactAfter+2*j.live
 }
 
 // compact replaces the file by one that holds only the records given.
@@ -270,7 +293,7 @@ func (j *journal) compact(records []record) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	_ = j.file.Close()
-	j.file, j.size, j.live = f, size, size
+	j.file, j.size, j.live, j.behind = f, size, size, false
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Config of a State.
@@ -41,6 +42,7 @@ type State struct {
 	inSnapshot bool
 	subs       []*Subscription
 	disk       *journal
+	retry      *time.Timer // of a disk that refused
 }
 
 // Open reads what is on disk. Damage costs only the objects it hit: they are logged and left out, and the state then
@@ -64,6 +66,7 @@ func Open(cfg Config) (*State, error) {
 		s.complete = false
 	}
 	s.disk = j
+	j.lost = s.rewrite
 	return s, nil
 }
 
@@ -157,19 +160,48 @@ func (s *State) Complete(revision uint64) error {
 	return err
 }
 
-// append writes to disk and compacts the file when most of it is history. Call with mu held.
+// append writes to disk, and writes the file anew when most of it is history or something is missing in it. Call with mu held.
 func (s *State) append(records []record) error {
 	if s.disk == nil || len(records) == 0 {
 		return nil
 	}
 	err := s.disk.append(records)
 	if s.disk.wantsCompaction() {
-		err = errors.Join(err, s.disk.compact(s.all()))
+		missing := s.disk.isBehind()
+		cerr := s.disk.compact(s.all())
+		if missing && cerr == nil { // now it is there
+			err = nil
+		}
+		err = errors.Join(err, cerr)
 	}
 	if err != nil {
 		s.log.Error("desired state could not be kept on disk", "err", err)
+		s.retryLater()
 	}
 	return err
+}
+
+// retryLater to write what the disk refused, if something is missing there. Call with mu held.
+func (s *State) retryLater() {
+	if s.retry == nil && s.disk.isBehind() {
+		s.retry = time.AfterFunc(retryDelay, s.rewrite)
+	}
+}
+
+// rewrite the file if something is missing in it: nothing that the disk refused is lost as long as the agent runs.
+func (s *State) rewrite() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retry = nil
+	if s.disk == nil || !s.disk.isBehind() {
+		return
+	}
+	if err := s.disk.compact(s.all()); err != nil {
+		s.log.Debug("desired state still cannot be kept on disk", "err", err)
+		s.retryLater()
+		return
+	}
+	s.log.Info("desired state is on the disk again")
 }
 
 // all lists the whole state as records. Call with mu held.
@@ -214,6 +246,9 @@ func (s *State) Close() error {
 	defer s.mu.Unlock()
 	if s.disk == nil {
 		return nil
+	}
+	if s.retry != nil {
+		s.retry.Stop()
 	}
 	err := s.disk.close()
 	s.disk = nil

@@ -2,14 +2,17 @@ package desired
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -226,5 +229,56 @@ func TestSyncIsNotPutOff(t *testing.T) {
 		if len(timers) > 11 {
 			t.Errorf("%d syncs were begun in the time of 10", len(timers))
 		}
+	})
+}
+
+// A disk that refuses to take anything loses nothing: all is written as soon as it can be.
+func TestDiskFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, journalName)
+		s := open(t, dir)
+		s.Begin()
+		_ = s.Apply([]Change{change(pod("a", "1"), 1)})
+		_ = s.Complete(1)
+		_ = s.Close()
+		kept, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.Remove(path), os.Symlink("/dev/full", path), os.Mkdir(path+".tmp", 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		// Reading /dev/full never ends: what was kept is loaded by hand.
+		s = &State{log: slog.New(slog.DiscardHandler), objects: map[Resource]map[string]entry{}}
+		replay(kept, s.log, s.load)
+		f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.disk = &journal{path: path, log: s.log, file: f, lost: s.rewrite}
+		err = s.Apply([]Change{change(pod("b", "2"), 2)})
+		if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "no space left on device") {
+			t.Fatal(err)
+		}
+		_ = s.Apply([]Change{{Resource: Pods, Key: "default/a", Revision: 3}})
+		if got := names(s); got != "b " || !s.Completed() {
+			t.Errorf("in memory: %q", got)
+		}
+		time.Sleep(time.Hour)
+		if err := os.Remove(path + ".tmp"); err != nil { // there is room again
+			t.Fatal(err)
+		}
+		time.Sleep(retryDelay)
+		synctest.Wait()
+		if err := s.Apply([]Change{change(pod("c", "3"), 4)}); err != nil {
+			t.Error(err)
+		}
+		_ = s.Close()
+		s = open(t, dir)
+		if got := names(s); got != "b c " || !s.Completed() {
+			t.Errorf("on disk: %q, complete %v", got, s.Completed())
+		}
+		_ = s.Close()
 	})
 }

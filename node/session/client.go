@@ -61,8 +61,10 @@ type Client struct {
 
 	tunnels *tunnels
 
-	mu  sync.Mutex          // guards cfg.Identity's contents and api
+	mu  sync.Mutex          // guards cfg.Identity's contents and what follows
 	api agentv1.AgentClient // nil while there is no connection
+	// unsaved: the disk refused the identity as it is.
+	unsaved bool
 }
 
 // New makes a client; Run starts it.
@@ -197,8 +199,9 @@ func (c *Client) remember(w *agentv1.Welcome) error {
 		return err
 	}
 	id.PodCIDR = w.PodCidr
-	if string(id.Config) != old || id.PodCIDR != oldCIDR {
-		if err := id.Save(c.cfg.Dir); err != nil {
+	if string(id.Config) != old || id.PodCIDR != oldCIDR || c.unsaved {
+		err := id.Save(c.cfg.Dir)
+		if c.unsaved = err != nil; c.unsaved {
 			c.log.Error("what the master said is not on the disk", "err", err)
 		}
 	}
