@@ -3,6 +3,8 @@ package pods
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -156,5 +158,30 @@ func TestAdmissionByAllocatable(t *testing.T) {
 		rejected("uid-s", "Evicted", "Pod was rejected: The node had condition: [DiskPressure]. ")
 		n.restart()
 		n.want("uid-r", "Running a=running+") // what runs was let in
+	})
+}
+
+// What a full disk refuses is written as soon as there is room again.
+func TestStatusIsSavedLater(t *testing.T) {
+	test(t, func(t *testing.T, n *node) {
+		// A file where the directory should be refuses as a full disk does.
+		if err := os.WriteFile(filepath.Join(n.dir, "status"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n.script("a", fake.Program{After: time.Second, ExitCode: 3})
+		p := pod("p", "a")
+		p.Spec.RestartPolicy = corev1.RestartPolicyNever
+		n.apply(p)
+		seconds(2)
+		n.want("uid-p", "Failed a=Error:3")
+		seconds(3600)
+		if err := os.Remove(filepath.Join(n.dir, "status")); err != nil {
+			t.Fatal(err)
+		}
+		seconds(saveRetry.Seconds())
+		s, ok := n.manager.loadStatus("uid-p")
+		if !ok || s.Phase != corev1.PodFailed {
+			t.Errorf("%v %+v", ok, s)
+		}
 	})
 }

@@ -150,6 +150,9 @@ func (m *Manager) statusFile(uid string) string {
 	return filepath.Join(m.cfg.DataDir, "status", filepath.Base(uid))
 }
 
+// saveRetry is when a status is written again that the disk refused.
+const saveRetry = 10 * time.Second
+
 // saveStatus keeps the last status, checksummed, so that a restarted agent knows restart counts, times, and what has ended.
 func (w *worker) saveStatus(s *corev1.PodStatus) {
 	data, err := s.Marshal()
@@ -159,11 +162,31 @@ func (w *worker) saveStatus(s *corev1.PodStatus) {
 			data = binary.LittleEndian.AppendUint32(data, crc32.ChecksumIEEE(data))
 			if err = os.WriteFile(file+".tmp", data, 0o600); err == nil {
 				err = os.Rename(file+".tmp", file)
+			} else {
+				_ = os.Remove(file + ".tmp") // half of it only takes up room
 			}
 		}
 	}
-	if err != nil {
-		w.log.Warn("the pod's status could not be kept on disk", "err", err)
+	if err != nil && !w.unsaved {
+		w.log.Warn("the pod's status could not be kept on disk", "err", err, "retry", saveRetry)
+	}
+	w.unsaved = err != nil
+}
+
+// save again what the disk refused, when it is time.
+func (w *worker) save() {
+	if !w.unsaved || w.gone {
+		w.savedAt = time.Time{}
+		return
+	}
+	if now := time.Now(); !now.Before(w.savedAt) {
+		if !w.savedAt.IsZero() {
+			w.saveStatus(&w.last)
+		}
+		w.savedAt = now.Add(saveRetry)
+	}
+	if w.unsaved {
+		w.wakeAt(w.savedAt)
 	}
 }
 

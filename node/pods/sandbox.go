@@ -208,11 +208,20 @@ func (w *worker) writeFiles() error {
 			return err
 		}
 	}
-	if err := os.WriteFile(w.hostsFile(), netfiles.Hosts(w.pod, w.podIPs, host, domain, nodeHosts), 0o644); err != nil {
+	if err := writeWhole(w.hostsFile(), netfiles.Hosts(w.pod, w.podIPs, host, domain, nodeHosts)); err != nil {
 		return err
 	}
 	resolv := netfiles.ForPod(w.pod, nodeResolv(w.m.cfg.ResolvConf, systemdResolv), cluster)
-	return os.WriteFile(w.resolvFile(), resolv.Bytes(), 0o644)
+	return writeWhole(w.resolvFile(), resolv.Bytes())
+}
+
+// writeWhole leaves no half of a file behind when the disk is full: that it is there says that it need not be written.
+func writeWhole(path string, data []byte) error {
+	err := os.WriteFile(path, data, 0o644)
+	if err != nil {
+		_ = os.Remove(path)
+	}
+	return err
 }
 
 // systemdResolv is what systemd-resolved asks; /etc/resolv.conf then names only its stub, which pods do not reach.

@@ -29,6 +29,7 @@ func cut(ref string) (kind, name string, ok bool) { return strings.Cut(ref, "/")
 // turn is one step; it tells whether nothing of the pod is left to care for.
 func (w *worker) turn(ctx context.Context) (done bool) {
 	w.empty()
+	defer w.save()
 	defer w.purge(ctx)
 	if w.orphan && !w.gone {
 		return false // the master has not said yet that it is not wanted

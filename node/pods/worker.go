@@ -74,7 +74,9 @@ type worker struct {
 	rejected bool
 	last     corev1.PodStatus
 	reported bool
-	finished bool // an ended pod's sandbox and volumes are gone
+	unsaved  bool      // the disk refused last
+	savedAt  time.Time // when to try that again
+	finished bool      // an ended pod's sandbox and volumes are gone
 
 	volumes    volume.Result
 	mounted    bool
