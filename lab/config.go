@@ -39,6 +39,7 @@ const (
 	maxNodes     = 20 // the engines alone take 115 MB each
 	nodeAddress  = 11 // last byte of the first node's address
 	registryPort = 5000
+	privatePort  = 5001
 	apiPort      = 6443
 	agentPort    = 6444
 	// maxSocket is the longest path of a Unix socket, sun_path in unix(7).

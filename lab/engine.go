@@ -26,14 +26,14 @@ func (n *Node) engineData() string { return filepath.Join(n.lab.cfg.Cache, "engi
 // engineConfig is the node's daemon.json. Docker's own iptables rules and its
 // FORWARD policy of DROP stay on, because that is what servers have.
 func (n *Node) engineConfig() map[string]any {
-	registry := net.JoinHostPort(n.lab.cfg.address(1).String(), fmt.Sprint(registryPort))
+	registry := n.lab.cfg.registry(registryPort)
 	return map[string]any{
 		"data-root":           n.engineData(),
 		"hosts":               []string{engineSocket, "unix://" + n.Socket()},
 		"exec-opts":           []string{"native.cgroupdriver=cgroupfs"},
 		"cgroup-parent":       n.lab.cfg.cgroup() + "/" + n.Name,
 		"registry-mirrors":    []string{"http://" + registry},
-		"insecure-registries": []string{registry},
+		"insecure-registries": []string{registry, n.lab.cfg.registry(privatePort)},
 		"log-opts":            map[string]string{"max-size": "10m", "max-file": "2"},
 	}
 }

@@ -209,7 +209,7 @@ func (l *Lab) down(ctx context.Context) error {
 	for i := 1; i <= maxNodes; i++ {
 		errs = append(errs, os.RemoveAll(l.path(fmt.Sprintf("node%d", i))))
 	}
-	for _, f := range []string{"kubeconfig", "registry.yml"} {
+	for _, f := range []string{"kubeconfig", "registry.yml", "private-registry.yml", "private-registry.htpasswd"} {
 		errs = append(errs, os.RemoveAll(l.path(f)))
 	}
 	if err := errors.Join(errs...); err != nil {

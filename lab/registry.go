@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +30,22 @@ storage:
 http:
   addr: %q
 `
+
+// passwordConfig goes after it for the registry that asks for a password, with
+// the file that has it.
+const passwordConfig = `auth:
+  htpasswd:
+    realm: lab
+    path: %q
+`
+
+// What the private registry asks for.
+const (
+	RegistryUser     = "whale"
+	RegistryPassword = "open sesame"
+	// registryLogin is both as docker-registry wants them, with bcrypt.
+	registryLogin = "whale:$2y$04$4btZrpX6A.XXeN6z9DU5eOxzhrW3HM5xNFCBRRoyB.jsQ5nqEf7VC\n"
+)
 
 // store is where the images from this source ("lab" or "hub") are.
 func (c Config) store(source string) images.Store {
@@ -86,32 +103,65 @@ func fillCache(ctx context.Context, cfg Config, log func(string)) (source, note 
 // StartRegistry starts the registry beside the nodes, as their engines' mirror of
 // Docker Hub.
 func (l *Lab) StartRegistry(ctx context.Context) (string, error) {
-	addr := fmt.Sprintf("%s:%d", l.cfg.address(1), registryPort)
+	return l.startRegistry(ctx, "registry", registryPort, "")
+}
+
+// StartPrivateRegistry starts, unless it runs, a second registry with the same
+// images that asks for RegistryUser and RegistryPassword, and returns its address.
+func (l *Lab) StartPrivateRegistry(ctx context.Context) (string, error) {
+	const name = "private-registry"
+	if l.process(name).alive() {
+		return l.cfg.registry(privatePort), nil
+	}
+	login := l.path(name + ".htpasswd")
+	if err := os.WriteFile(login, []byte(registryLogin), 0o600); err != nil {
+		return "", err
+	}
+	return l.startRegistry(ctx, name, privatePort, login)
+}
+
+// registry is the address of one.
+func (c Config) registry(port int) string { return fmt.Sprintf("%s:%d", c.address(1), port) }
+
+// startRegistry starts one, and waits until it answers. A login file makes it ask
+// for a password.
+func (l *Lab) startRegistry(ctx context.Context, name string, port int, login string) (string, error) {
+	addr := l.cfg.registry(port)
 	l.mu.Lock()
 	storage := l.cfg.store(l.state.Images).Dir
 	l.mu.Unlock()
 	argv := []string{"nsenter", "--net=" + netnsPath(l.cfg.labName())}
 	if program, err := exec.LookPath("docker-registry"); err == nil {
-		file := l.path("registry.yml")
-		if err := os.WriteFile(file, fmt.Appendf(nil, registryConfig, storage, addr), 0o644); err != nil {
+		file, config := l.path(name+".yml"), fmt.Appendf(nil, registryConfig, storage, addr)
+		if login != "" {
+			config = fmt.Appendf(config, passwordConfig, login)
+		}
+		if err := os.WriteFile(file, config, 0o644); err != nil {
 			return "", err
 		}
 		argv = append(argv, program, "serve", file)
 	} else {
 		// Not every distribution has the package; ours serves the same files.
 		argv = append(argv, filepath.Join(l.cfg.Bin, "wpctl"), "demo", "registry", "--storage", storage, "--listen", addr)
+		if login != "" {
+			argv = append(argv, "--login", RegistryUser+":"+RegistryPassword)
+		}
 	}
-	p, err := l.start(ctx, daemon{name: "registry", argv: argv})
+	p, err := l.start(ctx, daemon{name: name, argv: argv})
 	if err != nil {
 		return "", err
 	}
-	if err := l.remember("registry", p); err != nil {
+	if err := l.remember(name, p); err != nil {
 		return "", err
 	}
 	client := l.HTTPClient(2 * time.Second)
 	defer client.CloseIdleConnections()
-	return addr, l.until(ctx, "registry", p, 15*time.Second, func(ctx context.Context) error {
-		return get(ctx, client, "http://"+addr+"/v2/")
+	user := ""
+	if login != "" {
+		user = url.UserPassword(RegistryUser, RegistryPassword).String() + "@"
+	}
+	return addr, l.until(ctx, name, p, 15*time.Second, func(ctx context.Context) error {
+		return get(ctx, client, "http://"+user+addr+"/v2/")
 	})
 }
 

@@ -47,13 +47,17 @@ func newDemoForward() *cobra.Command {
 
 // newDemoRegistry serves the cached images where docker-registry is not to be had.
 func newDemoRegistry() *cobra.Command {
-	var storage, listen string
+	var storage, listen, login string
 	c := &cobra.Command{
 		Use: "registry", Short: "Serve the demo's images", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
-			server := &http.Server{Addr: listen, Handler: images.Store{Dir: storage}.Handler(), ReadHeaderTimeout: 10 * time.Second}
+			handler := images.Store{Dir: storage}.Handler()
+			if user, password, ok := strings.Cut(login, ":"); ok {
+				handler = images.Private(handler, user, password)
+			}
+			server := &http.Server{Addr: listen, Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 			stopped := context.AfterFunc(ctx, func() { _ = server.Close() })
 			defer stopped()
 			if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
@@ -64,6 +68,7 @@ func newDemoRegistry() *cobra.Command {
 	}
 	c.Flags().StringVar(&storage, "storage", "", "Directory of the images")
 	c.Flags().StringVar(&listen, "listen", "", "Address to listen on")
+	c.Flags().StringVar(&login, "login", "", "USER:PASSWORD to ask for")
 	return c
 }
 

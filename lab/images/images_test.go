@@ -227,3 +227,17 @@ func TestHandlerErrors(t *testing.T) {
 		}
 	}
 }
+
+func TestPrivate(t *testing.T) {
+	h := Private(Store{t.TempDir()}.Handler(), "whale", "pod")
+	for password, code := range map[string]int{"": 401, "guess": 401, "pod": 200} {
+		w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/v2/", nil)
+		if password != "" {
+			r.SetBasicAuth("whale", password)
+		}
+		h.ServeHTTP(w, r)
+		if w.Code != code || (code == 401) != (w.Header().Get("WWW-Authenticate") != "") {
+			t.Errorf("%q: %d", password, w.Code)
+		}
+	}
+}

@@ -48,6 +48,18 @@ func (s Store) Handler() http.Handler {
 	})
 }
 
+// Private lets nobody pass who does not know the password.
+func Private(next http.Handler, user, password string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if u, p, ok := r.BasicAuth(); !ok || u != user || p != password {
+			w.Header().Set("WWW-Authenticate", `Basic realm="lab"`)
+			registryError(w, http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 func (s Store) serveManifest(w http.ResponseWriter, r *http.Request, repository, reference string) {
 	digest := reference
 	if !digestForm.MatchString(reference) {
