@@ -28,6 +28,8 @@ func pods() *Resource {
 			"portforward": {Kind: coreV1.WithKind("PodPortForwardOptions"), Verbs: connect},
 			"proxy":       {Kind: coreV1.WithKind("PodProxyOptions"), Verbs: proxyAll},
 			"resize":      {Kind: coreV1.WithKind("Pod"), Verbs: readWrite},
+
+			"ephemeralcontainers": {Kind: coreV1.WithKind("Pod"), Verbs: readWrite},
 		},
 		rules: Rules{
 			PrepareCreate: preparePod,
@@ -51,7 +53,10 @@ func pods() *Resource {
 			ValidateStatus: validateChange(func(in, old *core.Pod) field.ErrorList {
 				return validation.ValidatePodStatusUpdate(in, old, podOptions(in, old))
 			}),
-			Updates:  map[string]UpdateRules{"resize": {Prepare: preparePodResize, Validate: validatePodResize, Owned: resizeFields}},
+			Updates: map[string]UpdateRules{
+				"resize":              {Prepare: preparePodResize, Validate: validatePodResize, Owned: resizeFields},
+				"ephemeralcontainers": {Prepare: preparePodEphemeral, Validate: validatePodEphemeral, Owned: ephemeralFields},
+			},
 			Warnings: podWarnings, Fields: podFields, GraceSeconds: podGrace,
 			AllowUnconditionalUpdate: true,
 			Reset: specAndStatus(fieldpath.MakePathOrDie("metadata", "deletionTimestamp"),
