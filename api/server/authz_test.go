@@ -70,3 +70,23 @@ func TestRulesReview(t *testing.T) {
 		t.Error(r)
 	}
 }
+
+// TestQuestionsThatMeanNothing: the words are those of kube-apiserver 1.36.
+func TestQuestionsThatMeanNothing(t *testing.T) {
+	const group = "/apis/authorization.k8s.io/v1/"
+	s := newTestServer(t)
+	for _, test := range []struct{ path, spec, want string }{
+		{"subjectaccessreviews", `{"resourceAttributes":{"verb":"get"}}`, "spec.user: Invalid value: \\\"\\\": at least one of user or group must be specified"},
+		{"subjectaccessreviews", `{"user":"x"}`, "spec.resourceAttributes: Invalid value"},
+		{"selfsubjectaccessreviews", `{"resourceAttributes":{},"nonResourceAttributes":{}}`, "cannot be specified in combination with resourceAttributes"},
+		{"namespaces/a/localsubjectaccessreviews", `{"user":"x","nonResourceAttributes":{"path":"/"}}`, "disallowed on this kind of request"},
+		{"namespaces/a/localsubjectaccessreviews", `{"groups":["x"],"resourceAttributes":{"namespace":"b"}}`, "must match namespace: a"},
+	} {
+		if r := s.ask(t, "POST", group+test.path, `{"spec":`+test.spec+`}`); r.code != 422 && r.code != 400 || !strings.Contains(r.body, test.want) {
+			t.Error(test.path, test.spec, r)
+		}
+	}
+	if r := s.ask(t, "POST", group+"namespaces/a/localsubjectaccessreviews", `{"spec":{"groups":["x"],"resourceAttributes":{"namespace":"a","verb":"get","resource":"pods"}}}`); r.code != 201 || !strings.Contains(r.body, `"allowed":true`) {
+		t.Error(r)
+	}
+}

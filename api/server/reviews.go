@@ -98,22 +98,39 @@ func (s *Server) answerReview(rq *request, obj runtime.Object) error {
 	case *authenticationv1.TokenReview:
 		s.reviewToken(rq, r)
 	case *authorizationv1.SelfSubjectAccessReview:
-		return s.reviewAccess(ctx, authzKind("SelfSubjectAccessReview"), rq.user, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes, &r.Status)
+		return s.reviewAccess(ctx, "SelfSubjectAccessReview", rq.user, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes, &r.Status)
 	case *authorizationv1.SubjectAccessReview:
-		return s.reviewAccess(ctx, authzKind("SubjectAccessReview"), subject(&r.Spec), r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes, &r.Status)
+		if err := checkSubject("SubjectAccessReview", &r.Spec); err != nil {
+			return err
+		}
+		return s.reviewAccess(ctx, "SubjectAccessReview", subject(&r.Spec), r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes, &r.Status)
 	case *authorizationv1.LocalSubjectAccessReview:
+		if err := checkSubject("LocalSubjectAccessReview", &r.Spec); err != nil {
+			return err
+		}
+		if a := r.Spec.NonResourceAttributes; a != nil {
+			return invalidReview("LocalSubjectAccessReview", "nonResourceAttributes", a, "disallowed on this kind of request")
+		}
 		if a := r.Spec.ResourceAttributes; a != nil && a.Namespace != rq.namespace {
 			return apierrors.NewBadRequest("spec.resourceAttributes.namespace must match namespace: " + rq.namespace)
 		}
-		return s.reviewAccess(ctx, authzKind("LocalSubjectAccessReview"), subject(&r.Spec), r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes, &r.Status)
+		return s.reviewAccess(ctx, "LocalSubjectAccessReview", subject(&r.Spec), r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes, &r.Status)
 	case *authorizationv1.SelfSubjectRulesReview:
 		return s.reviewRules(ctx, rq.user, r)
 	}
 	return nil
 }
 
-func authzKind(kind string) schema.GroupKind {
-	return schema.GroupKind{Group: authzV1.Group, Kind: kind}
+func invalidReview(kind, fieldName string, value any, msg string) error {
+	return apierrors.NewInvalid(schema.GroupKind{Group: authzV1.Group, Kind: kind}, "", field.ErrorList{field.Invalid(field.NewPath("spec", fieldName), value, msg)})
+}
+
+// checkSubject refuses a question about nobody.
+func checkSubject(kind string, spec *authorizationv1.SubjectAccessReviewSpec) error {
+	if spec.User == "" && len(spec.Groups) == 0 {
+		return invalidReview(kind, "user", spec.User, "at least one of user or group must be specified")
+	}
+	return nil
 }
 
 func subject(spec *authorizationv1.SubjectAccessReviewSpec) User {
@@ -124,20 +141,18 @@ func subject(spec *authorizationv1.SubjectAccessReviewSpec) User {
 	return u
 }
 
-func (s *Server) reviewAccess(ctx context.Context, gk schema.GroupKind, u User, ra *authorizationv1.ResourceAttributes,
+func (s *Server) reviewAccess(ctx context.Context, kind string, u User, ra *authorizationv1.ResourceAttributes,
 	nra *authorizationv1.NonResourceAttributes, st *authorizationv1.SubjectAccessReviewStatus) error {
 	var a Attributes
 	switch {
 	case ra != nil && nra != nil:
-		return apierrors.NewInvalid(gk, "", field.ErrorList{field.Invalid(field.NewPath("spec", "nonResourceAttributes"), nra,
-			"cannot be specified in combination with resourceAttributes")})
+		return invalidReview(kind, "nonResourceAttributes", nra, "cannot be specified in combination with resourceAttributes")
 	case ra != nil:
 		a = Attributes{Verb: ra.Verb, Group: ra.Group, Version: ra.Version, Resource: ra.Resource, Subresource: ra.Subresource, Namespace: ra.Namespace, Name: ra.Name}
 	case nra != nil:
 		a = Attributes{Verb: nra.Verb, Path: nra.Path}
 	default:
-		return apierrors.NewInvalid(gk, "", field.ErrorList{field.Invalid(field.NewPath("spec", "resourceAttributes"), ra,
-			"exactly one of nonResourceAttributes or resourceAttributes must be specified")})
+		return invalidReview(kind, "resourceAttributes", ra, "exactly one of nonResourceAttributes or resourceAttributes must be specified")
 	}
 	st.Allowed, st.Reason = s.allowed(ctx, u, a)
 	return nil
