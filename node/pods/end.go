@@ -114,6 +114,7 @@ func (w *worker) removeErr(ctx context.Context, id string) error {
 // drop what was removed from what is known; a container that crashes for weeks must not leave something of each attempt.
 func (w *worker) drop(id string) {
 	delete(w.messages, id)
+	delete(w.actuated, id)
 	for i := range w.observed.Containers {
 		if c := &w.observed.Containers[i]; c.ID == id {
 			_ = os.Remove(w.terminationLog(c.Name, c.Attempt)) // what stays goes with the pod's directory

@@ -64,6 +64,7 @@ func (w *worker) launch(ctx context.Context, sb *runtime.Sandbox, c *corev1.Cont
 		ID: id, Pod: w.ref, Name: c.Name, Attempt: attempt, Image: c.Image, ImageID: imageID(img), State: runtime.StateCreated,
 		CreatedAt: time.Now(), Labels: s.Labels,
 	}}, w.observed.Containers...)
+	w.launched(c, id)
 	return w.start(ctx, c, &w.observed.Containers[0])
 }
 

@@ -31,8 +31,11 @@ type Manager struct {
 	// read is closed when the engine has been read once.
 	read chan struct{}
 
-	// admit serialises admission, so that two pods do not both take the last place.
+	// admit serialises admission, so that two pods do not both take the last place. asks are the resizes that wait, by UID.
+	// Nothing is decided on them before whole: all pods that have a place here must be known.
 	admit sync.Mutex
+	asks  map[string]*ask
+	whole bool
 
 	mu      sync.Mutex
 	workers map[string]*worker // by UID
@@ -61,6 +64,7 @@ func New(cfg Config) *Manager {
 		starts:  make(chan struct{}, cfg.ParallelStarts),
 		read:    make(chan struct{}),
 		workers: map[string]*worker{},
+		asks:    map[string]*ask{},
 		engine:  errNotRead,
 	}
 	return m
@@ -113,6 +117,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-resync.C:
 			if m.ready() {
 				m.wg.Go(func() { m.relist(ctx, lists) })
+				m.retryResizes()
 			}
 		}
 	}
@@ -161,6 +166,7 @@ func (m *Manager) reconcile(ctx context.Context) {
 		}
 		w.update(pod)
 	}
+	m.decideFromNow()
 	if !complete {
 		return
 	}
@@ -281,8 +287,8 @@ func (m *Manager) admitted(uid string) []*corev1.Pod {
 			continue
 		}
 		w.mu.Lock()
-		if w.holdsPlace && w.shared != nil {
-			out = append(out, w.shared)
+		if w.holdsPlace && w.placed != nil {
+			out = append(out, w.placed)
 		}
 		w.mu.Unlock()
 	}

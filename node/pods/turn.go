@@ -76,6 +76,7 @@ func (w *worker) empty() {
 				w.last = in.pod.Status
 				w.recall()
 			}
+			w.recallGrant(in.pod)
 		}
 		w.take(in.pod)
 	}
@@ -166,6 +167,7 @@ func (w *worker) sync(ctx context.Context) {
 	if !w.admission() || w.deadline() {
 		return
 	}
+	w.decideResize()
 	if !w.prepareVolumes(ctx) {
 		return
 	}
@@ -177,6 +179,7 @@ func (w *worker) sync(ctx context.Context) {
 	if sb == nil {
 		return
 	}
+	w.resizeContainers(ctx, sb)
 	w.ensureContainers(ctx, sb)
 	w.tidy(ctx, sb)
 }
@@ -188,8 +191,7 @@ func (w *worker) admission() bool {
 	}
 	w.m.admit.Lock()
 	defer w.m.admit.Unlock()
-	known := len(w.observed.Containers)+len(w.observed.Sandboxes) > 0 || w.last.Phase == corev1.PodRunning || w.last.StartTime != nil && w.pod.Status.Phase != ""
-	if !known {
+	if !w.known() {
 		no := admit.Check(w.pod, w.m.admitted(w.uid), w.m.node())
 		if no == nil {
 			no = w.m.cfg.Refuse(w.pod)
@@ -206,11 +208,20 @@ func (w *worker) admission() bool {
 	return true
 }
 
+// known: the pod was let in before, perhaps by another agent.
+func (w *worker) known() bool {
+	return len(w.observed.Containers)+len(w.observed.Sandboxes) > 0 || w.last.Phase == corev1.PodRunning || w.last.StartTime != nil && w.pod.Status.Phase != ""
+}
+
 // hold or give up the pod's place on the node.
 func (w *worker) hold(yes bool) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	left := w.holdsPlace && !yes
 	w.holdsPlace = yes
+	w.mu.Unlock()
+	if left {
+		w.m.withdrawResize(w.uid, true)
+	}
 }
 
 const (

@@ -53,13 +53,16 @@ type worker struct {
 	in         inbox
 	refs       []string
 	holdsPlace bool
-	shared     *corev1.Pod // what others may read of pod
+	shared     *corev1.Pod // as the master has it; what others may read
+	placed     *corev1.Pod // with what it takes up on the node
+	answered   *answer     // to the last resize that it asked for
 	view       view
 	over       bool // nothing is left of the pod; only the object remains
 
 	// ----
 	ctx      context.Context // of run, for what a report has to ask the engine
-	pod      *corev1.Pod
+	pod      *corev1.Pod     // with what it has been granted
+	wish     *corev1.Pod     // as the master has it
 	gone     bool
 	orphan   bool // never desired since this agent started: only the engine knows it
 	observed runtime.Pod
@@ -93,6 +96,12 @@ type worker struct {
 	hooks      map[string]*hook
 	probes     map[string]*probing
 	messages   map[string]string
+	granted    *grant                                 // nil until the pod is let in
+	actuated   map[string]corev1.ResourceRequirements // by container ID: what it runs with
+	pending    *corev1.PodCondition                   // of a resize that waits for room
+	progress   *corev1.PodCondition                   // of a resize that is under way
+	asked      int64                                  // the generation whose resize was asked for; 0 when none waits
+	resizeErr  retry
 	errs       retry
 	next       time.Time
 	again      bool
@@ -120,16 +129,22 @@ func newWorker(m *Manager, pod *corev1.Pod, observed runtime.Pod) *worker {
 		m: m, uid: observed.Ref.UID, ref: observed.Ref, wake: make(chan struct{}, 1), observed: observed,
 		waiting: map[string]status.Reason{}, crashes: map[string]*crash{}, jobs: map[string]*image.Job{}, retries: map[string]*retry{},
 		kills: map[string]*kill{}, hooks: map[string]*hook{}, probes: map[string]*probing{}, messages: map[string]string{},
+		actuated: map[string]corev1.ResourceRequirements{},
 	}
 	w.log = m.log.With("pod", observed.Ref.Namespace+"/"+observed.Ref.Name, "uid", w.uid)
 	if pod == nil {
 		w.orphan, w.pod = true, orphanPod(observed)
 	} else {
-		w.take(pod)
 		w.last = pod.Status
 	}
 	if saved, ok := m.loadStatus(w.uid); ok {
 		w.last = saved
+	}
+	if pod != nil {
+		w.recallGrant(pod)
+		w.take(pod)
+		// It has its place already, whoever takes the first turn.
+		w.holdsPlace = w.known() && !w.ending() && !w.isOver()
 	}
 	w.recall()
 	w.wake <- struct{}{}
@@ -158,7 +173,8 @@ func orphanPod(p runtime.Pod) *corev1.Pod {
 
 // take a new version of the pod.
 func (w *worker) take(pod *corev1.Pod) {
-	w.pod = pod
+	w.wish = pod
+	w.pod = w.granted.restarting(w.granted.over(pod))
 	refs := volume.Refs(pod)
 	for _, c := range allContainers(pod) {
 		refs = append(refs, env.Refs(c)...)
@@ -170,6 +186,9 @@ func (w *worker) take(pod *corev1.Pod) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.refs, w.shared = slices.Compact(refs), pod
+	if a := w.answered; a == nil || a.no != nil || a.generation != pod.Generation { // else it has been granted all of this
+		w.placed = w.pod
+	}
 }
 
 // allContainers of every kind.

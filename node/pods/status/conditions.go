@@ -20,7 +20,8 @@ const (
 )
 
 // own are the conditions that the node writes; all others belong to whoever wrote them.
-var own = []corev1.PodConditionType{corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled}
+var own = []corev1.PodConditionType{corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
+	corev1.PodResizePending, corev1.PodResizeInProgress}
 
 // conditions in the order in which the kubelet writes them, foreign ones first.
 func (in *Input) conditions(s *corev1.PodStatus) []corev1.PodCondition {
@@ -30,7 +31,7 @@ func (in *Input) conditions(s *corev1.PodStatus) []corev1.PodCondition {
 			out = append(out, c)
 		}
 	}
-	out = in.disruption(out)
+	out = append(in.disruption(out), in.Resizes...)
 	add := func(t corev1.PodConditionType, ok bool, reason, message string) {
 		c := corev1.PodCondition{Type: t, Status: corev1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: in.Pod.Generation}
 		if ok {

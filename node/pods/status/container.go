@@ -172,12 +172,21 @@ func (in *Input) present(c *corev1.Container, attempts []*runtime.Container, old
 		s.State.Running = old.State.Running // our clock and the engine's differ by some milliseconds
 	}
 	s.AllocatedResources = c.Resources.Requests
-	if len(c.Resources.Requests) > 0 || len(c.Resources.Limits) > 0 {
+	if actual := in.actual(now); actual != nil {
+		s.Resources = actual
+	} else if len(c.Resources.Requests) > 0 || len(c.Resources.Limits) > 0 {
 		s.Resources = &corev1.ResourceRequirements{Limits: c.Resources.Limits, Requests: c.Resources.Requests}
 	} else {
 		s.Resources = &corev1.ResourceRequirements{}
 	}
 	return s
+}
+
+func (in *Input) actual(c *runtime.Container) *corev1.ResourceRequirements {
+	if in.Actual == nil || c.State != runtime.StateRunning {
+		return nil
+	}
+	return in.Actual(c.ID)
 }
 
 // state of one attempt.

@@ -33,6 +33,10 @@ type Input struct {
 	Ready, Started func(id string) bool
 	// Message that a container left when it ended; may be nil.
 	Message func(c *runtime.Container) string
+	// Actual is what a running container has, when a resize may have made it differ from the pod; nil when not. May be nil.
+	Actual func(id string) *corev1.ResourceRequirements
+	// Resizes are the conditions of resizes of the pod.
+	Resizes []corev1.PodCondition
 	// Terminal: no container will be started again. Final: and nothing runs any more, so this is the last status.
 	Terminal, Final bool
 	// Verdict of the node over the whole pod (rejected, deadline passed): it has failed for this reason.
