@@ -209,10 +209,15 @@ func service(name string, kind corev1.ServiceType, ports ...int32) *corev1.Servi
 func (e *env) bound(name string) *corev1.Pod {
 	e.Helper()
 	p := mustCreate(e, pod(name))
+	e.bind(p)
+	return mustGet(e, p)
+}
+
+func (e *env) bind(p *corev1.Pod) {
+	e.Helper()
 	if err := e.Transact(e.ctx, func(tx *registry.Tx) error { return tx.Bind(p, "n1") }); err != nil {
 		e.Fatal(err)
 	}
-	return mustGet(e, p)
 }
 
 func (e *env) revision() (rev int64) {

@@ -87,7 +87,13 @@ func (u *update) wanted(ctx context.Context, v *View) (Object, error) {
 		return nil, err
 	}
 	u.unconditional = obj.GetResourceVersion() == "" || obj.GetResourceVersion() == old.GetResourceVersion()
-	return obj, u.r.checkUpdate(ctx, u.res, u.sub, u.namespace, obj, old, u.opts)
+	if err := u.r.checkUpdate(ctx, u.res, u.sub, u.namespace, obj, old, u.opts); err != nil {
+		return nil, err
+	}
+	if pod, ok := obj.(*corev1.Pod); ok && u.sub == "resize" {
+		return obj, admitResize(v, pod, old.(*corev1.Pod))
+	}
+	return obj, nil
 }
 
 func (u *update) write(ctx context.Context, wanted func(*Tx) (Object, error)) (out Object, err error) {
