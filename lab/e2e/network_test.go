@@ -316,3 +316,31 @@ spec:
 		return nil
 	})
 }
+
+// TestProxyThroughTheAPI reaches pods and Services by way of the master, which has no route to them where no agent runs.
+func TestProxyThroughTheAPI(t *testing.T) {
+	w := startWeb(t, 30098)
+	api := "/api/v1/namespaces/" + w.ns
+	for _, n := range cluster.Nodes() {
+		for _, id := range []string{w.on(t, n).Name + ":80", "http:" + w.on(t, n).Name + ":80"} {
+			if out := w.k.run(t, "get", "--raw", api+"/pods/"+id+"/proxy/"); !strings.Contains(out, "It works!") {
+				t.Errorf("pod %s on %s: %s", id, n.Name, out)
+			}
+		}
+	}
+	if out := w.k.run(t, "get", "--raw", api+"/services/web:80/proxy/"); !strings.Contains(out, "It works!") {
+		t.Errorf("service: %s", out)
+	}
+	pod := w.on(t, cluster.Node(2)).Name
+	for path, want := range map[string]string{
+		"/pods/" + pod + ":81/proxy/":   "connection refused",
+		"/pods/nobody/proxy/":           `pods "nobody" not found`,
+		"/services/web:81/proxy/":       `no service port 81 found for service "web"`,
+		"/services/web:other/proxy/":    `no endpoints available for service "web:other"`,
+		"/pods/" + pod + ":80/proxy/no": "the server could not find the requested resource",
+	} {
+		if out := w.k.fails(t, "get", "--raw", api+path); !strings.Contains(out, want) {
+			t.Errorf("%s: %s", path, out)
+		}
+	}
+}

@@ -92,7 +92,13 @@ func New(cfg Config) *Handler {
 }
 
 // ServeHTTP implements http.Handler.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodConnect { // it names an address, not a path
+		h.connect(w, r)
+		return
+	}
+	h.mux.ServeHTTP(w, r)
+}
 
 // ServeConn serves one connection of the tunnel until it or ctx ends, and closes it.
 func (h *Handler) ServeConn(ctx context.Context, conn net.Conn) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"runtime"
 	"strings"
@@ -527,5 +528,19 @@ func settled(t *testing.T, want int) {
 			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), want, b[:runtime.Stack(b, true)])
 		}
 		runtime.Gosched()
+	}
+}
+
+// What listens for the node alone is not to be reached through its agent.
+func TestConnectRefusesLocalAddresses(t *testing.T) {
+	h := streams.New(streams.Config{})
+	for _, host := range []string{"127.0.0.1:22", "[::1]:22", "[::ffff:127.0.0.1]:22", "169.254.169.254:80", "0.0.0.0:80", "localhost:80", "198.51.100.1:0", "198.51.100.1", ""} {
+		r := httptest.NewRequest(http.MethodConnect, "/", nil)
+		r.Host = host
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "address not allowed") {
+			t.Errorf("%q: %d %s", host, w.Code, w.Body)
+		}
 	}
 }

@@ -27,6 +27,10 @@ var _ server.Connector = (*Server)(nil)
 // WebSocket) pass as they are; the agent speaks them.
 func (s *Server) Connect(w http.ResponseWriter, req *http.Request, r *resource.Resource, sub, namespace, name, path string) error {
 	switch {
+	case r.Key() == "pods" && sub == "proxy":
+		return s.proxyPod(w, req, namespace, name, path)
+	case r.Key() == "services" && sub == "proxy":
+		return s.proxyService(w, req, namespace, name, path)
 	case r.Key() == "pods":
 		return s.connectPod(w, req, sub, namespace, name)
 	case r.Key() == "nodes" && sub == "proxy":
