@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -134,11 +135,15 @@ func copyOwnLabels(into, said map[string]string) {
 	}
 }
 
-// mergeNodeStatus takes what an agent says of its node. Conditions of others (nodelife's NetworkUnavailable, say) stay.
+// mergeNodeStatus takes what an agent says of its node. Conditions of others (nodelife's NetworkUnavailable, say) stay, and so do
+// extended resources, which people or device plugins tell of.
 func mergeNodeStatus(into, said *corev1.NodeStatus) {
 	conditions := into.Conditions
 	images, attached := into.Images, into.VolumesAttached
+	capacity, allocatable := into.Capacity, into.Allocatable
 	said.DeepCopyInto(into)
+	keepExtended(into.Capacity, capacity)
+	keepExtended(into.Allocatable, allocatable)
 	into.VolumesAttached = attached
 	if said.Images == nil {
 		into.Images = images
@@ -153,6 +158,15 @@ func mergeNodeStatus(into, said *corev1.NodeStatus) {
 		}
 	}
 	keepTransitionTimes(into.Conditions, conditions)
+}
+
+// keepExtended resources, whose names have a domain.
+func keepExtended(into, before corev1.ResourceList) {
+	for name, q := range before {
+		if _, said := into[name]; !said && into != nil && strings.Contains(string(name), "/") {
+			into[name] = q
+		}
+	}
 }
 
 // keepTransitionTimes: an agent that restarts knows not since when a condition holds; the Node does.
