@@ -106,11 +106,12 @@ func TestPrivateRegistry(t *testing.T) {
 	docker(other, "mine", registry, lab.RegistryPassword)
 	other.feed(t, imagePod(n, "none", image, "IfNotPresent")+imagePod(n, "never", image, "Never")+
 		imagePod(n, "same", image, "IfNotPresent", "imagePullSecrets: [{name: mine}]"), "create", "-f", "-")
-	k.feed(t, imagePod(n, "account", digest, "IfNotPresent")+imagePod(n, "prove", image, "Never", "imagePullSecrets: [{name: right}]"), "create", "-f", "-")
+	k.feed(t, imagePod(n, "account", digest, "IfNotPresent")+
+		imagePod(n, "pinned", image+digest[strings.LastIndex(digest, "@"):], "IfNotPresent")+imagePod(n, "prove", image, "Never", "imagePullSecrets: [{name: right}]"), "create", "-f", "-")
 	waitsFor(t, other, "never", "ErrImageNeverPull", `Container image ".*" is not present with pull policy of Never`)
 	waitsFor(t, other, "none", "ErrImagePull|ImagePullBackOff", ".*"+failed+"and no pull secret")
 	other.run(t, "wait", "--for=condition=Ready", "pod/same", "--timeout", settle.String())
-	k.run(t, "wait", "--for=condition=Ready", "pod/account", "pod/prove", "--timeout", settle.String())
+	k.run(t, "wait", "--for=condition=Ready", "pod/account", "pod/pinned", "pod/prove", "--timeout", settle.String())
 	prints(t, "the account's secrets", k.run(t, "get", "pod", "account", "-o", "jsonpath={.spec.imagePullSecrets}"), `\[\{"name":"right"\}\]`)
 	for _, p := range []struct {
 		k   cli
