@@ -22,17 +22,24 @@ type Authorizer struct {
 // New makes an authorizer.
 func New(r *registry.Registry) *Authorizer { return &Authorizer{registry: r} }
 
-// index of the last committed state. Every question looks whether the one at hand still is that.
-func (z *Authorizer) index() (ix *index) {
+// index of the last committed state. Every question looks whether the one at hand still is that; if not, one builds it for all
+// who wait.
+func (z *Authorizer) index() *index {
+	if ix := z.current(nil); ix != nil {
+		return ix
+	}
+	z.building.Lock()
+	defer z.building.Unlock()
+	return z.current(newIndex)
+}
+
+// current is the index at hand if it is that of the committed state, else what build makes of that state.
+func (z *Authorizer) current(build func(*registry.View) *index) (ix *index) {
 	_ = z.registry.View(func(v *registry.View) error {
-		if ix = z.last.Load(); ix.isOf(v) {
-			return nil
-		}
-		// One builds it for all who wait; meanwhile v grows old, but no older than the question.
-		z.building.Lock()
-		defer z.building.Unlock()
-		if ix = z.last.Load(); !ix.isOf(v) {
-			ix = newIndex(v)
+		if last := z.last.Load(); last.isOf(v) {
+			ix = last
+		} else if build != nil {
+			ix = build(v)
 			z.last.Store(ix)
 		}
 		return nil

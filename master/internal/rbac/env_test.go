@@ -78,6 +78,32 @@ func get[T registry.Object](e *env, namespace, name string) (out T) {
 	return out
 }
 
+// change writes an object.
+func change[T registry.Object](e *env, namespace, name string, fn func(T)) {
+	e.Helper()
+	e.transact(func(tx *registry.Tx) error {
+		have, err := registry.Get[T](tx, namespace, name)
+		if err != nil {
+			return err
+		}
+		next := have.DeepCopyObject().(T)
+		fn(next)
+		_, err = registry.Put(tx, next)
+		return err
+	})
+}
+
+func remove[T registry.Object](e *env, namespace, name string) {
+	e.Helper()
+	e.transact(func(tx *registry.Tx) error {
+		have, err := registry.Get[T](tx, namespace, name)
+		if err != nil {
+			return err
+		}
+		return tx.Delete(have, registry.DeleteOptions{})
+	})
+}
+
 func clusterRole(name string, rules ...rbacv1.PolicyRule) *rbacv1.ClusterRole {
 	return &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}
 }

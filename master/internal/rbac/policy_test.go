@@ -77,20 +77,6 @@ func TestDefaultsAreKubernetes(t *testing.T) {
 	}
 }
 
-func change[T registry.Object](e *env, name string, fn func(T)) {
-	e.Helper()
-	e.transact(func(tx *registry.Tx) error {
-		have, err := registry.Get[T](tx, "", name)
-		if err != nil {
-			return err
-		}
-		next := have.DeepCopyObject().(T)
-		fn(next)
-		_, err = registry.Put(tx, next)
-		return err
-	})
-}
-
 func TestEnsureDefaults(t *testing.T) {
 	e := newEnv(t)
 	e.transact(EnsureDefaults)
@@ -104,16 +90,16 @@ func TestEnsureDefaults(t *testing.T) {
 	}
 
 	// What was taken away comes back; what was added stays.
-	change(e, name, func(r *rbacv1.ClusterRole) {
+	change(e, "", name, func(r *rbacv1.ClusterRole) {
 		r.Rules = []rbacv1.PolicyRule{allowURLs("get", "/mine /api")}
 		delete(r.Labels, bootstrapLabel)
 		r.AggregationRule = &rbacv1.AggregationRule{ClusterRoleSelectors: []metav1.LabelSelector{{}}}
 	})
-	change(e, name, func(b *rbacv1.ClusterRoleBinding) { b.Subjects = []rbacv1.Subject{user("jane")} })
-	change(e, "view", func(r *rbacv1.ClusterRole) {
+	change(e, "", name, func(b *rbacv1.ClusterRoleBinding) { b.Subjects = []rbacv1.Subject{user("jane")} })
+	change(e, "", "view", func(r *rbacv1.ClusterRole) {
 		r.AggregationRule.ClusterRoleSelectors[0].MatchLabels = map[string]string{"mine": yes}
 	})
-	change(e, "edit", func(r *rbacv1.ClusterRole) { r.AggregationRule = nil })
+	change(e, "", "edit", func(r *rbacv1.ClusterRole) { r.AggregationRule = nil })
 	e.transact(EnsureDefaults)
 	r := get[*rbacv1.ClusterRole](e, "", name)
 	if !slices.Equal(r.Rules[0].NonResourceURLs, []string{"/mine", "/api"}) || len(r.Rules) != len(first.Rules[0].NonResourceURLs) ||
@@ -131,8 +117,8 @@ func TestEnsureDefaults(t *testing.T) {
 	}
 
 	// An admin who says so keeps it as it is.
-	change(e, name, func(r *rbacv1.ClusterRole) { r.Rules, r.Annotations[rbacv1.AutoUpdateAnnotationKey] = nil, "false" })
-	change(e, name, func(b *rbacv1.ClusterRoleBinding) {
+	change(e, "", name, func(r *rbacv1.ClusterRole) { r.Rules, r.Annotations[rbacv1.AutoUpdateAnnotationKey] = nil, "false" })
+	change(e, "", name, func(b *rbacv1.ClusterRoleBinding) {
 		b.Subjects, b.Annotations[rbacv1.AutoUpdateAnnotationKey] = nil, "false"
 	})
 	e.transact(EnsureDefaults)
