@@ -27,7 +27,7 @@ func (a *Agent) newPods(c *cluster, p *dataPlane) *pods.Manager {
 		Cluster:     func() netfiles.Cluster { return netfiles.Cluster{Domain: c.domain, DNS: c.dns.String()} },
 		HostIPs:     func() []string { return []string{a.cfg.NodeIP.String()} },
 		Allocatable: a.allocatable, Refuse: a.guard.refuse,
-		ResolvConf: a.cfg.ResolvConf, NodeMemory: a.machine.memory, Log: a.cfg.Logger,
+		RegistryConfigs: registryConfigs(a.cfg.DataDir), ResolvConf: a.cfg.ResolvConf, NodeMemory: a.machine.memory, Log: a.cfg.Logger,
 	})
 }
 

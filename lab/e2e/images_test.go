@@ -4,8 +4,11 @@ package e2e
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -119,6 +122,14 @@ func TestPrivateRegistry(t *testing.T) {
 	}{{other, "same"}, {k, "prove"}} {
 		tells(t, "events of "+p.pod, eventsOf(t, p.k, p.pod), `Pulled: Container image "`+image+`" already present on machine and can be accessed by the pod`)
 	}
+
+	// And what the node itself has a password for is for all its pods.
+	file := filepath.Join(n.Dir(), "agent", "config.json")
+	must(t, os.WriteFile(file, fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, registry,
+		base64.StdEncoding.EncodeToString([]byte(lab.RegistryUser+":"+lab.RegistryPassword))), 0o600))
+	t.Cleanup(func() { must(t, os.Remove(file)) })
+	other.feed(t, imagePod(n, "node", second, "IfNotPresent"), "create", "-f", "-")
+	other.run(t, "wait", "--for=condition=Ready", "pod/node", "--timeout", settle.String())
 }
 
 // besides makes another namespace beside a test's own.

@@ -84,5 +84,5 @@ func (p *Puller) loadedSince(ref string, t time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	at, ok := p.loaded[ref]
-	return ok && !at.Before(t)
+	return ok && at.After(t)
 }

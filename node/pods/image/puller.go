@@ -224,8 +224,9 @@ func (p *Puller) pullNow(ctx context.Context, r Request, ref string) (runtime.Im
 	p.remember(ref, got.image)
 	p.records.add(ref, got.image.ID, got.source(creds))
 	p.records.prune(ctx, p.cfg.Images)
+	waited := time.Since(start) // less than the pull took for who came when it was under way
 	r.Event(corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
-		r.Ref, got.took.Truncate(time.Millisecond), time.Since(start).Truncate(time.Millisecond), got.image.SizeBytes))
+		r.Ref, min(got.took, waited).Truncate(time.Millisecond), waited.Truncate(time.Millisecond), got.image.SizeBytes))
 	return got.image, nil
 }
 
