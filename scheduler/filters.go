@@ -38,6 +38,9 @@ func newFilters(s *Snapshot, pod *corev1.Pod, info *podInfo) []filter {
 	}
 	filters = append(filters, resourceFilter{&info.requests})
 	if s != nil {
+		if _, f := s.claims(pod); f != nil {
+			filters = append(filters, f)
+		}
 		filters = append(filters, s.spreadFilters(pod)...)
 		filters = append(filters, s.interPodFilters(pod)...)
 	}

@@ -27,6 +27,9 @@ func Schedule(s *Snapshot, pod *corev1.Pod) Decision {
 	if len(s.nodes) == 0 {
 		return Decision{Message: "no nodes available to schedule pods"}
 	}
+	if blocked, _ := s.claims(pod); blocked != "" {
+		return Decision{Message: s.refused(pod, blocked+".", len(s.nodes), 0)}
+	}
 	info := newPodInfo(pod)
 	filters := newFilters(s, pod, info)
 	candidates, start := s.candidates(pod, filters)
@@ -87,6 +90,9 @@ func Explain(s *Snapshot, pod *corev1.Pod) string {
 	if len(s.nodes) == 0 {
 		return "no nodes available to schedule pods"
 	}
+	if blocked, _ := s.claims(pod); blocked != "" {
+		return s.refused(pod, blocked+".", len(s.nodes), 0)
+	}
 	return explain(s, pod, newFilters(s, pod, newPodInfo(pod)))
 }
 
@@ -122,6 +128,11 @@ func explain(s *Snapshot, pod *corev1.Pod, filters []filter) string {
 	if fit := len(s.nodes) - helpless - victimless; fit > 0 {
 		return fmt.Sprintf("%d/%d nodes are available.", fit, len(s.nodes))
 	}
+	return s.refused(pod, histogram(reasons), helpless, victimless)
+}
+
+// refused words why no node takes the pod, and of how many nodes it is hopeless that others go, or nobody could.
+func (s *Snapshot) refused(pod *corev1.Pod, why string, helpless, victimless int) string {
 	head := fmt.Sprintf("0/%d nodes are available:", len(s.nodes))
 	preemption := "not eligible due to preemptionPolicy=Never."
 	if p := pod.Spec.PreemptionPolicy; p == nil || *p != corev1.PreemptNever {
@@ -134,7 +145,7 @@ func explain(s *Snapshot, pod *corev1.Pod, filters []filter) string {
 		}
 		preemption = head + " " + histogram(outcomes)
 	}
-	return head + " " + histogram(reasons) + " preemption: " + preemption
+	return head + " " + why + " preemption: " + preemption
 }
 
 // histogram words counted reasons as kube-scheduler does: sorted as text, numbers included.

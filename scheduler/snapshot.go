@@ -20,6 +20,7 @@ type Snapshot struct {
 	loners map[types.UID]*podInfo
 	// namespaces have the labels that namespaceSelectors look at.
 	namespaces map[string]map[string]string
+	volumes    volumes
 	// images counts the nodes that have an image.
 	images map[string]int
 	// Seed turns the place where the search among the nodes begins.
@@ -30,7 +31,7 @@ type Snapshot struct {
 func NewSnapshot() *Snapshot {
 	return &Snapshot{
 		byName: map[string]*Node{}, pods: map[types.UID]*podInfo{}, loners: map[types.UID]*podInfo{},
-		namespaces: map[string]map[string]string{}, images: map[string]int{},
+		namespaces: map[string]map[string]string{}, images: map[string]int{}, volumes: newVolumes(),
 	}
 }
 

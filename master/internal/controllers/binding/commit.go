@@ -23,7 +23,7 @@ type shape struct {
 
 func shapeOf(pod *corev1.Pod) (shape, bool) {
 	ref := metav1.GetControllerOfNoCopy(pod)
-	if ref == nil || ref.Kind != "ReplicaSet" && ref.Kind != "Job" {
+	if ref == nil || ref.Kind != "ReplicaSet" && ref.Kind != "Job" || scheduler.Claims(pod) { // claims can be a pod's own
 		return shape{}, false
 	}
 	return shape{ref.UID, pod.Generation}, true

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 
 	"github.com/whalepod/whalepod/master/internal/registry"
 	"github.com/whalepod/whalepod/scheduler"
@@ -59,10 +60,13 @@ func (c *Controller) Run(ctx context.Context) error {
 	return nil
 }
 
+// watched is what decisions are made from.
+var watched = []string{"namespaces", "nodes", "pods", "persistentvolumeclaims", "persistentvolumes", "storageclasses.storage.k8s.io"}
+
 // follow lists everything, then schedules as events come; it returns when the watch ends.
 func (c *Controller) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	w, err := c.cfg.Registry.ViewAndWatch([]string{"namespaces", "nodes", "pods"}, func(v *registry.View) error {
+	w, err := c.cfg.Registry.ViewAndWatch(watched, func(v *registry.View) error {
 		c.reset(v)
 		return nil
 	})
@@ -139,6 +143,15 @@ func (c *Controller) reset(v *registry.View) {
 	for node := range registry.List[*corev1.Node](v, "") {
 		c.snapshot.SetNode(node)
 	}
+	for claim := range registry.List[*corev1.PersistentVolumeClaim](v, "") {
+		c.snapshot.SetClaim(claim)
+	}
+	for volume := range registry.List[*corev1.PersistentVolume](v, "") {
+		c.snapshot.SetVolume(volume)
+	}
+	for class := range registry.List[*storagev1.StorageClass](v, "") {
+		c.snapshot.SetClass(class)
+	}
 	for pod := range registry.List[*corev1.Pod](v, "") {
 		c.takePod(pod)
 	}
@@ -168,12 +181,41 @@ func (c *Controller) take(events []registry.Event) {
 			} else {
 				better = c.takePod(obj) || better
 			}
+		default:
+			better = c.takeVolume(e) || better
 		}
 	}
 	if better {
 		clear(c.hopeless)
 		c.queue.changed()
 	}
+}
+
+// takeVolume is take for what pods' claims are about; any change of it may be what a pod waits for.
+func (c *Controller) takeVolume(e registry.Event) bool {
+	switch obj := e.Object.(type) {
+	case *corev1.PersistentVolumeClaim:
+		if e.Deleted {
+			c.snapshot.RemoveClaim(obj.Namespace, obj.Name)
+		} else {
+			c.snapshot.SetClaim(obj)
+		}
+	case *corev1.PersistentVolume:
+		if e.Deleted {
+			c.snapshot.RemoveVolume(obj.Name)
+		} else {
+			c.snapshot.SetVolume(obj)
+		}
+	case *storagev1.StorageClass:
+		if e.Deleted {
+			c.snapshot.RemoveClass(obj.Name)
+		} else {
+			c.snapshot.SetClass(obj)
+		}
+	default:
+		return false
+	}
+	return true
 }
 
 // takePod reports whether the pod's new state made room somewhere.

@@ -1,0 +1,52 @@
+package binding
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	ct "github.com/whalepod/whalepod/master/internal/controllers/controllertest"
+	"github.com/whalepod/whalepod/master/internal/controllers/podstate"
+)
+
+// A pod waits for its claim to be there, and to be bound.
+func TestClaimIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t)
+		ct.Node(e, "node1")
+		p := ct.Pod("db", nil)
+		p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}
+		ct.Create(e, p)
+		says := func(want string) {
+			t.Helper()
+			ct.Settle(time.Minute)
+			p := ct.Get[*corev1.Pod](e, "default", "db")
+			c := podstate.Condition(p, corev1.PodScheduled)
+			if p.Spec.NodeName != "" || c == nil || c.Reason != "Unschedulable" || c.Message != want {
+				t.Errorf("node %q, condition %+v, want %s", p.Spec.NodeName, c, want)
+			}
+		}
+		nowhere := " preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+		says(`0/1 nodes are available: persistentvolumeclaim "data" not found.` + nowhere)
+		size := corev1.ResourceList{"storage": resource.MustParse("1Gi")}
+		modes := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
+		ct.Create(e, &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "data"},
+			Spec: corev1.PersistentVolumeClaimSpec{AccessModes: modes, Resources: corev1.VolumeResourceRequirements{Requests: size}}})
+		says("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims." + nowhere)
+		ct.Create(e, &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "disk"}, Spec: corev1.PersistentVolumeSpec{
+			Capacity: size, AccessModes: modes, PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/mnt"}}}})
+		ct.Change(e, "default", "data", func(claim *corev1.PersistentVolumeClaim) {
+			claim.Spec.VolumeName = "disk"
+			claim.Annotations = map[string]string{"pv.kubernetes.io/bind-completed": "yes"}
+		})
+		ct.Settle(time.Minute)
+		if p := ct.Get[*corev1.Pod](e, "default", "db"); p.Spec.NodeName != "node1" {
+			t.Errorf("bound, and still %+v", p.Status)
+		}
+	})
+}

@@ -1,0 +1,156 @@
+package scheduler
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// volumes is what the snapshot knows of claims and what they are bound to; all by name, claims with their namespace.
+type volumes struct {
+	claims  map[string]*corev1.PersistentVolumeClaim
+	volumes map[string]*corev1.PersistentVolume
+	classes map[string]*storagev1.StorageClass
+}
+
+func newVolumes() volumes {
+	return volumes{map[string]*corev1.PersistentVolumeClaim{}, map[string]*corev1.PersistentVolume{}, map[string]*storagev1.StorageClass{}}
+}
+
+// SetClaim takes over the state of a claim; the snapshot keeps it.
+func (s *Snapshot) SetClaim(c *corev1.PersistentVolumeClaim) {
+	s.volumes.claims[c.Namespace+"/"+c.Name] = c
+}
+
+// RemoveClaim forgets a claim.
+func (s *Snapshot) RemoveClaim(namespace, name string) {
+	delete(s.volumes.claims, namespace+"/"+name)
+}
+
+// SetVolume takes over the state of a volume; the snapshot keeps it.
+func (s *Snapshot) SetVolume(v *corev1.PersistentVolume) { s.volumes.volumes[v.Name] = v }
+
+// RemoveVolume forgets a volume.
+func (s *Snapshot) RemoveVolume(name string) { delete(s.volumes.volumes, name) }
+
+// SetClass takes over the state of a class; the snapshot keeps it.
+func (s *Snapshot) SetClass(c *storagev1.StorageClass) { s.volumes.classes[c.Name] = c }
+
+// RemoveClass forgets a class.
+func (s *Snapshot) RemoveClass(name string) { delete(s.volumes.classes, name) }
+
+// Claims says whether the pod has volumes that are claims.
+func Claims(pod *corev1.Pod) bool {
+	for i := range pod.Spec.Volumes {
+		if v := &pod.Spec.Volumes[i]; v.PersistentVolumeClaim != nil || v.Ephemeral != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// annBindCompleted on a claim says that it and its volume agree.
+const annBindCompleted = "pv.kubernetes.io/bind-completed"
+
+// claims looks at the pod's claims: what keeps it from every node, in the words of kube-scheduler's VolumeBinding, or else
+// the filter for nodes; nil when there is nothing to look at.
+func (s *Snapshot) claims(pod *corev1.Pod) (blocked string, f filter) {
+	if !Claims(pod) {
+		return "", nil
+	}
+	claims, blocked := s.claimsOf(pod)
+	if blocked != "" {
+		return blocked, nil
+	}
+	out := volumeFilter{}
+	for _, claim := range claims {
+		switch {
+		case claim.Spec.VolumeName != "" && metav1.HasAnnotation(claim.ObjectMeta, annBindCompleted):
+			if v := s.volumes.volumes[claim.Spec.VolumeName]; v == nil {
+				out.missing = true
+			} else {
+				out.bound = append(out.bound, v)
+			}
+		case claim.Spec.VolumeName == "" && s.waitsForConsumer(claim):
+			// Nobody binds or makes volumes for a node that was chosen, so there is none on any.
+			out.unbound = true
+		default:
+			return "pod has unbound immediate PersistentVolumeClaims", nil
+		}
+	}
+	return "", out
+}
+
+func (s *Snapshot) claimsOf(pod *corev1.Pod) (claims []*corev1.PersistentVolumeClaim, blocked string) {
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		name := ""
+		switch {
+		case v.PersistentVolumeClaim != nil:
+			name = v.PersistentVolumeClaim.ClaimName
+		case v.Ephemeral != nil:
+			name = pod.Name + "-" + v.Name // as Kubernetes' ephemeral volume controller names it
+		default:
+			continue
+		}
+		claim := s.volumes.claims[pod.Namespace+"/"+name]
+		switch {
+		case claim == nil && v.Ephemeral != nil:
+			return nil, fmt.Sprintf("waiting for ephemeral volume controller to create the persistentvolumeclaim %q", name)
+		case claim == nil:
+			return nil, fmt.Sprintf("persistentvolumeclaim %q not found", name)
+		case claim.Status.Phase == corev1.ClaimLost:
+			return nil, fmt.Sprintf("persistentvolumeclaim %q bound to non-existent persistentvolume %q", name, claim.Spec.VolumeName)
+		case claim.DeletionTimestamp != nil:
+			return nil, fmt.Sprintf("persistentvolumeclaim %q is being deleted", name)
+		case v.Ephemeral != nil && !metav1.IsControlledBy(claim, pod):
+			return nil, fmt.Sprintf("PVC %s/%s was not created for pod %s/%s (pod is not owner)", pod.Namespace, name, pod.Namespace, pod.Name)
+		}
+		claims = append(claims, claim)
+	}
+	return claims, ""
+}
+
+// waitsForConsumer: the claim's class leaves the choice of a volume to the choice of a node.
+func (s *Snapshot) waitsForConsumer(claim *corev1.PersistentVolumeClaim) bool {
+	name := claim.Annotations[corev1.BetaStorageClassAnnotation]
+	if name == "" && claim.Spec.StorageClassName != nil {
+		name = *claim.Spec.StorageClassName
+	}
+	class := s.volumes.classes[name]
+	return class != nil && class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
+}
+
+// volumeFilter refuses nodes from which the volumes of the pod's claims cannot be reached.
+type volumeFilter struct {
+	bound   []*corev1.PersistentVolume
+	missing bool // a claim is bound to a volume that is not there
+	unbound bool // a claim waits for a volume
+}
+
+func (f volumeFilter) fits(n *Node) bool { return !f.missing && !f.unbound && f.reachable(n) }
+
+func (f volumeFilter) reachable(n *Node) bool {
+	for _, v := range f.bound {
+		if a := v.Spec.NodeAffinity; a != nil && !(affinityFilter{required: a.Required}).fits(n) {
+			return false
+		}
+	}
+	return true
+}
+
+func (f volumeFilter) explain(n *Node) refusal {
+	var r refusal
+	if !f.reachable(n) {
+		r.reasons = append(r.reasons, "node(s) didn't match PersistentVolume's node affinity")
+	}
+	if f.unbound {
+		r.reasons = append(r.reasons, "node(s) didn't find available persistent volumes to bind")
+	}
+	if f.missing {
+		r.reasons = append(r.reasons, "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)")
+	}
+	return r
+}

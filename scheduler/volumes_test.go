@@ -1,0 +1,92 @@
+package scheduler
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func claiming(names ...string) *corev1.Pod {
+	return testPod("1m", "", func(p *corev1.Pod) {
+		p.Name = "web"
+		for _, name := range names {
+			p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
+				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}})
+		}
+	})
+}
+
+func TestClaims(t *testing.T) {
+	late := storagev1.VolumeBindingWaitForFirstConsumer
+	claim := func(name, volume, class string, change ...func(*corev1.PersistentVolumeClaim)) *corev1.PersistentVolumeClaim {
+		c := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+			Spec: corev1.PersistentVolumeClaimSpec{VolumeName: volume, StorageClassName: &class}}
+		if volume != "" {
+			c.Annotations = map[string]string{"pv.kubernetes.io/bind-completed": "yes"}
+		}
+		for _, f := range change {
+			f(c)
+		}
+		return c
+	}
+	s := snapshotOf(testNode("n1", "1", "1Gi"), testNode("n2", "1", "1Gi"))
+	s.SetClass(&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, VolumeBindingMode: &late})
+	s.SetVolume(&corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "anywhere"}})
+	s.SetVolume(&corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "disk"}, Spec: corev1.PersistentVolumeSpec{
+		NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+			MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "kubernetes.io/hostname", Operator: corev1.NodeSelectorOpIn, Values: []string{"n2"}}},
+		}}}},
+	}})
+	for _, c := range []*corev1.PersistentVolumeClaim{
+		claim("bound", "anywhere", ""), claim("local", "disk", ""), claim("dangling", "gone", ""), claim("unbound", "", "other"),
+		claim("late", "", "late"),
+		claim("reserved", "disk", "late", func(c *corev1.PersistentVolumeClaim) { c.Annotations = nil }),
+		claim("lost", "gone", "", func(c *corev1.PersistentVolumeClaim) { c.Status.Phase = corev1.ClaimLost }),
+		claim("leaving", "anywhere", "", func(c *corev1.PersistentVolumeClaim) { c.DeletionTimestamp = &metav1.Time{} }),
+		claim("web-scratch", "anywhere", ""),
+	} {
+		s.SetClaim(c)
+	}
+	ephemeral := func(name string) *corev1.Pod {
+		p := claiming()
+		p.Spec.Volumes = []corev1.Volume{{Name: name, VolumeSource: corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}}}
+		return p
+	}
+	never := corev1.PreemptNever
+	nowhere := " preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+	for name, test := range map[string]struct {
+		pod  *corev1.Pod
+		want string // a node, or else the message
+	}{
+		"missing":   {claiming("bound", "nosuch"), `0/2 nodes are available: persistentvolumeclaim "nosuch" not found.` + nowhere},
+		"unbound":   {claiming("unbound"), "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims." + nowhere},
+		"reserved":  {claiming("reserved"), "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims." + nowhere},
+		"late":      {claiming("late"), "0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind." + nowhere},
+		"lost":      {claiming("lost"), `0/2 nodes are available: persistentvolumeclaim "lost" bound to non-existent persistentvolume "gone".` + nowhere},
+		"leaving":   {claiming("leaving"), `0/2 nodes are available: persistentvolumeclaim "leaving" is being deleted.` + nowhere},
+		"dangling":  {claiming("dangling"), "0/2 nodes are available: 2 node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)." + nowhere},
+		"local":     {claiming("bound", "local"), "n2"},
+		"both":      {claiming("local", "late"), "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity, 2 node(s) didn't find available persistent volumes to bind." + nowhere},
+		"to come":   {ephemeral("other"), `0/2 nodes are available: waiting for ephemeral volume controller to create the persistentvolumeclaim "web-other".` + nowhere},
+		"not ours":  {ephemeral("scratch"), "0/2 nodes are available: PVC default/web-scratch was not created for pod default/web (pod is not owner)." + nowhere},
+		"no policy": {func() *corev1.Pod { p := claiming("nosuch"); p.Spec.PreemptionPolicy = &never; return p }(), `0/2 nodes are available: persistentvolumeclaim "nosuch" not found. preemption: not eligible due to preemptionPolicy=Never.`},
+	} {
+		d := Schedule(s, test.pod)
+		if d.Node+d.Message != test.want {
+			t.Errorf("%s: %s%s\nwant %s", name, d.Node, d.Message, test.want)
+		}
+		if got := Explain(s, test.pod); d.Message != "" && got != d.Message {
+			t.Errorf("%s: explained as %s", name, got)
+		}
+	}
+	s.RemoveVolume("disk")
+	if d := Schedule(s, claiming("local")); d.Node != "" {
+		t.Error("a claim whose volume is gone holds nobody up")
+	}
+	s.RemoveClaim("default", "bound")
+	if d := Schedule(s, claiming("bound")); d.Node != "" {
+		t.Error("a claim that is gone holds nobody up")
+	}
+}
