@@ -9,12 +9,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/whalepod/whalepod/node/pods"
 	"github.com/whalepod/whalepod/node/pods/admit"
 	"github.com/whalepod/whalepod/node/pressure"
-	"github.com/whalepod/whalepod/node/pressure/meter"
-	"github.com/whalepod/whalepod/node/runtime"
-	"github.com/whalepod/whalepod/node/session"
 )
 
 const (
@@ -29,49 +25,11 @@ const (
 	// clearingPatience is how long an evicted pod may take to free what it had before the node is looked at again, and
 	// clearingLook how often that is asked.
 	clearingPatience, clearingLook = 30 * time.Second, time.Second
-	// sizingTimeout bounds measuring one pod's files.
-	sizingTimeout = time.Minute
 	// Image garbage collection that did not help is tried again after this (the kubelet's period), and so is making room
 	// when nothing could be removed.
 	collectAgain, reclaimAgain = 5 * time.Minute, time.Minute
-	removeTimeout              = 2 * time.Minute
+	removeTimeout              = time.Minute
 )
-
-// gauges is what a guard measures with; meter.Meter is it.
-type gauges interface {
-	Memory() (pressure.Observation, error)
-	PIDs() (pressure.Observation, error)
-	Disk(path string) (meter.Disk, error)
-	WorkingSet(c meter.Container) (int64, error)
-	Processes(c meter.Container) (int64, error)
-	Tree(ctx context.Context, dir string) (pressure.Size, error)
-	Layer(ctx context.Context, c meter.Container) (pressure.Size, error)
-	Logs(ctx context.Context, root, id string) (pressure.Size, error)
-	Stalls(ctx context.Context, fn func()) error
-	Keep(ids map[string]bool)
-}
-
-// guarded is what a guard needs of the pods; pods.Manager is it.
-type guarded interface {
-	Active() []pods.Active
-	Evict(uid string, e pods.Eviction) bool
-	Cleared(uid string) bool
-	RemoveEnded(ctx context.Context)
-	ForgetImages(names []string)
-}
-
-// guardConfig of a guard.
-type guardConfig struct {
-	Node       string
-	DataDir    string
-	Thresholds []pressure.Threshold
-	Images     pressure.ImagePolicy
-	Gauges     gauges
-	Engine     runtime.Engine
-	// Event about the node.
-	Event func(eventType, reason, message string)
-	Log   *slog.Logger
-}
 
 // guard looks after the node's memory, disk and process IDs, and makes room before they run out: ended pods' containers and unused
 // images first, then pods, one at a time.
@@ -81,7 +39,6 @@ type guard struct {
 	// changed wakes whoever tells the master of the node's conditions.
 	changed chan struct{}
 	wake    chan struct{}
-	began   time.Time
 
 	mu         sync.Mutex
 	pods       guarded // nil until the data plane is up
@@ -94,51 +51,20 @@ type guard struct {
 	promptly  bool // the kernel says when memory gets short
 	split     bool // images and containers have a file system of their own
 	warned    map[string]bool
-	sizes     map[string]time.Time // by UID: when the pod's files are to be measured again
-	tellAt    time.Time            // when to tell again that room is being made
+	tellAt    time.Time // when to tell again that room is being made
 	collectAt time.Time
 	reclaimAt time.Time
 	failures  int // of image garbage collection, in a row
 }
 
 func newGuard(cfg guardConfig) *guard {
+	if cfg.Clock == nil {
+		began := time.Now()
+		cfg.Clock = func() (time.Time, time.Duration) { return time.Now(), time.Since(began) }
+	}
 	return &guard{
-		cfg: cfg, log: cfg.Log.With("component", "guard"), changed: make(chan struct{}, 1), wake: make(chan struct{}, 1), began: time.Now(),
-		warned: map[string]bool{}, sizes: map[string]time.Time{},
+		cfg: cfg, log: cfg.Log.With("component", "guard"), changed: make(chan struct{}, 1), wake: make(chan struct{}, 1), warned: map[string]bool{},
 	}
-}
-
-// addGuard makes the agent's guard of its configuration.
-func (a *Agent) addGuard() error {
-	thresholds, err := pressure.ParseThresholds(a.cfg.EvictionHard, pressure.Defaults(a.machine.memory))
-	if err != nil {
-		return err
-	}
-	if a.cfg.ImageGC == (pressure.ImagePolicy{}) {
-		a.cfg.ImageGC = pressure.DefaultImagePolicy()
-	}
-	if err := a.cfg.ImageGC.Validate(); err != nil {
-		return err
-	}
-	a.guard = newGuard(guardConfig{
-		Node: a.cfg.Identity.Node, DataDir: a.cfg.DataDir, Thresholds: thresholds, Images: a.cfg.ImageGC, Gauges: meter.New(), Engine: a.cfg.Engine,
-		Event: func(eventType, reason, message string) {
-			a.outbox.Event(session.Event{Kind: "Node", Name: a.cfg.Identity.Node, UID: a.cfg.Identity.Node, Type: eventType, Reason: reason, Message: message})
-		},
-		Log: a.cfg.Logger,
-	})
-	return a.checkReserved()
-}
-
-// checkReserved refuses to leave nothing to pods.
-func (a *Agent) checkReserved() error {
-	capacity := a.capacity()
-	for name, q := range a.cfg.Reserved {
-		if have, ok := capacity[name]; ok && q.Cmp(have) > 0 {
-			return fmt.Errorf("invalid Node Allocatable configuration. Resource %q has a reservation of %v but capacity of %v. Expected capacity >= reservation", name, &q, &have)
-		}
-	}
-	return nil
 }
 
 // watch over these pods from now on.
@@ -207,6 +133,9 @@ func (g *guard) run(ctx context.Context) error {
 	stalls := make(chan error, 1)
 	go func() { stalls <- g.cfg.Gauges.Stalls(ctx, func() { poke(g.wake) }) }()
 	g.promptly = true
+	var sizing sync.WaitGroup
+	sizing.Go(func() { g.enforceLimits(ctx) })
+	defer sizing.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	defer func() {
@@ -238,12 +167,11 @@ func (g *guard) look(ctx context.Context) time.Duration {
 	met := pressure.Met(g.cfg.Thresholds, seen)
 	g.note(now, met)
 	p := g.manager()
-	if g.enforceLimits(ctx, now, p) {
-		return 0
-	}
 	if len(met) == 0 {
 		delete(g.warned, nothingLeft)
-		g.collect(ctx, now, seen[pressure.ImageFsAvailable])
+		if disk, ok := seen[pressure.ImageFsAvailable]; ok {
+			g.collect(ctx, now, disk)
+		}
 		return g.next(seen)
 	}
 	if p == nil { // the pods are not known yet
@@ -320,7 +248,7 @@ func (g *guard) note(now time.Time, met []pressure.Threshold) {
 func (g *guard) lookAtClock(now time.Time) {
 	g.mu.Lock()
 	before, _ := g.clock.Condition(now)
-	message := g.clock.Look(now, now.Sub(g.began))
+	message := g.clock.Look(g.cfg.Clock())
 	after, _ := g.clock.Condition(now)
 	g.mu.Unlock()
 	if message != "" {

@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -369,7 +370,7 @@ func TestGuardOnDocker(t *testing.T) {
 	s.phase(writer, corev1.PodRunning)
 	s.eventually(time.Minute, "it has written", func() bool {
 		for _, a := range s.manager.Active() {
-			if u, err := s.guard.sizeOf(t.Context(), &a); err == nil && a.Pod.Name == "writer" && len(u.Containers) == 1 && u.Containers[0].Rootfs.Bytes >= 30*mib {
+			if u := s.guard.sizeOf(t.Context(), &a); a.Pod.Name == "writer" && len(u.Containers) == 1 && u.Containers[0].Rootfs.Bytes >= 30*mib {
 				return true
 			}
 		}
@@ -386,6 +387,31 @@ func TestGuardOnDocker(t *testing.T) {
 	if got := s.status(late); got.Reason != "Evicted" || got.Message != "Pod was rejected: The node had condition: [DiskPressure]. " {
 		t.Error(got.Reason, got.Message)
 	}
+
+	// On a full disk the agent says what is the matter, and writes down later what it could not.
+	s.fill(0)
+	text := make([]byte, 256<<10)
+	config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "config"}, BinaryData: map[string][]byte{"k": text}}
+	err = s.state.Apply([]desired.Change{{Resource: desired.ConfigMaps, Key: "default/config", Object: config}})
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "no space left on device") {
+		t.Error(err)
+	}
+	s.fill(60)
+	s.eventually(30*time.Second, "the disk has it", func() bool {
+		data, err := os.ReadFile(s.dir + "/agent/desired/state.journal")
+		dir := t.TempDir()
+		if err != nil || os.WriteFile(dir+"/state.journal", data, 0o600) != nil {
+			return false
+		}
+		kept, err := desired.Open(desired.Config{Dir: dir})
+		if err != nil {
+			return false
+		}
+		defer func() { _ = kept.Close() }()
+		_, ok := kept.ConfigMap("default", "config")
+		_, podToo := kept.Pod("default", "web")
+		return ok && podToo
+	})
 
 	// Limits of a pod's own need no pressure.
 	s.fill(60)
@@ -404,7 +430,7 @@ func TestGuardOnDocker(t *testing.T) {
 	s.evicted(logs, `Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. `, false)
 
 	// Memory: what the control group says is in the message.
-	hungry := s.start("hungry", "x=$(dd if=/dev/zero bs=1M count=20 | sh -c 'while read -r l; do :; done'); sleep 10000 & y=$(dd if=/dev/urandom bs=1M count=1); sleep 10000", nil)
+	hungry := s.start("hungry", "sleep 10000 & sleep 10000", nil)
 	s.phase(hungry, corev1.PodRunning)
 	for _, a := range s.manager.Active() {
 		if u := s.guard.workingSet(&a); u == nil || u.Memory <= 0 || u.Containers[0].Memory <= 0 || u.Processes < 2 {

@@ -97,8 +97,15 @@ func (g *guard) reclaim(ctx context.Context, p guarded) bool {
 	return removed > 0 || g.observe()[pressure.ImageFsAvailable].Available > before.Available
 }
 
+// noCapacity is told once.
+const noCapacity = "invalid capacity 0 on image filesystem"
+
 // collect images when the disk is rather full though nothing is short yet.
 func (g *guard) collect(ctx context.Context, now time.Time, seen pressure.Observation) {
+	if seen.Capacity == 0 && !g.warned[noCapacity] {
+		g.warned[noCapacity] = true
+		g.cfg.Event(corev1.EventTypeWarning, "InvalidDiskCapacity", noCapacity)
+	}
 	if !g.cfg.Images.Due(seen) || now.Before(g.collectAt) {
 		return
 	}

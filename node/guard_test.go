@@ -40,7 +40,7 @@ type shop struct {
 	images   *meter.Disk          // of the engine
 	working  map[string]int64     // by container ID
 	trees    map[string]int64     // bytes by path
-	layers   map[string]int64     // by container ID; less than 0: no directory
+	layers   map[string]int64     // by container ID
 	active   map[string]*lodger   // by UID
 	clearing map[string]time.Time // evicted: when it is cleared
 	takes    time.Duration        // to clear an evicted pod
@@ -49,6 +49,8 @@ type shop struct {
 	events   []string
 	stall    func()
 	noStalls bool
+	noLayers bool
+	clock    func() (time.Time, time.Duration)
 	looks    int
 	measured int
 }
@@ -73,7 +75,7 @@ func newShop(t *testing.T) *shop {
 // open a guard on it.
 func (s *shop) open() {
 	s.guard = newGuard(guardConfig{
-		Node: "n1", DataDir: "/data", Thresholds: pressure.Defaults(gib), Images: pressure.DefaultImagePolicy(), Gauges: s, Engine: s.engine,
+		Node: "n1", DataDir: "/data", Thresholds: pressure.Defaults(gib), Images: pressure.DefaultImagePolicy(), Gauges: s, Engine: s.engine, Clock: s.clock,
 		Event: func(_, reason, message string) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -161,12 +163,12 @@ func (s *shop) Tree(_ context.Context, dir string) (pressure.Size, error) {
 	return pressure.Size{Bytes: s.trees[dir], Inodes: 1}, nil
 }
 
-func (s *shop) Layer(ctx context.Context, c meter.Container) (pressure.Size, error) {
+func (s *shop) Layer(_ context.Context, c meter.Container) (pressure.Size, error) {
 	s.mu.Lock()
 	n := s.layers[c.ID]
 	s.mu.Unlock()
-	if n < 0 { // as on a storage driver without directories
-		return meter.New().Layer(ctx, meter.Container{ID: c.ID, PID: 1 << 30})
+	if s.noLayers {
+		return pressure.Size{}, meter.ErrNoLayer
 	}
 	return pressure.Size{Bytes: n, Inodes: 1}, nil
 }
@@ -497,17 +499,76 @@ func TestGuardLimits(t *testing.T) {
 		time.Sleep(time.Minute)
 		s.want("evicted within the limits", &s.evicted)
 		s.set(func() { s.trees["/pods/volume/x"], s.layers["id-layer"] = 2*mib, 2*mib })
-		time.Sleep(11 * time.Second)
+		time.Sleep(10 * time.Second)
 		s.want("evicted", &s.evicted,
 			`uid-layer 1s false Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. `,
 			`uid-volume 1s false Usage of EmptyDir volume "x" exceeds the limit "1Mi". `)
 		if got := s.conditions(); got != nil {
 			t.Error(got)
 		}
-		s.set(func() {
-			if len(s.guard.sizes) > 0 {
-				t.Error("remembered for ever")
-			}
-		})
+	})
+}
+
+// A storage driver without directories: the engine is asked. A container that has just ended hides nothing of the others.
+func TestGuardAsksTheEngine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShop(t)
+		s.open()
+		sandbox, err := s.engine.RunSandbox(t.Context(), runtime.SandboxSpec{Pod: runtime.PodRef{Namespace: "default", Name: "p", UID: "uid-p"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.engine.AddImage("img")
+		id, err := s.engine.CreateContainer(t.Context(), runtime.ContainerSpec{SandboxID: sandbox.ID, Pod: sandbox.Pod, Name: "c", Image: "img"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.engine.SetLayer("c", 7*mib)
+		s.noLayers = true
+		a := pods.Active{Pod: lodgerPod("p", 0), Running: []pods.Process{{Name: "gone", ID: "gone", PID: 1}, {Name: "c", ID: id, PID: 1}}}
+		if u := s.guard.sizeOf(t.Context(), &a); len(u.Containers) != 2 || u.Containers[0].Rootfs.Bytes != 0 || u.Containers[1].Rootfs.Bytes != 7*mib {
+			t.Errorf("%+v", u)
+		}
+	})
+}
+
+// Somebody sets the clock.
+func TestGuardClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShop(t)
+		began := time.Now()
+		var off time.Duration
+		s.clock = func() (time.Time, time.Duration) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return time.Now().Add(off), time.Since(began)
+		}
+		s.open()
+		time.Sleep(time.Minute)
+		if got := s.guard.tell(time.Now()); len(got) != 3 {
+			t.Errorf("%+v", got)
+		}
+		s.set(func() { off = -2 * time.Hour })
+		time.Sleep(10 * time.Second)
+		const words = "The machine's clock jumped back by 2h0m0s, to 1999-12-31T22:01:10Z: it was set, or the machine slept"
+		s.want("events", &s.events, "ClockJumped: "+words)
+		select {
+		case <-s.guard.changed:
+		default:
+			t.Error("nobody was told")
+		}
+		if got := s.guard.tell(time.Now()); len(got) != 4 || got[3].Type != "ClockJumped" || got[3].Status != corev1.ConditionTrue || got[3].Message != words {
+			t.Errorf("%+v", got)
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		select {
+		case <-s.guard.changed:
+		default:
+			t.Error("nobody was told that it is over")
+		}
+		if got := s.conditions(); got != nil {
+			t.Error(got)
+		}
 	})
 }

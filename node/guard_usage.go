@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"time"
 
 	"github.com/whalepod/whalepod/node/pods"
@@ -15,69 +17,76 @@ const (
 	// seconds. But no less often than sizingMost.
 	sizingShare = 500
 	sizingMost  = 5 * time.Minute
+	// sizingTimeout bounds measuring one pod's files, rankingTimeout those of all.
+	sizingTimeout, rankingTimeout = time.Minute, 2 * time.Minute
 )
 
-// enforceLimits evicts pods that use more of the disk than they may. Only those with limits are measured. It tells whether any
-// had to go.
-func (g *guard) enforceLimits(ctx context.Context, now time.Time, p guarded) (any bool) {
-	if p == nil {
-		return false
+// enforceLimits evicts pods that use more of the disk than they may, until ctx ends. It has a goroutine of its own: measuring
+// files can take long, and memory does not wait.
+func (g *guard) enforceLimits(ctx context.Context) {
+	due := map[string]time.Time{} // by UID: when the pod's files are to be measured again
+	tick := time.NewTicker(guardEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if p := g.manager(); p != nil {
+			g.checkLimits(ctx, p, due)
+		}
 	}
-	known := map[string]bool{}
-	containers := map[string]bool{}
+}
+
+// checkLimits of the pods that have some and are due.
+func (g *guard) checkLimits(ctx context.Context, p guarded, due map[string]time.Time) {
+	known, containers := map[string]bool{}, map[string]bool{}
 	for _, a := range p.Active() {
-		uid := string(a.Pod.UID)
 		containers[a.SandboxID] = true
 		for _, c := range a.Running {
 			containers[c.ID] = true
 		}
-		if !pressure.Limited(a.Pod) || ctx.Err() != nil {
+		uid := string(a.Pod.UID)
+		if !pressure.Limited(a.Pod) {
 			continue
 		}
 		known[uid] = true
-		if now.Before(g.sizes[uid]) {
-			continue
-		}
-		began := time.Now()
-		u, err := g.sizeOf(ctx, &a)
-		took := time.Since(began)
-		g.sizes[uid] = began.Add(min(max(took*sizingShare, guardEvery-guardClosely), sizingMost))
-		if err != nil {
-			g.log.Debug("a pod's files could not be measured", "pod", a.Pod.Namespace+"/"+a.Pod.Name, "err", err)
-			continue
-		}
-		message := pressure.Exceeds(a.Pod, u)
-		if message == "" || pressure.Critical(a.Pod) || !p.Evict(uid, pods.Eviction{Message: message, Grace: evictionGrace}) {
-			continue
-		}
-		g.log.Warn("pod evicted", "pod", a.Pod.Namespace+"/"+a.Pod.Name, "message", message)
-		g.awaitCleared(ctx, p, uid)
-		any = true
-	}
-	for uid := range g.sizes {
-		if !known[uid] {
-			delete(g.sizes, uid)
+		if began := time.Now(); !began.Before(due[uid]) && ctx.Err() == nil {
+			g.checkLimit(ctx, p, &a)
+			due[uid] = began.Add(min(max(time.Since(began)*sizingShare, guardEvery/2), sizingMost))
 		}
 	}
+	maps.DeleteFunc(due, func(uid string, _ time.Time) bool { return !known[uid] })
 	g.cfg.Gauges.Keep(containers)
-	return any
+}
+
+func (g *guard) checkLimit(ctx context.Context, p guarded, a *pods.Active) {
+	u := g.sizeOf(ctx, a)
+	message := pressure.Exceeds(a.Pod, u)
+	if message == "" || pressure.Critical(a.Pod) || ctx.Err() != nil {
+		return
+	}
+	if p.Evict(string(a.Pod.UID), pods.Eviction{Message: message, Grace: evictionGrace}) {
+		g.log.Warn("pod evicted", "pod", a.Pod.Namespace+"/"+a.Pod.Name, "message", message)
+	}
 }
 
 // candidates for eviction, with what the signal asks for measured.
 func (g *guard) candidates(ctx context.Context, p guarded, signal pressure.Signal) []pressure.Candidate {
+	ctx, cancel := context.WithTimeout(ctx, rankingTimeout)
+	defer cancel()
 	active := p.Active()
 	out := make([]pressure.Candidate, 0, len(active))
 	for i := range active {
 		a := &active[i]
-		c := pressure.Candidate{Pod: a.Pod}
-		switch {
-		case a.SandboxPID == 0 && len(a.Running) == 0: // it has nothing that could be freed
+		if a.SandboxPID == 0 && len(a.Running) == 0 { // it has nothing that could be freed
 			continue
-		case signal.Disk():
-			if u, err := g.sizeOf(ctx, a); err == nil {
-				c.Usage = u
-			}
-		default:
+		}
+		c := pressure.Candidate{Pod: a.Pod}
+		if signal.Disk() {
+			c.Usage = g.sizeOf(ctx, a)
+		} else {
 			c.Usage = g.workingSet(a)
 		}
 		out = append(out, c)
@@ -118,36 +127,33 @@ func (g *guard) workingSet(a *pods.Active) *pressure.Usage {
 	return u
 }
 
-// sizeOf a pod on disk: its emptyDirs, and what its running containers wrote into their own file systems and logs.
-func (g *guard) sizeOf(ctx context.Context, a *pods.Active) (*pressure.Usage, error) {
+// sizeOf a pod on disk: its emptyDirs, and what its running containers wrote into their own file systems and logs. What cannot
+// be measured (a container that has just ended) or not in time counts as far as it was.
+func (g *guard) sizeOf(ctx context.Context, a *pods.Active) *pressure.Usage {
 	ctx, cancel := context.WithTimeout(ctx, sizingTimeout)
 	defer cancel()
+	note := func(s pressure.Size, err error) pressure.Size {
+		if err != nil {
+			g.log.Debug("a pod's files could not be measured", "pod", a.Pod.Namespace+"/"+a.Pod.Name, "err", err)
+		}
+		return s
+	}
 	u := &pressure.Usage{}
 	for name, dir := range a.EmptyDirs {
-		s, err := g.cfg.Gauges.Tree(ctx, dir)
-		if err != nil {
-			return nil, err
-		}
-		u.Volumes = append(u.Volumes, pressure.VolumeUsage{Name: name, Size: s})
+		u.Volumes = append(u.Volumes, pressure.VolumeUsage{Name: name, Size: note(g.cfg.Gauges.Tree(ctx, dir))})
 	}
 	for _, c := range a.Running {
-		layer, err := g.layer(ctx, container(a, c))
-		if err != nil {
-			return nil, err
-		}
-		logs, err := g.cfg.Gauges.Logs(ctx, g.rootDir(), c.ID)
-		if err != nil {
-			return nil, err
-		}
-		u.Containers = append(u.Containers, pressure.ContainerUsage{Name: c.Name, Rootfs: layer, Logs: logs})
+		u.Containers = append(u.Containers, pressure.ContainerUsage{
+			Name: c.Name, Rootfs: note(g.layer(ctx, container(a, c))), Logs: note(g.cfg.Gauges.Logs(ctx, g.rootDir(), c.ID)),
+		})
 	}
-	return u, nil
+	return u
 }
 
 // layer that a container writes to. On storage drivers without a directory for it, the engine has to be asked.
 func (g *guard) layer(ctx context.Context, c meter.Container) (pressure.Size, error) {
 	size, err := g.cfg.Gauges.Layer(ctx, c)
-	if !meter.ErrNoLayer(err) {
+	if !errors.Is(err, meter.ErrNoLayer) {
 		return size, err
 	}
 	keeper, ok := g.cfg.Engine.(runtime.Housekeeper)

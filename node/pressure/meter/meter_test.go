@@ -161,10 +161,10 @@ func TestLayer(t *testing.T) {
 	if s, err := m.Layer(t.Context(), Container{ID: "c", PID: 7}); err != nil || s.Bytes < 8192 || s.Inodes != 2 {
 		t.Errorf("%+v %v", s, err)
 	}
-	if _, err := m.Layer(t.Context(), Container{ID: "d", PID: 8}); !ErrNoLayer(err) {
+	if _, err := m.Layer(t.Context(), Container{ID: "d", PID: 8}); !errors.Is(err, ErrNoLayer) {
 		t.Error(err)
 	}
-	if _, err := m.Layer(t.Context(), Container{ID: "e", PID: 9}); err == nil || ErrNoLayer(err) {
+	if _, err := m.Layer(t.Context(), Container{ID: "e", PID: 9}); err == nil || errors.Is(err, ErrNoLayer) {
 		t.Error(err)
 	}
 }

@@ -121,11 +121,9 @@ func (w *walk) visit(dir *os.File, name string, depth int) error {
 	return w.descend(sub, depth+1)
 }
 
-// errNoLayer: the container's root is not an overlay, so that its writable layer cannot be told from the image.
-var errNoLayer = errors.New("the container's writable layer is not a directory")
-
-// ErrNoLayer tells whether an error of Layer says that the engine has to be asked.
-func ErrNoLayer(err error) bool { return errors.Is(err, errNoLayer) }
+// ErrNoLayer: the container's root is not an overlay, so that its writable layer cannot be told from the image. The engine has to
+// be asked.
+var ErrNoLayer = errors.New("the container's writable layer is not a directory")
 
 // Layer is what a container that runs has written into its own file system. The kernel says where that is: overlay's upperdir
 // in the process's list of mounts.
@@ -143,7 +141,7 @@ func (m *Meter) Layer(ctx context.Context, c Container) (pressure.Size, error) {
 			return pressure.Size{}, err
 		}
 		if dir = upperdir(data); dir == "" {
-			return pressure.Size{}, errNoLayer
+			return pressure.Size{}, ErrNoLayer
 		}
 		m.mu.Lock()
 		m.layers[c.ID] = dir
