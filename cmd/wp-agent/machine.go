@@ -52,3 +52,12 @@ func nodeIP(given, master string) (netip.Addr, error) {
 	}
 	return ip, nil
 }
+
+// oomScore is the kubelet's for itself: when memory runs out, the kernel takes everything else first. Who is to make room
+// must not be the one who goes.
+const oomScore = "-999"
+
+// protect the agent from the kernel's killer. It takes CAP_SYS_RESOURCE, which some containers' root lacks.
+func protect(proc string) error {
+	return os.WriteFile(filepath.Join(proc, "self", "oom_score_adj"), []byte(oomScore), 0)
+}

@@ -137,6 +137,9 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := protect("/proc"); err != nil {
+		log.Info("the kernel may end the agent when memory runs out", "err", err)
+	}
 	go lean.Keep(ctx)
 	return runAgent(ctx, o, id, log)
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -28,5 +30,25 @@ func TestPressureFlags(t *testing.T) {
 		if _, err := parse("run", []string{arg}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", arg, err)
 		}
+	}
+}
+
+func TestProtect(t *testing.T) {
+	proc := t.TempDir()
+	file := filepath.Join(proc, "self", "oom_score_adj")
+	if err := protect(proc); err == nil {
+		t.Error("no error where there is no such file")
+	}
+	if err := os.Mkdir(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("0\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := protect(proc); err != nil {
+		t.Error(err)
+	}
+	if text, _ := os.ReadFile(file); string(text) != "-999" {
+		t.Errorf("%q", text)
 	}
 }
