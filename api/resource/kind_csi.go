@@ -5,6 +5,9 @@ import (
 
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	storageutil "k8s.io/kubernetes/pkg/api/storage"
 	"k8s.io/kubernetes/pkg/apis/storage"
 	"k8s.io/kubernetes/pkg/apis/storage/validation"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
@@ -74,6 +77,28 @@ func csiNodes() *Resource {
 		rules: Rules{
 			Validate:       validate(validation.ValidateCSINode),
 			ValidateUpdate: validateChange(validation.ValidateCSINodeUpdate),
+		},
+	}
+}
+
+func csiStorageCapacities() *Resource {
+	return &Resource{
+		Name: "csistoragecapacities", Singular: "csistoragecapacity",
+		Kind: "CSIStorageCapacity", ListKind: "CSIStorageCapacityList", Namespaced: true,
+		Storage: storageV1, Served: served(storageV1), Verbs: allVerbs,
+		rules: Rules{
+			Validate: validate(func(in *storage.CSIStorageCapacity) field.ErrorList {
+				return validation.ValidateCSIStorageCapacity(in, validation.CSIStorageCapacityValidateOptions{})
+			}),
+			ValidateUpdate: validateChange(func(in, old *storage.CSIStorageCapacity) field.ErrorList {
+				// A selector that was let in once stays good.
+				options := validation.CSIStorageCapacityValidateOptions{AllowInvalidLabelValueInSelector: len(metavalidation.ValidateLabelSelector(
+					old.NodeTopology, metavalidation.LabelSelectorValidationOptions{}, nil)) > 0}
+				return append(validation.ValidateCSIStorageCapacity(in, options), validation.ValidateCSIStorageCapacityUpdate(in, old)...)
+			}),
+			Warnings: warnings(func(_ context.Context, in, _ *storage.CSIStorageCapacity) []string {
+				return storageutil.GetWarningsForCSIStorageCapacity(in)
+			}),
 		},
 	}
 }

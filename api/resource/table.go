@@ -23,7 +23,8 @@ var kinds = []func() *Resource{
 	deployments, replicaSets,
 	roles, roleBindings, clusterRoles, clusterRoleBindings,
 	podTemplates, priorityClasses, runtimeClasses,
-	persistentVolumes, persistentVolumeClaims, storageClasses, volumeAttributesClasses, volumeAttachments, csiDrivers, csiNodes,
+	persistentVolumes, persistentVolumeClaims, storageClasses, volumeAttributesClasses, volumeAttachments,
+	csiDrivers, csiNodes, csiStorageCapacities,
 }
 
 // groupOrder is the order in which discovery offers groups; kubectl resolves a short name such as "deployments" to the
