@@ -2,12 +2,15 @@ package streams
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/gorilla/websocket"
 
 	"github.com/whalepod/whalepod/node/runtime"
 )
@@ -79,7 +82,7 @@ var errLimit = errors.New("limit reached")
 
 // logWriter sends at once when following, and no more than the limit.
 type logWriter struct {
-	w     http.ResponseWriter
+	w     io.Writer
 	flush func() error // nil: when the server likes
 	left  int64        // -1: no limit
 	wrote bool
@@ -122,6 +125,10 @@ func (h *Handler) logs(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
+	if websocket.IsWebSocketUpgrade(r) {
+		h.logsOverWebSocket(w, r, id, q)
+		return
+	}
 	w.Header().Set("Content-Type", "text/plain")
 	out := &logWriter{w: w, left: q.limit}
 	if q.follow {
@@ -131,6 +138,19 @@ func (h *Handler) logs(w http.ResponseWriter, r *http.Request) {
 		out.flush()
 		out.wrote = true
 	}
+	err = h.copyLog(r.Context(), id, q, out)
+	switch {
+	case err == nil, errors.Is(err, context.Canceled):
+	case !out.wrote:
+		h.fail(w, r, err)
+	default:
+		h.log.Debug("log broke off", "pod", t.pod, "container", t.container, "err", err)
+		panic(http.ErrAbortHandler) // the client sees that it was not the end
+	}
+}
+
+// copyLog writes what the query asks for.
+func (h *Handler) copyLog(ctx context.Context, id string, q logQuery, out io.Writer) error {
 	opts := runtime.LogOptions{Follow: q.follow, Timestamps: q.timestamps, Since: q.since, Tail: q.tail}
 	if q.stdout {
 		opts.Stdout = out
@@ -138,13 +158,59 @@ func (h *Handler) logs(w http.ResponseWriter, r *http.Request) {
 	if q.stderr {
 		opts.Stderr = out
 	}
-	err = h.engine.Logs(r.Context(), id, opts)
-	switch {
-	case err == nil, errors.Is(err, errLimit), errors.Is(err, context.Canceled):
-	case !out.wrote:
-		h.fail(w, r, err)
-	default:
-		h.log.Debug("log broke off", "pod", t.pod, "container", t.container, "err", err)
-		panic(http.ErrAbortHandler) // the client sees that it was not the end
+	if err := h.engine.Logs(ctx, id, opts); !errors.Is(err, errLimit) {
+		return err
 	}
+	return nil
+}
+
+// Subprotocols of a log over a WebSocket, as in Kubernetes' wsstream: without one, messages are binary.
+const (
+	logBinary = "binary.k8s.io"
+	logBase64 = "base64.binary.k8s.io"
+)
+
+// logsOverWebSocket sends each piece as a message, for clients that ask so, browsers mostly.
+func (h *Handler) logsOverWebSocket(w http.ResponseWriter, r *http.Request, id string, q logQuery) {
+	upgrader := websocket.Upgrader{
+		CheckOrigin:  func(*http.Request) bool { return true }, // the master has authenticated the client
+		Subprotocols: []string{logBinary, logBase64},
+	}
+	conn, err := upgrader.Upgrade(w, r, nil)
+	if err != nil {
+		return // answered
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	go func() { // ends with the connection
+		defer cancel()
+		for {
+			if _, _, err := conn.NextReader(); err != nil {
+				return
+			}
+		}
+	}()
+	messages := &logMessages{conn, conn.Subprotocol() == logBase64}
+	if _, err := messages.Write(nil); err != nil { // a client that waits for the first line must know that the stream stands
+		return
+	}
+	if err := h.copyLog(ctx, id, q, &logWriter{w: messages, left: q.limit}); err != nil {
+		h.log.Debug("log broke off", "container", id, "err", err)
+		return
+	}
+	_ = conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(closeTimeout))
+}
+
+// logMessages makes a message of each write.
+type logMessages struct {
+	conn *websocket.Conn
+	text bool
+}
+
+func (m *logMessages) Write(p []byte) (int, error) {
+	if m.text {
+		return len(p), m.conn.WriteMessage(websocket.TextMessage, []byte(base64.StdEncoding.EncodeToString(p)))
+	}
+	return len(p), m.conn.WriteMessage(websocket.BinaryMessage, p)
 }

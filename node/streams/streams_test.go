@@ -3,6 +3,7 @@ package streams_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
@@ -541,6 +543,38 @@ func TestConnectRefusesLocalAddresses(t *testing.T) {
 		h.ServeHTTP(w, r)
 		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "address not allowed") {
 			t.Errorf("%q: %d %s", host, w.Code, w.Body)
+		}
+	}
+}
+
+func TestLogsOverWebSocket(t *testing.T) {
+	w := newWorld(t)
+	w.run("main", "echo one; echo two")
+	for _, protocol := range []string{"", "binary.k8s.io", "base64.binary.k8s.io"} {
+		dialer := websocket.Dialer{}
+		if protocol != "" {
+			dialer.Subprotocols = []string{protocol}
+		}
+		conn, _, err := dialer.DialContext(t.Context(), "ws"+strings.TrimPrefix(w.url, "http")+"/containerLogs/default/web/main", nil)
+		w.check(err)
+		var got strings.Builder
+		for {
+			kind, p, err := conn.ReadMessage()
+			if err != nil {
+				if !websocket.IsCloseError(err, websocket.CloseNormalClosure) {
+					t.Errorf("%q: ended with %v", protocol, err)
+				}
+				break
+			}
+			if kind == websocket.TextMessage {
+				p, err = base64.StdEncoding.DecodeString(string(p))
+				w.check(err)
+			}
+			got.Write(p)
+		}
+		conn.Close()
+		if got.String() != "one\ntwo\n" || conn.Subprotocol() != protocol {
+			t.Errorf("%q: %q", protocol, &got)
 		}
 	}
 }

@@ -154,6 +154,7 @@ func (r *Registry) checkUpdate(ctx context.Context, res *resource.Resource, sub,
 	r.cfg.Table.Default(obj)
 	if pod, ok := obj.(*corev1.Pod); ok && sub == "" {
 		keepPriority(pod, old.(*corev1.Pod))
+		r.admitTolerations(pod) // a client that replaces the list may not know of them, and none may be taken away
 	}
 	prepareUpdate(res, sub, obj, old)
 	validate := rules.ValidateUpdate

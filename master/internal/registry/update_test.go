@@ -59,6 +59,18 @@ func TestUpdateNothingCostsNothing(t *testing.T) {
 	}
 }
 
+// A client that writes tolerations of its own need not know of those that every pod gets.
+func TestUpdateKeepsDefaultTolerations(t *testing.T) {
+	e := start(t)
+	p := mustCreate(e, pod("a"))
+	p = mustChange(e, "", p, func(p *corev1.Pod) {
+		p.Spec.Tolerations = []corev1.Toleration{{Key: "mine", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}}
+	})
+	if len(p.Spec.Tolerations) != 3 || p.Spec.Tolerations[0].Key != "mine" || p.Generation != 2 {
+		t.Errorf("generation %d, tolerations %v", p.Generation, p.Spec.Tolerations)
+	}
+}
+
 func TestUpdateDryRun(t *testing.T) {
 	e := start(t)
 	c := mustCreate(e, configMap("a"))

@@ -25,7 +25,7 @@ func writeStatus(w http.ResponseWriter, err *apierrors.StatusError) {
 // statusOf makes a Status of the plain text with which an agent refuses a log, as Kubernetes' API server does
 // (GenericHttpResponseChecker); nil if it does not refuse.
 func statusOf(r *http.Response, pod string) error {
-	if r.StatusCode >= http.StatusOK && r.StatusCode <= http.StatusPartialContent {
+	if r.StatusCode == http.StatusSwitchingProtocols || r.StatusCode >= http.StatusOK && r.StatusCode <= http.StatusPartialContent {
 		return nil
 	}
 	defer r.Body.Close()
