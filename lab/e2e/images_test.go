@@ -158,3 +158,22 @@ func TestLoadedImageIsKnownAtOnce(t *testing.T) {
 		t.Errorf("it took %s", took)
 	}
 }
+
+// TestImagePulledOnce: of many pods at once that need an image.
+func TestImagePulledOnce(t *testing.T) {
+	k, n := newest.in(t, namespace(t)), cluster.Node(3)
+	const image = "busybox:1.28"
+	_ = n.Engine(t.Context(), "DELETE", "/images/"+image+"?force=1", nil, nil) // it may not be there
+	begin, pods := time.Now().Unix(), ""
+	for i := range 6 {
+		pods += imagePod(n, fmt.Sprintf("many%d", i), image, "IfNotPresent")
+	}
+	k.feed(t, pods, "create", "-f", "-")
+	k.run(t, "wait", "--for=condition=Ready", "pod", "--all", "--timeout", settle.String())
+	url := fmt.Sprintf(`http://docker/events?since=%d&until=%d&filters={"event":["pull"]}`, begin, time.Now().Unix()+1)
+	events, err := output(n.Command(t.Context(), "curl", "-sSfg", "--unix-socket", n.Socket(), url))
+	must(t, err)
+	if pulls := strings.Count(events, `"id":"`+image+`"`); pulls != 1 {
+		t.Errorf("%d pulls:\n%s", pulls, events)
+	}
+}

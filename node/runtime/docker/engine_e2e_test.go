@@ -459,8 +459,13 @@ func TestStrayExecsEnd(t *testing.T) {
 	if _, err := next.Pods(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-ended; err != nil {
-		t.Errorf("the command ended with %v", err)
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("the command ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the command goes on")
 	}
 	if e, err := cli.ContainerExecInspect(t.Context(), foreign.ID); err != nil || !e.Running {
 		t.Errorf("somebody else's command: %+v, %v", e, err)
