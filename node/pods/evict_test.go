@@ -154,7 +154,7 @@ func TestAdmissionByAllocatable(t *testing.T) {
 		n.want("uid-r", "Running a=running+")
 
 		n.refuse = &admit.Refusal{Reason: "Evicted", Message: "The node had condition: [DiskPressure]. "}
-		n.apply(pod("s", "a"))
+		n.apply(big("s", "1Ti")) // that it would not fit either is not what is said
 		rejected("uid-s", "Evicted", "Pod was rejected: The node had condition: [DiskPressure]. ")
 		n.restart()
 		n.want("uid-r", "Running a=running+") // what runs was let in

@@ -192,9 +192,9 @@ func (w *worker) admission() bool {
 	w.m.admit.Lock()
 	defer w.m.admit.Unlock()
 	if !w.known() {
-		no := admit.Check(w.pod, w.m.admitted(w.uid), w.m.node())
+		no := w.m.cfg.Refuse(w.pod)
 		if no == nil {
-			no = w.m.cfg.Refuse(w.pod)
+			no = admit.Check(w.pod, w.m.admitted(w.uid), w.m.node())
 		}
 		if no != nil {
 			w.warn("", no.Reason, no.Message)

@@ -33,9 +33,16 @@ func at(proc, sys string) *Meter {
 	return &Meter{proc: proc, sys: sys, groups: map[string]groups{}, layers: map[string]string{}}
 }
 
+// swapStalls: while everybody had to wait for memory in less than that many percent of the last ten seconds, swapping harms nobody.
+const swapStalls = 10
+
 // Memory of the machine. What is available is the kernel's own estimate: free pages and those that it can take back without
 // harm. The kubelet's is MemFree and Inactive(file); it counts the active half of the page cache as used, so that a small
 // server that reads many files looks full and loses pods for nothing (kubernetes/kubernetes#43916).
+//
+// Free swap counts as well, as long as the kernel says that using it does not hold everybody up. The kubelet does not run where
+// there is swap, or leaves it out; but small servers have some, and there the kernel keeps so little memory available at any
+// time that pods would be evicted from a machine that is well. Where it cannot tell, swap does not count.
 func (m *Meter) Memory() (o pressure.Observation, err error) {
 	values, err := m.meminfo()
 	if err != nil {
@@ -49,7 +56,24 @@ func (m *Meter) Memory() (o pressure.Observation, err error) {
 	if !ok { // before Linux 3.14
 		available = values["MemFree"] + values["Buffers"] + values["Cached"]
 	}
+	if swap := values["SwapFree"]; swap > 0 {
+		if stalled, err := m.stalled(); err == nil && stalled < swapStalls {
+			available += swap
+		}
+	}
 	return pressure.Observation{Available: available, Capacity: total}, nil
+}
+
+// stalled is in how many percent of the last ten seconds nothing went on for want of memory.
+func (m *Meter) stalled() (float64, error) {
+	data, err := os.ReadFile(filepath.Join(m.proc, "pressure/memory"))
+	if err != nil {
+		return 0, err
+	}
+	// full avg10=0.00 avg60=0.00 avg300=0.00 total=0
+	_, rest, _ := strings.Cut(string(data), "full avg10=")
+	number, _, _ := strings.Cut(rest, " ")
+	return strconv.ParseFloat(number, 64)
 }
 
 // meminfo in bytes.
@@ -65,7 +89,7 @@ func (m *Meter) meminfo() (map[string]int64, error) {
 			continue
 		}
 		switch string(name) {
-		case "MemTotal", "MemFree", "MemAvailable", "Buffers", "Cached", "Inactive(file)":
+		case "MemTotal", "MemFree", "MemAvailable", "Buffers", "Cached", "SwapFree":
 			fields := bytes.Fields(rest)
 			if len(fields) == 0 {
 				continue

@@ -40,7 +40,20 @@ func TestMemory(t *testing.T) {
 			t.Errorf("%q: %+v %v", text, got, err)
 		}
 	}
-	if o, err := New().Memory(); err != nil || o.Available <= 0 || o.Capacity <= o.Available {
+	const swapping = old + "MemAvailable: 50 kB\nSwapFree: 500 kB\n"
+	for stalls, want := range map[string]int64{
+		"some avg10=90.00 avg60=0.00 avg300=0.00 total=1\nfull avg10=9.99 avg60=0.00 avg300=0.00 total=1\n":  550 << 10,
+		"some avg10=90.00 avg60=0.00 avg300=0.00 total=1\nfull avg10=10.00 avg60=0.00 avg300=0.00 total=1\n": 50 << 10,
+		"nonsense": 50 << 10, "": 50 << 10,
+	} {
+		if got, err := at(files(t, map[string]string{"meminfo": swapping, "pressure/memory": stalls}), "").Memory(); got.Available != want || err != nil {
+			t.Errorf("%q: %+v %v", stalls, got, err)
+		}
+	}
+	if got, err := at(files(t, map[string]string{"meminfo": swapping}), "").Memory(); got.Available != 50<<10 || err != nil {
+		t.Errorf("a kernel that cannot tell: %+v %v", got, err)
+	}
+	if o, err := New().Memory(); err != nil || o.Available <= 0 || o.Capacity <= 0 {
 		t.Errorf("of this machine: %+v %v", o, err)
 	}
 }
