@@ -69,8 +69,9 @@ bench: build ## what docs/PERFORMANCE.md records, as one table beside the budget
 KIT ?= ../shared/conformance
 TESTS ?= open
 RUNS ?= 1
-conformance: build ## Kubernetes' conformance tests on the demo cluster (root; KIT=DIR TESTS=SELECTION RUNS=N)
-	go run ./lab/conformance -kit $(KIT) -runs $(RUNS) '$(TESTS)'
+JOBS ?= 1
+conformance: build ## Kubernetes' conformance tests on the demo cluster (root; KIT=DIR TESTS=SELECTION RUNS=N JOBS=N)
+	go run ./lab/conformance -kit $(KIT) -runs $(RUNS) -jobs $(JOBS) '$(TESTS)'
 
 generate: ## generated code anew
 	go generate ./...
