@@ -21,9 +21,7 @@ func (g *guard) relieve(ctx context.Context, now time.Time, p guarded, met press
 		g.tellAt = now.Add(guardEvery)
 		g.cfg.Event(corev1.EventTypeWarning, "EvictionThresholdMet", fmt.Sprintf("Attempting to reclaim %s", met.Signal.Resource()))
 	}
-	// What images and ended containers take up is not on the volumes' file system if that is another.
-	elsewhere := g.split && (met.Signal == pressure.NodeFsAvailable || met.Signal == pressure.NodeFsInodesFree)
-	if met.Signal.Disk() && !elsewhere && !now.Before(g.reclaimAt) {
+	if met.Signal.Disk() && !g.elsewhere(met.Signal) && !now.Before(g.reclaimAt) {
 		if !g.reclaim(ctx, p) {
 			g.reclaimAt = now.Add(reclaimAgain)
 		}
@@ -156,7 +154,7 @@ func (g *guard) removeImages(ctx context.Context, p guarded) (removed int, err e
 	var errs []error
 	for i := range order {
 		seen := g.observe()
-		if ctx.Err() != nil || g.cfg.Images.Excess(seen[pressure.ImageFsAvailable]) == 0 && len(pressure.Met(diskOf(g.cfg.Thresholds), seen)) == 0 {
+		if ctx.Err() != nil || g.cfg.Images.Excess(seen[pressure.ImageFsAvailable]) == 0 && len(pressure.Met(g.helped(), seen)) == 0 {
 			break
 		}
 		if err := g.removeImage(ctx, p, &order[i]); err != nil {
@@ -168,11 +166,16 @@ func (g *guard) removeImages(ctx context.Context, p guarded) (removed int, err e
 	return removed, errors.Join(errs...)
 }
 
-// diskOf are the thresholds that removing images can help.
-func diskOf(all []pressure.Threshold) []pressure.Threshold {
-	return slices.DeleteFunc(slices.Clone(all), func(t pressure.Threshold) bool {
-		return t.Signal != pressure.ImageFsAvailable && t.Signal != pressure.ImageFsInodesFree
+// helped are the thresholds that removing images can bring out of being met.
+func (g *guard) helped() []pressure.Threshold {
+	return slices.DeleteFunc(slices.Clone(g.cfg.Thresholds), func(t pressure.Threshold) bool {
+		return !t.Signal.Disk() || g.elsewhere(t.Signal)
 	})
+}
+
+// elsewhere: the signal is about a file system that has neither images nor containers.
+func (g *guard) elsewhere(s pressure.Signal) bool {
+	return g.split && (s == pressure.NodeFsAvailable || s == pressure.NodeFsInodesFree)
 }
 
 // removeImage also when it turns out to be used after all, which is no error: somebody was faster.
@@ -241,11 +244,10 @@ func inUse(images []runtime.Image, active []pods.Active) map[string]bool {
 
 // saw which images there are, so that it is known later which was used last.
 func (g *guard) saw(images []runtime.Image) {
-	p := g.manager()
-	if p == nil {
-		return
+	used := map[string]bool{}
+	if p := g.manager(); p != nil {
+		used = inUse(images, p.Active())
 	}
-	used := inUse(images, p.Active())
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.images.Note(time.Now(), images, used)

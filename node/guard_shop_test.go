@@ -48,10 +48,12 @@ type shop struct {
 	events   []string
 	stall    func()
 	noStalls bool
-	noLayers bool
-	clock    func() (time.Time, time.Duration)
-	looks    int
-	measured int
+	// thresholds are the defaults, if not set before open.
+	thresholds []pressure.Threshold
+	noLayers   bool
+	clock      func() (time.Time, time.Duration)
+	looks      int
+	measured   int
 }
 
 // lodger is a pod and what goes with it.
@@ -62,7 +64,7 @@ type lodger struct {
 
 func newShop(t *testing.T) *shop {
 	s := &shop{
-		T: t, engine: fake.New("n1"), memory: pressure.Observation{Available: 500 * mib, Capacity: 1 * gib},
+		T: t, engine: fake.New("n1"), thresholds: pressure.Defaults(gib), memory: pressure.Observation{Available: 500 * mib, Capacity: 1 * gib},
 		disk: meter.Disk{
 			Device: 1, Space: pressure.Observation{Available: 50 * gib, Capacity: 100 * gib}, Inodes: pressure.Observation{Available: 900, Capacity: 1000},
 		},
@@ -74,7 +76,7 @@ func newShop(t *testing.T) *shop {
 // open a guard on it.
 func (s *shop) open() {
 	s.guard = newGuard(guardConfig{
-		Node: "n1", DataDir: "/data", Thresholds: pressure.Defaults(gib), Images: pressure.DefaultImagePolicy(), Gauges: s, Engine: s.engine, Clock: s.clock,
+		Node: "n1", DataDir: "/data", Thresholds: s.thresholds, Images: pressure.DefaultImagePolicy(), Gauges: s, Engine: sold{s.engine, s}, Clock: s.clock,
 		Event: func(_, reason, message string) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

@@ -97,7 +97,6 @@ func TestGuardImages(t *testing.T) {
 		}
 		s.lodge(lodgerPod("p", 0), 0, 0)
 		s.open()
-		s.guard.cfg.Engine = sold{s.engine, s}
 		see := func(used ...string) {
 			list, _ := s.engine.Images(t.Context())
 			for _, id := range used {
@@ -151,7 +150,6 @@ func TestGuardDisk(t *testing.T) {
 		s.image("unused", 4*gib)
 		s.ended = 4 * gib
 		s.open()
-		s.guard.cfg.Engine = sold{s.engine, s}
 		list, _ := s.engine.Images(t.Context())
 		s.guard.saw(list)
 		time.Sleep(3 * time.Minute)
@@ -170,6 +168,24 @@ func TestGuardDisk(t *testing.T) {
 		}
 		if r := s.guard.refuse(lodgerPod("new", 0)); r == nil || r.Message != "The node had condition: [DiskPressure]. " {
 			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// The admin wants more free than image garbage collection aims at: images go all the same before pods.
+func TestGuardThresholdAboveCollection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShop(t)
+		s.lodge(lodgerPod("p", 0), 0, 30*gib)
+		s.image("unused", 4*gib)
+		s.image("other", 4*gib)
+		s.disk.Space.Available = 29 * gib
+		s.thresholds = []pressure.Threshold{{Signal: pressure.NodeFsAvailable, Fraction: 0.3}}
+		s.open()
+		time.Sleep(20 * time.Second)
+		s.want("evicted", &s.evicted)
+		if got := s.imagesLeft(); got != "other" && got != "unused" {
+			t.Error("left:", got)
 		}
 	})
 }
@@ -261,7 +277,7 @@ func TestGuardClock(t *testing.T) {
 			return time.Now().Add(off), time.Since(began)
 		}
 		s.open()
-		time.Sleep(time.Minute)
+		time.Sleep(65 * time.Second) // between two looks
 		if got := s.guard.tell(time.Now()); len(got) != 3 {
 			t.Errorf("%+v", got)
 		}

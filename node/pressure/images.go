@@ -81,10 +81,12 @@ type Images struct {
 
 type record struct{ first, used time.Time }
 
-// Note what images there are, and which of them are used.
+// Note what images there are, and which of them are used. Those that are there at the first time have been there for long: an
+// agent that starts on a full disk must not evict pods because it does not know that.
 func (k *Images) Note(now time.Time, images []runtime.Image, used map[string]bool) {
+	first := now
 	if k.known == nil {
-		k.known = map[string]*record{}
+		k.known, first = map[string]*record{}, time.Time{}
 	}
 	here := make(map[string]bool, len(images))
 	for i := range images {
@@ -92,7 +94,7 @@ func (k *Images) Note(now time.Time, images []runtime.Image, used map[string]boo
 		here[id] = true
 		r := k.known[id]
 		if r == nil {
-			r = &record{first: now}
+			r = &record{first: first}
 			k.known[id] = r
 		}
 		if used[id] {

@@ -138,7 +138,12 @@ func TestImages(t *testing.T) {
 		return runtime.Image{ID: id, Tags: []string{id + ":1"}, Digests: digests, Pinned: pinned, SizeBytes: 10}
 	}
 	all := []runtime.Image{image("loaded", false), image("pause", true, "d"), image("old", false, "d"), image("older", false, "d"), image("used", false, "d"), {ID: "untagged"}}
-	var k Images
+	var k, again Images
+	again.Note(now, all[1:3], nil)
+	if got := again.Removable(now, all, nil, 2*time.Minute); len(got) != 1 || got[0].ID != "old" {
+		t.Errorf("after a restart: %+v", got)
+	}
+	k.Note(now, nil, nil)
 	k.Note(now, all[:5], map[string]bool{"older": true, "used": true})
 	k.Note(now.Add(time.Minute), all, map[string]bool{"old": true, "used": true})
 	order := func(at time.Duration) string {
