@@ -133,6 +133,9 @@ func (m *Master) compose() error {
 		TolerationSeconds: int64(cfg.NodeGrace.Seconds()), Signer: m.tokens, Logger: cfg.Logger,
 	})
 	m.policy = rbac.New(m.registry)
+	if err := m.checkRanges(); err != nil {
+		return err
+	}
 	m.gossip = cfg.Gossip
 	if m.gossip == nil {
 		m.gossip = membership.New(membership.Config{

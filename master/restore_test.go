@@ -23,6 +23,15 @@ func (silence) Dead() map[string]time.Time    { return nil }
 func (silence) Changed() <-chan struct{}      { return nil }
 func (silence) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 
+func config(dir string) Config {
+	return Config{
+		DataDir: dir, Advertise: netip.MustParseAddr("127.0.0.1"), APIPort: 6443, AgentsPort: 6444,
+		ServiceCIDR: netip.MustParsePrefix("10.254.0.0/16"), PodCIDR: netip.MustParsePrefix("10.244.0.0/16"),
+		ClusterDomain: "cluster.local", DNSIP: netip.MustParseAddr("10.254.254.1"), NodeGrace: 10 * time.Second,
+		Gossip: silence{}, Version: "v1.36.3", Logger: slog.New(slog.DiscardHandler),
+	}
+}
+
 // start runs a master until the test ends or stop is called.
 func start(t *testing.T, dir string) (m *Master, stop func()) {
 	t.Helper()
@@ -33,12 +42,9 @@ func start(t *testing.T, dir string) (m *Master, stop func()) {
 		}
 		return l
 	}
-	m, err := New(Config{
-		DataDir: dir, API: listen(), Agents: listen(), Advertise: netip.MustParseAddr("127.0.0.1"), APIPort: 6443, AgentsPort: 6444,
-		ServiceCIDR: netip.MustParsePrefix("10.254.0.0/16"), PodCIDR: netip.MustParsePrefix("10.244.0.0/16"),
-		ClusterDomain: "cluster.local", DNSIP: netip.MustParseAddr("10.254.254.1"), NodeGrace: 10 * time.Second,
-		Gossip: silence{}, Version: "v1.36.3", Logger: slog.New(slog.DiscardHandler),
-	})
+	cfg := config(dir)
+	cfg.API, cfg.Agents = listen(), listen()
+	m, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
