@@ -103,11 +103,7 @@ func (g *guard) manager() guarded {
 func (g *guard) tell(now time.Time) []corev1.NodeCondition {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	out := g.conditions.Node(now)
-	if c, ok := g.clock.Condition(now); ok {
-		out = append(out, c)
-	}
-	return out
+	return append(g.conditions.Node(now), g.clock.Condition(now))
 }
 
 // refuse tells why a pod may not come now.
@@ -247,9 +243,9 @@ func (g *guard) note(now time.Time, met []pressure.Threshold) {
 
 func (g *guard) lookAtClock(now time.Time) {
 	g.mu.Lock()
-	before, _ := g.clock.Condition(now)
+	before := g.clock.Condition(now)
 	message := g.clock.Look(g.cfg.Clock())
-	after, _ := g.clock.Condition(now)
+	after := g.clock.Condition(now)
 	g.mu.Unlock()
 	if message != "" {
 		g.log.Warn("clock", "message", message)

@@ -45,18 +45,12 @@ func (c *Clock) Look(wall time.Time, mono time.Duration) (message string) {
 	return message
 }
 
-// holds tells whether the last jump was a short while ago.
-func (c *Clock) holds() bool { return c.jump != "" && c.mono-c.jumped < clockShown }
-
-// Condition of the node; ok is false for a machine whose clock never jumped.
-func (c *Clock) Condition(now time.Time) (n corev1.NodeCondition, ok bool) {
-	if c.jump == "" {
-		return n, false
-	}
+// Condition of the node. It is told also when all is well, or one that an agent told before it was restarted would stay.
+func (c *Clock) Condition(now time.Time) corev1.NodeCondition {
 	at := metav1.NewTime(now)
-	n = corev1.NodeCondition{Type: ClockJumped, Status: corev1.ConditionFalse, Reason: "ClockSteady", Message: "the machine's clock goes evenly", LastHeartbeatTime: at, LastTransitionTime: at}
-	if c.holds() {
+	n := corev1.NodeCondition{Type: ClockJumped, Status: corev1.ConditionFalse, Reason: "ClockSteady", Message: "the machine's clock goes evenly", LastHeartbeatTime: at, LastTransitionTime: at}
+	if c.jump != "" && c.mono-c.jumped < clockShown {
 		n.Status, n.Reason, n.Message = corev1.ConditionTrue, "WallClockJumped", c.jump
 	}
-	return n, true
+	return n
 }
