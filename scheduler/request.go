@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"maps"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	resourcehelper "k8s.io/component-helpers/resource"
@@ -35,6 +37,10 @@ func (r *resources) add(o *resources, sign int64) {
 		}
 		r.other[name] += sign * q
 	}
+}
+
+func (r *resources) equal(o *resources) bool {
+	return r.milliCPU == o.milliCPU && r.memory == o.memory && r.ephemeral == o.ephemeral && r.pods == o.pods && maps.Equal(r.other, o.other)
 }
 
 func newResources(list corev1.ResourceList) resources {

@@ -103,11 +103,16 @@ func (s *Snapshot) SetPod(pod *corev1.Pod) (freed bool) {
 	if pod.Spec.NodeName == "" || Ended(pod) {
 		return s.RemovePod(pod.UID)
 	}
-	if old != nil && old.node.name == pod.Spec.NodeName && old.generation == pod.Generation && !hasStatusResources(pod) {
+	same := old != nil && old.node.name == pod.Spec.NodeName && old.generation == pod.Generation
+	if same && !hasStatusResources(pod) {
 		old.pod = pod
 		return false
 	}
 	info := newPodInfo(pod)
+	if same && info.requests.equal(&old.requests) { // most news of a pod is not of a resize
+		old.pod = pod
+		return false
+	}
 	if old != nil {
 		s.RemovePod(pod.UID)
 		freed = true
