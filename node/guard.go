@@ -173,8 +173,10 @@ func (g *guard) look(ctx context.Context) time.Duration {
 	if p == nil { // the pods are not known yet
 		return g.next(seen)
 	}
-	if g.relieve(ctx, now, p, met[0], seen) {
-		return 0
+	for _, t := range met { // the next only when nothing could be done about the one before
+		if g.relieve(ctx, now, p, t, seen) {
+			return 0
+		}
 	}
 	return g.next(seen)
 }

@@ -190,6 +190,22 @@ func TestGuardThresholdAboveCollection(t *testing.T) {
 	})
 }
 
+// Nothing can be done about memory; the disk is looked after all the same.
+func TestGuardTwoShortages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShop(t)
+		s.lodge(lodgerPod("critical", 2_000_001_000), 900*mib, 0)
+		s.image("unused", 10*gib)
+		s.memory.Available, s.disk.Space.Available = 1*mib, 8*gib
+		s.open()
+		time.Sleep(20 * time.Second)
+		s.want("evicted", &s.evicted)
+		if got := s.imagesLeft(); got != "" {
+			t.Error("left:", got)
+		}
+	})
+}
+
 // Where images have a disk of their own, those of the volumes' disk are not made room for by removing images.
 func TestGuardTwoDisks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
