@@ -135,6 +135,10 @@ func (n *Node) StartAgent(ctx context.Context) error {
 	})
 }
 
+// evictionHard counts in bytes: the nodes share the disk of a machine that is somebody's, may be large and nearly full, and
+// is not theirs to tidy up.
+const evictionHard = "nodefs.available<300Mi,imagefs.available<300Mi,nodefs.inodesFree<1%,imagefs.inodesFree<1%"
+
 // agentArgs is the command line of wp-agent; join is empty for a node that has its
 // identity.
 func (n *Node) agentArgs(join joinLine) []string {
@@ -143,7 +147,8 @@ func (n *Node) agentArgs(join joinLine) []string {
 		args = []string{args[0], "join", "--master", join.master, "--token", join.token, "--ca-hash", join.caHash, "--node-name", n.Name}
 	}
 	args = append(args, "--node-ip", n.Address.String(),
-		"--data-dir", filepath.Join(n.Dir(), "agent"), "--docker-host", engineSocket)
+		"--data-dir", filepath.Join(n.Dir(), "agent"), "--docker-host", engineSocket,
+		"--eviction-hard", evictionHard, "--image-gc-high-threshold", "100")
 	return append(args, n.lab.cfg.AgentArgs...)
 }
 
