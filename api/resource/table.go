@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/capabilities"
 	"k8s.io/kubernetes/pkg/printers"
 	"k8s.io/kubernetes/pkg/printers/internalversion" // installs every group of Kubernetes into the scheme
 )
@@ -57,9 +58,14 @@ var addMetaTypes = sync.OnceFunc(func() {
 	utilruntime.Must(metav1beta1.AddMetaToScheme(legacyscheme.Scheme))
 })
 
+// allowPrivileged is kube-apiserver's --allow-privileged, which validation asks of a setting for the whole process. Without
+// it no privileged container passes; kubeadm and all distributions turn it on.
+var allowPrivileged = sync.OnceFunc(func() { capabilities.Setup(true, 0) })
+
 // NewTable makes the table of every kind served.
 func NewTable() *Table {
 	addMetaTypes()
+	allowPrivileged()
 	t := &Table{
 		scheme:    legacyscheme.Scheme,
 		codecs:    legacyscheme.Codecs,
