@@ -238,6 +238,11 @@ func inUse(images []runtime.Image, active []pods.Active) map[string]bool {
 		for j := range spec.EphemeralContainers {
 			note(pods.ImageName(spec.EphemeralContainers[j].Image))
 		}
+		for j := range spec.Volumes {
+			if v := spec.Volumes[j].Image; v != nil {
+				note(pods.ImageName(v.Reference))
+			}
+		}
 	}
 	return used
 }

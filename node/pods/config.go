@@ -51,7 +51,7 @@ type Recorder interface {
 // Config of a Manager.
 type Config struct {
 	NodeName string
-	// DataDir is the agent's directory; this package uses DataDir/pods and DataDir/status.
+	// DataDir is the agent's directory; this package uses DataDir/pods, status, images and image-volumes.
 	DataDir string
 	Desired *desired.State
 	Engine  runtime.Engine

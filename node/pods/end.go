@@ -32,6 +32,7 @@ func (w *worker) quieten() {
 	for name := range w.jobs {
 		w.forgetJob(name)
 	}
+	w.stopUnpacking()
 	for _, p := range w.probes {
 		p.quiet()
 	}
@@ -91,6 +92,11 @@ func (w *worker) clear(ctx context.Context) error {
 	var refs []string
 	for _, c := range allContainers(w.pod) {
 		refs = append(refs, c.Image)
+	}
+	for i := range w.pod.Spec.Volumes {
+		if v := w.pod.Spec.Volumes[i].Image; v != nil {
+			refs = append(refs, v.Reference)
+		}
 	}
 	w.m.pulls.ForgetPod(w.uid, refs)
 	if w.gone { // else it is kept until the master has heard: another agent may have to say it again

@@ -16,6 +16,7 @@ import (
 	"github.com/whalepod/whalepod/node/pods/image"
 	"github.com/whalepod/whalepod/node/pods/spec"
 	"github.com/whalepod/whalepod/node/pods/status"
+	"github.com/whalepod/whalepod/node/pods/volume"
 	"github.com/whalepod/whalepod/node/runtime"
 )
 
@@ -36,11 +37,16 @@ func (w *worker) launch(ctx context.Context, sb *runtime.Sandbox, c *corev1.Cont
 	if w.holdBack(c) {
 		return outcome{}
 	}
+	there := w.imageVolumes(ctx, c)
 	img, ok := w.image(ctx, c)
-	if !ok {
+	if !ok || !there {
 		return outcome{}
 	}
 	s, err := w.containerSpec(c, sb, attempt, img)
+	if errors.Is(err, volume.ErrImageMount) {
+		w.imageVolumeFailed(c, err)
+		return outcome{}
+	}
 	if err != nil {
 		w.refuse(c, errConfig, err) // tried again when what it lacks appears
 		return outcome{}
@@ -160,16 +166,22 @@ func (w *worker) retryOf(c *corev1.Container) *retry {
 
 // image gets the container's image; false while it is not there.
 func (w *worker) image(ctx context.Context, c *corev1.Container) (runtime.Image, bool) {
-	job := w.jobs[c.Name]
+	pod := w.pod // events must name the pod as it is now, from another goroutine
+	return w.pulled(ctx, c.Name, c, image.Request{
+		PodUID: w.uid, Ref: c.Image, Policy: c.ImagePullPolicy,
+		Event: func(eventType, reason, message string) {
+			w.m.cfg.Record.Event(pod, eventType, reason, message, fieldPath(pod, c.Name))
+		},
+	})
+}
+
+// pulled gets an image that a container needs, under a key of its own; while there is none the container says why.
+func (w *worker) pulled(ctx context.Context, key string, c *corev1.Container, r image.Request) (runtime.Image, bool) {
+	job := w.jobs[key]
 	if job == nil {
-		pod := w.pod // events must name the pod as it is now, from another goroutine
-		job = w.m.pulls.Start(ctx, image.Request{
-			PodUID: w.uid, Ref: c.Image, Policy: c.ImagePullPolicy, Credentials: w.credentials(),
-			Event: func(eventType, reason, message string) {
-				w.m.cfg.Record.Event(pod, eventType, reason, message, fieldPath(pod, c.Name))
-			},
-		}, w.poke)
-		w.jobs[c.Name] = job
+		r.Credentials = w.credentials()
+		job = w.m.pulls.Start(ctx, r, w.poke)
+		w.jobs[key] = job
 	}
 	img, err, done := job.Result()
 	switch {
@@ -182,7 +194,7 @@ func (w *worker) image(ctx context.Context, c *corev1.Container) (runtime.Image,
 	if time.Now().Before(err.RetryAt) {
 		w.wakeAt(err.RetryAt)
 	} else {
-		w.forgetJob(c.Name)
+		w.forgetJob(key)
 		w.again = true
 	}
 	return img, false

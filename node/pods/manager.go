@@ -50,6 +50,9 @@ func VolumesDir(dataDir string) string { return filepath.Join(dataDir, "pods") }
 // imagesDir is where it is remembered whose secrets were good for which image.
 func imagesDir(dataDir string) string { return filepath.Join(dataDir, "images") }
 
+// imageVolumesDir has the files of images that are mounted as volumes, one directory for each image, whoever mounts it.
+func imageVolumesDir(dataDir string) string { return filepath.Join(dataDir, "image-volumes") }
+
 // New makes a Manager; nothing happens before Run.
 func New(cfg Config) *Manager {
 	cfg.fill()
@@ -58,7 +61,7 @@ func New(cfg Config) *Manager {
 		cfg: cfg, log: log,
 		pulls: image.New(image.Config{Images: cfg.Engine, Parallel: cfg.ParallelPulls, NodeConfigs: cfg.RegistryConfigs, Dir: imagesDir(cfg.DataDir), Log: log}),
 		volumes: volume.New(volume.Config{
-			Dir: VolumesDir(cfg.DataDir), Source: cfg.Desired, Tokens: cfg.Tokens, Mounter: cfg.Mounter, Log: cfg.Log,
+			Dir: VolumesDir(cfg.DataDir), Source: cfg.Desired, Tokens: cfg.Tokens, Mounter: cfg.Mounter, Images: cfg.Engine, ImagesDir: imageVolumesDir(cfg.DataDir), Log: cfg.Log,
 		}),
 		prober:  probe.New(cfg.Engine),
 		starts:  make(chan struct{}, cfg.ParallelStarts),
@@ -276,6 +279,9 @@ func (m *Manager) sweep() {
 			continue
 		}
 		m.dropStatus(uid)
+	}
+	if err := m.volumes.CollectImages(); err != nil {
+		m.log.Warn("files of images that no volume needs could not be removed", "err", err)
 	}
 }
 

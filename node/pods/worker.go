@@ -89,8 +89,9 @@ type worker struct {
 	sandboxErr retry
 	waiting    map[string]status.Reason
 	crashes    map[string]*crash
-	jobs       map[string]*image.Job
-	retries    map[string]*retry // by container name: the engine refused to create it
+	jobs       map[string]*image.Job // by container name, or volumeJob
+	unpacks    map[string]*unpack    // by volume
+	retries    map[string]*retry     // by container name: the engine refused to create it
 	kills      map[string]*kill
 	drained    time.Time // before that, a deleted pod's containers are not told to end
 	hooks      map[string]*hook
@@ -127,7 +128,7 @@ func (r *retry) failed(first, most time.Duration) time.Time {
 func newWorker(m *Manager, pod *corev1.Pod, observed runtime.Pod) *worker {
 	w := &worker{
 		m: m, uid: observed.Ref.UID, ref: observed.Ref, wake: make(chan struct{}, 1), observed: observed,
-		waiting: map[string]status.Reason{}, crashes: map[string]*crash{}, jobs: map[string]*image.Job{}, retries: map[string]*retry{},
+		waiting: map[string]status.Reason{}, crashes: map[string]*crash{}, jobs: map[string]*image.Job{}, unpacks: map[string]*unpack{}, retries: map[string]*retry{},
 		kills: map[string]*kill{}, hooks: map[string]*hook{}, probes: map[string]*probing{}, messages: map[string]string{},
 		actuated: map[string]corev1.ResourceRequirements{},
 	}

@@ -295,6 +295,7 @@ type Engine interface {
 	Images
 	Streamer
 	Resizer
+	Exporter
 	// Info asks the engine about itself; ErrUnavailable when it does not answer.
 	Info(ctx context.Context) (Info, error)
 }

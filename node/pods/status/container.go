@@ -86,7 +86,7 @@ func (in *Input) container(c *corev1.Container, old *corev1.ContainerStatus, ini
 	} else {
 		s = in.present(c, attempts, old)
 	}
-	s.VolumeMounts = volumeMounts(c)
+	s.VolumeMounts = in.volumeMounts(c, old)
 	if w, ok := in.Waiting[c.Name]; ok && !in.runs(attempts) && !(init && !Sidecar(c) && succeeded(&s)) {
 		if s.State.Terminated != nil {
 			s.LastTerminationState = s.State
@@ -222,7 +222,8 @@ func (in *Input) state(c *runtime.Container) corev1.ContainerState {
 	return corev1.ContainerState{Terminated: t}
 }
 
-func volumeMounts(c *corev1.Container) []corev1.VolumeMountStatus {
+// volumeMounts of a container. What an image volume shows is known while the volume is there; afterwards it is what was said.
+func (in *Input) volumeMounts(c *corev1.Container, old *corev1.ContainerStatus) []corev1.VolumeMountStatus {
 	if len(c.VolumeMounts) == 0 {
 		return nil
 	}
@@ -230,6 +231,11 @@ func volumeMounts(c *corev1.Container) []corev1.VolumeMountStatus {
 	out := make([]corev1.VolumeMountStatus, len(c.VolumeMounts))
 	for i, m := range c.VolumeMounts {
 		out[i] = corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
+		if ref := in.ImageRefs[m.Name]; ref != "" {
+			out[i].VolumeStatus = &corev1.VolumeStatus{Image: &corev1.ImageVolumeStatus{ImageRef: ref}}
+		} else if old != nil && i < len(old.VolumeMounts) && old.VolumeMounts[i].Name == m.Name {
+			out[i].VolumeStatus = old.VolumeMounts[i].VolumeStatus.DeepCopy()
+		}
 		switch {
 		case !m.ReadOnly:
 		case m.RecursiveReadOnly == nil || *m.RecursiveReadOnly == disabled:

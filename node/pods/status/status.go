@@ -35,6 +35,8 @@ type Input struct {
 	Message func(c *runtime.Container) string
 	// Actual is what a running container has, when a resize may have made it differ from the pod; nil when not. May be nil.
 	Actual func(id string) *corev1.ResourceRequirements
+	// ImageRefs are the images of image volumes that are there, by volume, in the words of imageID.
+	ImageRefs map[string]string
 	// Resizes are the conditions of resizes of the pod.
 	Resizes []corev1.PodCondition
 	// Terminal: no container will be started again. Final: and nothing runs any more, so this is the last status.

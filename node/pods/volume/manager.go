@@ -9,13 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/whalepod/whalepod/node/pods/env"
+	"github.com/whalepod/whalepod/node/runtime"
 )
 
 // Source gives the objects that volumes are made of. desired.State is one.
@@ -31,7 +31,10 @@ type Config struct {
 	Source  Source
 	Tokens  TokenSource
 	Mounter Mounter
-	Log     *slog.Logger
+	// Images gives the files of images, which are kept in ImagesDir for all pods together; nil: image volumes fail.
+	Images    runtime.Exporter
+	ImagesDir string
+	Log       *slog.Logger
 }
 
 // Manager keeps the volumes of all pods. Safe for concurrent use; calls for one pod must not overlap.
@@ -40,6 +43,10 @@ type Manager struct {
 	log    *slog.Logger
 	mu     sync.Mutex
 	tokens map[TokenRequest]token
+	// unpacking has the images whose files somebody makes or removes; the channel is closed when that is over.
+	unpacking map[string]chan struct{}
+	// records is held while a pod's image volume is noted, and while it is decided that nobody needs an image.
+	records sync.Mutex
 }
 
 // New makes a Manager; the directory is made by the first pod.
@@ -50,7 +57,7 @@ func New(cfg Config) *Manager {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{cfg: cfg, log: cfg.Log.With("component", "volumes"), tokens: map[TokenRequest]token{}}
+	return &Manager{cfg: cfg, log: cfg.Log.With("component", "volumes"), tokens: map[TokenRequest]token{}, unpacking: map[string]chan struct{}{}}
 }
 
 // Mounted is a volume that is there.
@@ -58,6 +65,8 @@ type Mounted struct {
 	Path string
 	// ReadOnly for all: it is the API's content, not the pod's.
 	ReadOnly bool
+	// Image, if it is the content of one: nothing can be made in it.
+	Image *Image
 }
 
 // Failure of one volume.
@@ -84,12 +93,18 @@ type Result struct {
 // PodDir is where everything of a pod is.
 func (m *Manager) PodDir(uid string) string { return filepath.Join(m.cfg.Dir, uid) }
 
-// Prepare makes every volume of the pod be there with the content it should have now. It is idempotent, and it is the
+// Prepare makes every volume of the pod, but those of images, be there with the content it should have now. It is idempotent, and it is the
 // way to bring changed ConfigMaps, Secrets, tokens, labels and annotations to running containers.
 func (m *Manager) Prepare(ctx context.Context, pod *corev1.Pod, facts env.Facts) Result {
 	r := Result{Volumes: make(map[string]Mounted, len(pod.Spec.Volumes))}
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
+		if v.Image != nil { // pulled and unpacked when the first container needs it, which this does not wait for
+			if mounted, ok := m.MountedImage(pod, v.Name); ok {
+				r.Volumes[v.Name] = mounted
+			}
+			continue
+		}
 		mounted, err := m.prepare(ctx, pod, v, facts, &r)
 		if err != nil {
 			r.Failures = append(r.Failures, Failure{v.Name, err})
@@ -101,8 +116,8 @@ func (m *Manager) Prepare(ctx context.Context, pod *corev1.Pod, facts env.Facts)
 }
 
 func (m *Manager) prepare(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, facts env.Facts, r *Result) (Mounted, error) {
-	if strings.ContainsAny(v.Name, "/\x00") || v.Name == "" || strings.HasPrefix(v.Name, ".") {
-		return Mounted{}, fmt.Errorf("invalid volume name %q", v.Name)
+	if err := checkName(v.Name); err != nil {
+		return Mounted{}, err
 	}
 	switch {
 	case v.EmptyDir != nil:

@@ -34,7 +34,11 @@ func (m *Manager) SubPath(uid, volume string, v Mounted, subPath, container stri
 	}
 	defer func() { _ = root.Close() }()
 	clean := filepath.Clean(subPath)
-	if _, err := root.Stat(clean); err != nil {
+	_, err = root.Stat(clean)
+	if err != nil && v.Image != nil {
+		return "", fmt.Errorf("%w: the image of volume %q has no subPath %q", ErrImageMount, volume, subPath)
+	}
+	if err != nil {
 		info, err := root.Stat(".")
 		if err == nil {
 			err = root.MkdirAll(clean, info.Mode().Perm())

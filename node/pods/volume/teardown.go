@@ -36,7 +36,15 @@ func (m *Manager) Teardown(uid string) error {
 	if len(left) > 0 {
 		return errors.Join(append(errs, fmt.Errorf("still mounted: %v", left))...)
 	}
-	return os.RemoveAll(dir)
+	_, err = os.Lstat(filepath.Join(dir, "volumes", "kubernetes.io~"+imageKind))
+	hadImages := err == nil
+	if err := os.RemoveAll(dir); err != nil || !hadImages {
+		return err
+	}
+	if err := m.CollectImages(); err != nil { // it comes again; the pod is gone all the same
+		m.log.Warn("files of images that no volume needs could not be removed", "err", err)
+	}
+	return nil
 }
 
 // Pods lists the UIDs that have a directory, for finding what a crash left behind.

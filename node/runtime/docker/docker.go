@@ -44,6 +44,8 @@ type Engine struct {
 	cli    atomic.Pointer[client.Client]
 	states states
 	strays strays
+	// exports of an earlier agent are ended once.
+	exports sync.Once
 
 	// mu guards what was learned about the engine; it is never held during a call.
 	mu    sync.Mutex

@@ -120,7 +120,7 @@ func (d *Engine) pods(ctx context.Context, uid string) ([]runtime.Pod, error) {
 	}
 	if uid == "" {
 		d.states.keep(ids)
-		d.endStrays(ctx)
+		d.endOnce(ctx)
 	}
 	return group(rows), nil
 }

@@ -62,6 +62,12 @@ func (d *Engine) endStrays(ctx context.Context) {
 	_ = g.Wait() // its functions return nil
 }
 
+// endOnce ends, with the first list, also what exports of an agent that died have left.
+func (d *Engine) endOnce(ctx context.Context) {
+	d.endStrays(ctx)
+	d.exports.Do(func() { d.endExports(ctx) })
+}
+
 // ours tells whether a command is of an agent's making. The client's own call leaves out the detach keys.
 func (d *Engine) ours(ctx context.Context, execID string) (bool, error) {
 	cli := d.cli.Load()

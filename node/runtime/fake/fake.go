@@ -50,7 +50,8 @@ type world struct {
 	faults     map[string][]error
 	layers     map[string]int64 // by container name
 	handlers   map[string]bool
-	usage      map[string]int64 // by container name
+	usage      map[string]int64             // by container name
+	files      map[string]map[string]string // by image name
 	serial     int
 }
 

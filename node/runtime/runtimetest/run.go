@@ -12,7 +12,7 @@ import (
 
 // Env is what the suite runs on.
 type Env struct {
-	// Image has a busybox shell at /bin/sh and no ENTRYPOINT; the engine has it.
+	// Image has a busybox shell at /bin/sh, which is a link to bin/busybox, and no ENTRYPOINT; the engine has it.
 	Image string
 	// New gives a fresh client, as a restarted agent would have, of a node to the engine under test. Within one test,
 	// all clients are of one engine.
@@ -55,6 +55,7 @@ var suite = []struct {
 	{"Attach", testAttach},
 	{"Images", testImages},
 	{"Housekeeping", testHousekeeping},
+	{"Export", testExport},
 	{"Info", testInfo},
 	{"Restart", testRestart},
 }
