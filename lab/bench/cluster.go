@@ -16,13 +16,15 @@ import (
 const (
 	manifest = "examples/app-wordpress3.yml"
 	page     = "30080"
-	manyPods = 100
 	// settle and watched: how long the lab is left alone, and watched.
 	settle, watched = 60 * time.Second, 30 * time.Second
 )
 
-// cluster measures a lab of three nodes: idle with WordPress on it, and a node with
-// 100 pods.
+// manyPods are the numbers of pods with which one node is measured.
+var manyPods = []int{30, 100}
+
+// cluster measures a lab of three nodes: empty, idle with WordPress on it, and one of
+// them with many pods.
 func (b *bench) cluster(ctx context.Context) error {
 	l, err := lab.New(lab.Config{Dir: filepath.Join(b.dir, "lab"), Bin: b.bin, Prefix: "wpb-", Images: b.images, Log: func(s lab.Step) {
 		if s.Done && s.Err == nil {
@@ -40,6 +42,12 @@ func (b *bench) cluster(ctx context.Context) error {
 	if err := l.Up(ctx, 0); err != nil {
 		return err
 	}
+	wait(ctx, settle)
+	m, err := resident(l.Node(2).PID("agent"))
+	if err != nil {
+		return err
+	}
+	b.hold("wp-agent without pods: memory", m.rss, "MB", atMost(24, "MB"), m.String())
 	if _, err := l.Wpctl(ctx, "apply", "-f", manifest); err != nil {
 		return err
 	}
@@ -50,7 +58,7 @@ func (b *bench) cluster(ctx context.Context) error {
 	if err := b.idle(ctx, l); err != nil {
 		return err
 	}
-	return b.hundredPods(ctx, l)
+	return b.manyPods(ctx, l)
 }
 
 // waitPage waits until WordPress answers on the first node.
@@ -113,11 +121,11 @@ func (b *bench) idle(ctx context.Context, l *lab.Lab) error {
 	return nil
 }
 
-// hundredPods gives the last node 100 pods more, measures how fast they come, and
-// what the agent needs for them.
-func (b *bench) hundredPods(ctx context.Context, l *lab.Lab) error {
+// manyPods gives the last node many pods more, measures how fast they come, and what the
+// agent needs for them.
+func (b *bench) manyPods(ctx context.Context, l *lab.Lab) error {
 	n := l.Node(len(l.Nodes()))
-	file := filepath.Join(b.dir, "hundred.json")
+	file := filepath.Join(b.dir, "many.json")
 	text, err := json.Marshal(deployment(n.Name))
 	if err != nil {
 		return err
@@ -128,35 +136,42 @@ func (b *bench) hundredPods(ctx context.Context, l *lab.Lab) error {
 	if err := n.Pull(ctx, "busybox:latest"); err != nil {
 		return err
 	}
-	began := time.Now()
 	if _, err := l.Wpctl(ctx, "apply", "-f", file); err != nil {
 		return err
 	}
-	if _, err := l.Wpctl(ctx, "rollout", "status", "deployment/hundred", "--timeout=5m"); err != nil {
-		return err
+	have := 0
+	for _, pods := range manyPods {
+		began := time.Now()
+		if _, err := l.Wpctl(ctx, "scale", "deployment/many", fmt.Sprintf("--replicas=%d", pods)); err != nil {
+			return err
+		}
+		if _, err := l.Wpctl(ctx, "rollout", "status", "deployment/many", "--timeout=5m"); err != nil {
+			return err
+		}
+		b.add(fmt.Sprintf("from %d to %d pods on one node, from asking to the last one ready", have, pods), "%.1f pods/s", float64(pods-have)/time.Since(began).Seconds())
+		have = pods
+		wait(ctx, quiet)
+		pid := n.PID("agent")
+		used, err := load(ctx, watched, pid)
+		if err != nil {
+			return err
+		}
+		m, err := resident(pid)
+		if err != nil {
+			return err
+		}
+		b.hold(fmt.Sprintf("wp-agent with %d pods: memory", pods), m.rss, "MB", atMost(32, "MB"), m.String())
+		b.hold(fmt.Sprintf("wp-agent with %d pods: processor", pods), used[0], "% of a core", atMost(0.3, "% of a core"))
 	}
-	b.add("100 pods on one node, from apply to the last one ready", "%.1f pods/s", manyPods/time.Since(began).Seconds())
-	wait(ctx, quiet)
-	pid := n.PID("agent")
-	used, err := load(ctx, watched, pid)
-	if err != nil {
-		return err
-	}
-	m, err := resident(pid)
-	if err != nil {
-		return err
-	}
-	b.hold("wp-agent with 100 pods: memory", m.rss, "MB", atMost(32, "MB"), m.String())
-	b.hold("wp-agent with 100 pods: processor", used[0], "% of a core", atMost(0.3, "% of a core"))
 	return nil
 }
 
-// deployment of 100 pods that sleep, all on one node.
+// deployment of pods that sleep, all on one node; none at first.
 func deployment(node string) any {
 	type m = map[string]any
-	labels := m{"app": "hundred"}
-	return m{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": m{"name": "hundred"}, "spec": m{
-		"replicas": manyPods, "selector": m{"matchLabels": labels},
+	labels := m{"app": "many"}
+	return m{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": m{"name": "many"}, "spec": m{
+		"replicas": 0, "selector": m{"matchLabels": labels},
 		"template": m{"metadata": m{"labels": labels}, "spec": m{
 			"nodeSelector": m{"kubernetes.io/hostname": node}, "terminationGracePeriodSeconds": 1,
 			"containers": []m{{"name": "sleep", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": []string{"sleep", "100000"}}},
