@@ -95,6 +95,7 @@ func (m *Manager) setEngine(err error) {
 // Run works until ctx ends. Containers go on without it.
 func (m *Manager) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
+	defer m.pulls.Wait()
 	defer m.wg.Wait()
 	defer cancel()
 	sub := m.cfg.Desired.Subscribe(desired.Pods, desired.ConfigMaps, desired.Secrets)

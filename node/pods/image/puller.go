@@ -51,8 +51,9 @@ type Config struct {
 
 // Puller gets images. Safe for concurrent use.
 type Puller struct {
-	cfg   Config
-	slots chan struct{}
+	cfg     Config
+	slots   chan struct{}
+	running sync.WaitGroup
 
 	mu      sync.Mutex
 	pulls   map[string]*pull
@@ -120,14 +121,18 @@ func (p *Puller) Start(ctx context.Context, r Request, wake func()) *Job {
 			return j
 		}
 	}
-	go func() {
+	p.running.Go(func() {
 		defer cancel()
 		image, e := p.get(ctx, r, ref)
 		j.finish(image, e)
 		wake()
-	}()
+	})
 	return j
 }
+
+// Wait until everything that was started has ended, as it does soon when the contexts of Start have; nothing is started
+// any more then.
+func (p *Puller) Wait() { p.running.Wait() }
 
 // normalize adds the tag that everybody means.
 func normalize(ref string) (string, error) {

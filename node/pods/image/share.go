@@ -64,7 +64,7 @@ func (p *Puller) share(ctx context.Context, ref string, creds Credentials, tell 
 		pl = &pull{cancel: cancel, done: make(chan struct{})}
 		pl.say(queued)
 		p.pulls[key] = pl
-		go p.download(pullCtx, key, pl, ref, creds)
+		p.running.Go(func() { p.download(pullCtx, key, pl, ref, creds) })
 	}
 	pl.waiters++
 	p.mu.Unlock()
