@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/pkg/apis/rbac"
 	"k8s.io/kubernetes/pkg/printers"
 )
@@ -108,6 +109,7 @@ func addPlainHandlers(h printers.PrintHandler) {
 	}
 	utilruntime.Must(h.TableHandler(columns, plainRow[*rbac.Role]))
 	utilruntime.Must(h.TableHandler(columns, plainRow[*rbac.ClusterRole]))
+	utilruntime.Must(h.TableHandler(columns, plainRow[*core.LimitRange]))
 }
 
 func plainRow[I Object](in I, _ printers.GenerateOptions) ([]metav1.TableRow, error) {

@@ -26,6 +26,7 @@ var kinds = []func() *Resource{
 	podTemplates, priorityClasses, runtimeClasses,
 	persistentVolumes, persistentVolumeClaims, storageClasses, volumeAttributesClasses, volumeAttachments,
 	csiDrivers, csiNodes, csiStorageCapacities,
+	limitRanges, resourceQuotas,
 }
 
 // groupOrder is the order in which discovery offers groups; kubectl resolves a short name such as "deployments" to the

@@ -85,6 +85,9 @@ func (r *Registry) prepareCreate(v *View, res *resource.Resource, namespace stri
 		obj.SetName(generateName(obj.GetGenerateName()))
 	}
 	r.cfg.Table.Default(obj)
+	if pod, ok := obj.(*corev1.Pod); ok {
+		defaultLimits(v, pod) // before its QoS class is made of them
+	}
 	if prepare := res.Rules().PrepareCreate; prepare != nil {
 		prepare(obj)
 	}

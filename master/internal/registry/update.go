@@ -87,10 +87,14 @@ func (u *update) wanted(ctx context.Context, v *View) (Object, error) {
 		return nil, err
 	}
 	u.unconditional = obj.GetResourceVersion() == "" || obj.GetResourceVersion() == old.GetResourceVersion()
+	pod, resized := obj.(*corev1.Pod)
+	if resized = resized && u.sub == "resize"; resized && old.GetDeletionTimestamp() == nil {
+		defaultLimits(v, pod)
+	}
 	if err := u.r.checkUpdate(ctx, u.res, u.sub, u.namespace, obj, old, u.opts); err != nil {
 		return nil, err
 	}
-	if pod, ok := obj.(*corev1.Pod); ok && u.sub == "resize" {
+	if resized {
 		return obj, admitResize(v, pod, old.(*corev1.Pod))
 	}
 	return obj, nil
@@ -238,6 +242,8 @@ func (r *Registry) admitWrite(tx *Tx, obj, old Object) error {
 		return r.allocate(tx, o, before)
 	case *schedulingv1.PriorityClass:
 		return admitPriorityClass(tx, o)
+	case *corev1.Pod, *corev1.PersistentVolumeClaim:
+		return admitLimits(tx, o, old)
 	}
 	return nil
 }
