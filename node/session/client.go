@@ -33,6 +33,8 @@ const (
 	maxMessage         = 16 << 20
 	renewEvery         = 6 * time.Hour
 	defaultHeartbeat   = 2 * time.Second
+	// Whatever the master asks for, a heartbeat comes no more often and no less often than this.
+	heartbeatMin, heartbeatMax = 100 * time.Millisecond, time.Minute
 )
 
 // Config of a client.
@@ -151,7 +153,7 @@ func (c *Client) session(ctx context.Context, api agentv1.AgentClient) error {
 		return err
 	}
 	welcome := m.GetWelcome()
-	if welcome == nil {
+	if welcome.GetConfig() == nil {
 		return errors.New("the master did not welcome this node: is it of another version?")
 	}
 	if err := c.remember(welcome); err != nil {
@@ -162,10 +164,7 @@ func (c *Client) session(ctx context.Context, api agentv1.AgentClient) error {
 	}
 	c.log.Info("session began", "podCIDR", welcome.PodCidr)
 	c.cfg.Outbox.restart()
-	heartbeat := time.Duration(welcome.HeartbeatMillis) * time.Millisecond
-	if heartbeat <= 0 {
-		heartbeat = defaultHeartbeat
-	}
+	heartbeat := heartbeatOf(welcome.HeartbeatMillis)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		err := c.report(gctx, stream, heartbeat)
@@ -179,6 +178,14 @@ func (c *Client) session(ctx context.Context, api agentv1.AgentClient) error {
 		return c.receive(gctx, stream, api)
 	})
 	return g.Wait()
+}
+
+// heartbeatOf is how often the master wants to hear of this node, within reason.
+func heartbeatOf(millis int64) time.Duration {
+	if millis <= 0 {
+		return defaultHeartbeat
+	}
+	return time.Duration(min(max(millis, heartbeatMin.Milliseconds()), heartbeatMax.Milliseconds())) * time.Millisecond
 }
 
 // recvError finds why a stream broke: Send says only that it did.
