@@ -117,7 +117,7 @@ func (w *worker) startUnpack(ctx context.Context, name, id string) {
 	ctx, cancel := context.WithCancel(ctx)
 	u := &unpack{cancel: cancel}
 	w.unpacks[name] = u
-	go func() {
+	w.m.wg.Go(func() {
 		defer cancel()
 		err := w.m.volumes.UnpackImage(ctx, id)
 		if ctx.Err() != nil { // the pod may be gone, and have cleaned up before this
@@ -129,7 +129,7 @@ func (w *worker) startUnpack(ctx context.Context, name, id string) {
 		u.done, u.err = true, err
 		u.mu.Unlock()
 		w.poke()
-	}()
+	})
 }
 
 func (w *worker) imageVolumeFailed(c *corev1.Container, err error) {
