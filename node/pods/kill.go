@@ -100,7 +100,7 @@ func (w *worker) kill(ctx context.Context, cur *runtime.Container, message strin
 	w.kills[cur.ID] = k
 	c, pod, id := w.container(cur.Name), w.pod, cur.ID
 	target, drained := w.target(c, id), w.drained
-	go func() {
+	w.m.wg.Go(func() {
 		defer cancel()
 		began := time.Now()
 		if hook && c != nil && c.Lifecycle != nil && c.Lifecycle.PreStop != nil && grace > 0 {
@@ -120,7 +120,7 @@ func (w *worker) kill(ctx context.Context, cur *runtime.Container, message strin
 		}
 		k.finish()
 		w.post(func(in *inbox) { in.stale = true })
-	}()
+	})
 }
 
 // preStop runs the hook for at most the grace period.
@@ -182,13 +182,13 @@ func (w *worker) runPostStart(ctx context.Context, c *corev1.Container, id strin
 	h := &hook{}
 	w.hooks[id] = h
 	handler, target, pod := c.Lifecycle.PostStart, w.target(c, id), spec.Describe(w.pod)
-	go func() {
+	w.m.wg.Go(func() {
 		err := w.m.prober.Hook(ctx, handler, target, pod)
 		h.mu.Lock()
 		h.done, h.err = true, err
 		h.mu.Unlock()
 		w.poke()
-	}()
+	})
 }
 
 // target of a hook or probe.
