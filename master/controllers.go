@@ -10,6 +10,7 @@ import (
 	"github.com/whalepod/whalepod/master/internal/controllers/gc"
 	"github.com/whalepod/whalepod/master/internal/controllers/namespace"
 	"github.com/whalepod/whalepod/master/internal/controllers/nodelife"
+	"github.com/whalepod/whalepod/master/internal/controllers/quota"
 	"github.com/whalepod/whalepod/master/internal/controllers/replicaset"
 	"github.com/whalepod/whalepod/master/internal/controllers/serviceaccount"
 )
@@ -25,6 +26,7 @@ func (m *Master) controllers() map[string]func(context.Context) error {
 		"scheduler":      binding.New(binding.Config{Registry: r, Logger: log}).Run,
 		"namespace":      namespace.New(namespace.Config{Registry: r, Logger: log}).Run,
 		"serviceaccount": serviceaccount.New(serviceaccount.Config{Registry: r, Logger: log, CA: m.pki.CA()}).Run,
+		"resourcequota":  quota.New(quota.Config{Registry: r, Logger: log}).Run,
 		"gc":             gc.New(gc.Config{Registry: r, Logger: log}).Run,
 		"nodelife": nodelife.New(nodelife.Config{
 			Registry: r, Logger: log, Sessions: m.sessions, Gossip: witness{m.gossip},

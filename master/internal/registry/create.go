@@ -129,8 +129,15 @@ func (r *Registry) insert(tx *Tx, res *resource.Resource, obj Object, generated 
 	if err := r.admitWrite(tx, obj, nil); err != nil {
 		return err
 	}
+	quotas, err := r.charge(tx, res, obj, nil)
+	if err != nil {
+		return err
+	}
 	for try := 1; ; try++ {
 		err := statusError(tx.tx.Create(keyOf(res, obj.GetNamespace(), obj.GetName()), obj), res, obj.GetName())
+		if err == nil {
+			return tx.settle(quotas)
+		}
 		if !apierrors.IsAlreadyExists(err) || !generated {
 			return err
 		}

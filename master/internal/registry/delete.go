@@ -94,8 +94,8 @@ func (r *Registry) deleteIn(tx *Tx, res *resource.Resource, namespace, name stri
 		changed = begin(obj, gracePeriod(res, obj, d.grace)) || changed
 	}
 	if deletionComplete(obj) {
-		gone, err := tx.tx.Delete(key, string(cur.GetUID()), "")
-		return gone, true, statusError(err, res, name)
+		gone, err := r.remove(tx, res, cur, "")
+		return gone, true, err
 	}
 	if !changed {
 		return cur, false, nil
@@ -104,6 +104,19 @@ func (r *Registry) deleteIn(tx *Tx, res *resource.Resource, namespace, name stri
 		return nil, false, statusError(err, res, name)
 	}
 	return obj, false, nil
+}
+
+// remove takes an object out of the store, and what it used out of quotas.
+func (r *Registry) remove(tx *Tx, res *resource.Resource, cur Object, resourceVersion string) (Object, error) {
+	quotas, err := r.charge(tx, res, nil, cur)
+	if err != nil {
+		return nil, err
+	}
+	gone, err := tx.tx.Delete(keyOf(res, cur.GetNamespace(), cur.GetName()), string(cur.GetUID()), resourceVersion)
+	if err != nil {
+		return nil, statusError(err, res, cur.GetName())
+	}
+	return gone, tx.settle(quotas)
 }
 
 func checkPreconditions(res *resource.Resource, cur Object, d deletion) error {

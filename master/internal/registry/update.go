@@ -221,16 +221,19 @@ func (r *Registry) replace(tx *Tx, res *resource.Resource, obj, old Object) (Obj
 	}
 	key := keyOf(res, obj.GetNamespace(), obj.GetName())
 	if deletionComplete(obj) {
-		gone, err := tx.tx.Delete(key, string(obj.GetUID()), obj.GetResourceVersion())
-		return gone, statusError(err, res, obj.GetName())
+		return r.remove(tx, res, old, obj.GetResourceVersion())
 	}
 	if same, err := r.same(res, obj, old); err != nil || same {
 		return old, err
 	}
+	quotas, err := r.charge(tx, res, obj, old)
+	if err != nil {
+		return nil, err
+	}
 	if err := tx.tx.Put(key, obj); err != nil {
 		return nil, statusError(err, res, obj.GetName())
 	}
-	return obj, nil
+	return obj, tx.settle(quotas)
 }
 
 // admitWrite is what can only be said in the transaction that writes the object: what it is allocated, and whether it gets
@@ -244,6 +247,8 @@ func (r *Registry) admitWrite(tx *Tx, obj, old Object) error {
 		return admitPriorityClass(tx, o)
 	case *corev1.Pod, *corev1.PersistentVolumeClaim:
 		return admitLimits(tx, o, old)
+	case *corev1.ResourceQuota:
+		admitQuota(tx, o, old)
 	}
 	return nil
 }
