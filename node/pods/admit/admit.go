@@ -20,6 +20,10 @@ func Check(pod *corev1.Pod, others []*corev1.Pod, node *corev1.Node) *Refusal {
 	if pod.Spec.OS != nil && string(pod.Spec.OS.Name) != runtime.GOOS {
 		return &Refusal{"PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"}
 	}
+	// Docker gives a user the groups that the image's /etc/group names: it knows Merge only.
+	if sc := pod.Spec.SecurityContext; sc != nil && sc.SupplementalGroupsPolicy != nil && *sc.SupplementalGroupsPolicy == corev1.SupplementalGroupsPolicyStrict {
+		return &Refusal{"SupplementalGroupsPolicyNotSupported", fmt.Sprintf("SupplementalGroupsPolicy=%s is not supported in this node", corev1.SupplementalGroupsPolicyStrict)}
+	}
 	if node != nil {
 		if r := resources(pod, others, node); r != nil {
 			return r

@@ -31,6 +31,9 @@ func TestCheck(t *testing.T) {
 	hostNet.Spec.HostNetwork = true
 	windows := pod("")
 	windows.Spec.OS = &corev1.PodOS{Name: "windows"}
+	policy := func(p corev1.SupplementalGroupsPolicy) *corev1.Pod {
+		return &corev1.Pod{Spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{SupplementalGroupsPolicy: &p}}}
+	}
 	tests := []struct {
 		name   string
 		pod    *corev1.Pod
@@ -49,6 +52,8 @@ func TestCheck(t *testing.T) {
 		{"other protocol", pod("", corev1.ContainerPort{HostPort: 80, Protocol: "UDP"}), []*corev1.Pod{hostNet}, node, Refusal{}},
 		{"taint", pod(""), nil, tainted, Refusal{"TaintToleration", "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate"}},
 		{"tolerated", tolerant, nil, tainted, Refusal{}},
+		{"groups of the image too", policy("Merge"), nil, node, Refusal{}},
+		{"groups of the manifest only", policy("Strict"), nil, node, Refusal{"SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=Strict is not supported in this node"}},
 		{"os", windows, nil, node, Refusal{"PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"}},
 	}
 	for _, tt := range tests {
