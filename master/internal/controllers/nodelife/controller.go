@@ -167,7 +167,7 @@ func (c *Controller) look(v registry.Viewer, name string) (*turn, error) {
 	f := find(now, w, c.cfg.SilentAfter)
 	t := &turn{node: old.DeepCopy(), after: f.again}
 	if !f.undecided {
-		setConditions(now, t.node, f.lost)
+		setConditions(now, t.node, f.lost, w.session)
 	}
 	t.node.Spec.Taints = taints(now, t.node, f.moved || f.undecided && isMoving(old), w.goneSince)
 	t.conditions = !apiequality.Semantic.DeepEqual(old.Status.Conditions, t.node.Status.Conditions)

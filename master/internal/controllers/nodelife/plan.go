@@ -63,12 +63,14 @@ func nodeCondition(n *corev1.Node, t corev1.NodeConditionType) *corev1.NodeCondi
 }
 
 // setConditions makes the conditions of a lost node Unknown, and takes that back when the node turns out to have been
-// there: its agent says again what it knows, but only when that changes.
-func setConditions(now time.Time, n *corev1.Node, lost bool) {
+// there: its agent says again what it knows, but only when that changes. Of one whose session lives although gossip calls it
+// dead, all but Ready is still known.
+func setConditions(now time.Time, n *corev1.Node, lost, session bool) {
 	at := metav1.NewTime(now.Truncate(time.Second))
 	for _, t := range reported {
 		c := nodeCondition(n, t)
 		switch {
+		case lost && session && t != corev1.NodeReady:
 		case lost && c == nil:
 			n.Status.Conditions = append(n.Status.Conditions, corev1.NodeCondition{
 				Type: t, Status: corev1.ConditionUnknown, Reason: reasonUnknown, Message: messageUnknown, LastTransitionTime: at,

@@ -54,3 +54,23 @@ func TestUnreachableSince(t *testing.T) {
 		}
 	}
 }
+
+// What a node says of itself over a living session is not forgotten because gossip calls it dead for a moment.
+func TestPressureOutlivesDoubt(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	n := &corev1.Node{Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{
+		{Type: corev1.NodeReady, Status: corev1.ConditionTrue}, {Type: corev1.NodeDiskPressure, Status: corev1.ConditionTrue, Reason: "KubeletHasDiskPressure"},
+	}}}
+	want := func(ready, disk corev1.ConditionStatus) {
+		t.Helper()
+		if r, d := nodeCondition(n, corev1.NodeReady).Status, nodeCondition(n, corev1.NodeDiskPressure).Status; r != ready || d != disk {
+			t.Errorf("Ready %s, DiskPressure %s; want %s, %s", r, d, ready, disk)
+		}
+	}
+	setConditions(now, n, true, true)
+	want(corev1.ConditionUnknown, corev1.ConditionTrue)
+	setConditions(now, n, false, true)
+	want(corev1.ConditionTrue, corev1.ConditionTrue)
+	setConditions(now, n, true, false)
+	want(corev1.ConditionUnknown, corev1.ConditionUnknown)
+}
