@@ -165,6 +165,30 @@ func TestQuotaOfPods(t *testing.T) {
 	e.wantUsed("q", "pods", "0", "count/pods", "0", "requests.cpu", "0", "memory", "0")
 }
 
+// While a node has not carried out a resize, the larger amount counts; then the status makes room.
+func TestQuotaOfPendingResizes(t *testing.T) {
+	e := start(t)
+	mustCreate(e, quota("q", "requests.cpu", "1"))
+	p := mustCreate(e, podWith("p", amounts("cpu", "800m"), amounts("cpu", "800m")))
+	has := func(cpu string) {
+		mustChange(e, "status", p, func(p *corev1.Pod) {
+			p.Status.Phase = corev1.PodRunning
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", AllocatedResources: amounts("cpu", cpu),
+				Resources: &corev1.ResourceRequirements{Requests: amounts("cpu", cpu), Limits: amounts("cpu", cpu)}}}
+		})
+	}
+	has("800m")
+	mustChange(e, "resize", p, func(p *corev1.Pod) {
+		p.Spec.Containers[0].Resources = corev1.ResourceRequirements{Requests: amounts("cpu", "300m"), Limits: amounts("cpu", "300m")}
+	})
+	e.wantUsed("q", "requests.cpu", "800m")
+	_, err := e.create(podWith("r", amounts("cpu", "300m"), nil))
+	wantErr(t, err, metav1.StatusReasonForbidden, "exceeded quota: q, requested: requests.cpu=300m, used: requests.cpu=800m, limited: requests.cpu=1")
+	has("300m")
+	e.wantUsed("q", "requests.cpu", "300m")
+	mustCreate(e, podWith("r", amounts("cpu", "300m"), nil))
+}
+
 func TestQuotaScopes(t *testing.T) {
 	e := start(t)
 	mustCreate(e, &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "high"}, Value: 10})
