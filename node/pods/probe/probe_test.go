@@ -74,6 +74,20 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
+// The words are those of an http.Client with a timeout, as the kubelet's is, not those of a context.
+func TestHTTPTimeout(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer srv.Close()
+	u, _ := url.Parse(srv.URL)
+	port, _ := strconv.Atoi(u.Port())
+	get := &corev1.HTTPGetAction{Path: "/slow", Port: intstr.FromInt(port)}
+	a, err := New(nil).Probe(t.Context(), &corev1.Probe{TimeoutSeconds: 1, ProbeHandler: corev1.ProbeHandler{HTTPGet: get}}, target(port))
+	want := fmt.Sprintf("Get \"http://127.0.0.1:%d/slow\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)", port)
+	if err != nil || a.OK || a.Output != want {
+		t.Errorf("%+v %v, want %s", a, err, want)
+	}
+}
+
 func TestTCP(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -100,6 +114,9 @@ func TestExec(t *testing.T) {
 		case "hang":
 			<-ctx.Done()
 			return 0, ctx.Err()
+		case "silence":
+			<-ctx.Done()
+			return 0, errors.Join(runtime.ErrUnavailable, ctx.Err())
 		}
 		fmt.Fprint(s.Stdout, strings.Join(cmd, " "))
 		return len(cmd) - 2, nil
@@ -115,6 +132,10 @@ func TestExec(t *testing.T) {
 	}
 	if _, err := probe("error"); err == nil {
 		t.Error("no error")
+	}
+	// An engine that hangs says nothing about the container.
+	if a, err := probe("silence"); err == nil {
+		t.Error(a)
 	}
 	if a, err := probe("hang"); err != nil || a.Output != `command timed out: ["hang"] timed out after 1s` {
 		t.Error(a, err)

@@ -72,17 +72,19 @@ func New(exec Exec) *Prober {
 // Probe asks once. An error means that it could not be asked; the answer then counts for nothing.
 func (p *Prober) Probe(ctx context.Context, spec *corev1.Probe, t Target) (Answer, error) {
 	timeout := time.Duration(max(spec.TimeoutSeconds, 1)) * time.Second
+	if spec.HTTPGet != nil {
+		req, err := request(spec.HTTPGet, t.Container, t.PodIP, "probe")
+		if err != nil {
+			return Answer{}, err
+		}
+		// The client has the timeout, not ctx too: whichever ended first would say so in its own words.
+		return p.probeHTTP(req.WithContext(ctx), timeout), nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	switch {
 	case spec.Exec != nil:
 		return p.probeExec(ctx, spec.Exec.Command, timeout, t)
-	case spec.HTTPGet != nil:
-		req, err := request(spec.HTTPGet, t.Container, t.PodIP, "probe")
-		if err != nil {
-			return Answer{}, err
-		}
-		return p.probeHTTP(req.WithContext(ctx), timeout), nil
 	case spec.TCPSocket != nil:
 		port, err := Port(spec.TCPSocket.Port, t.Container)
 		if err != nil {
@@ -116,6 +118,8 @@ func (p *Prober) probeExec(ctx context.Context, cmd []string, timeout time.Durat
 	out := &limitedBuffer{max: maxOutput}
 	code, err := p.exec.Exec(ctx, t.ContainerID, env.ExpandAll(cmd, vars), runtime.Streams{Stdout: out, Stderr: out})
 	switch {
+	case errors.Is(err, runtime.ErrUnavailable):
+		return Answer{}, err // the engine is silent, not the command: nobody is restarted for that
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return Answer{Output: fmt.Sprintf("command timed out: %q timed out after %v", cmd, timeout)}, nil
 	case err != nil:
