@@ -22,6 +22,7 @@ func (m *Master) controllers() map[string]func(context.Context) error {
 		"clusterrole":    clusterrole.New(clusterrole.Config{Registry: r, Logger: log}).Run,
 		"deployment":     deployment.New(deployment.Config{Registry: r, Logger: log}).Run,
 		"replicaset":     replicaset.New(replicaset.Config{Registry: r, Logger: log}).Run,
+		"replication":    replicaset.NewReplication(replicaset.Config{Registry: r, Logger: log}).Run,
 		"endpoints":      endpoints.New(endpoints.Config{Registry: r, Logger: log}).Run,
 		"scheduler":      binding.New(binding.Config{Registry: r, Logger: log}).Run,
 		"namespace":      namespace.New(namespace.Config{Registry: r, Logger: log}).Run,

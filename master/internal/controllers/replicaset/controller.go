@@ -19,13 +19,7 @@ import (
 	"github.com/whalepod/whalepod/master/internal/registry"
 )
 
-const (
-	component = "replicaset-controller"
-	resource  = "replicasets.apps"
-	workers   = 4
-)
-
-var kind = appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
+const workers = 4
 
 // Config of the controller.
 type Config struct {
@@ -33,19 +27,25 @@ type Config struct {
 	Logger   *slog.Logger
 }
 
-// Controller keeps ReplicaSets' pods.
+// Controller keeps the pods of one kind of owner.
 type Controller struct {
+	*owner
 	registry *registry.Registry
 	log      *slog.Logger
 	loop     *controller.Loop
 }
 
-// New makes the controller; Run starts it.
-func New(cfg Config) *Controller {
-	c := &Controller{registry: cfg.Registry, log: cfg.Logger.With("component", component)}
+// New makes the controller of ReplicaSets; Run starts it.
+func New(cfg Config) *Controller { return newController(cfg, replicaSets) }
+
+// NewReplication makes the controller of ReplicationControllers; Run starts it.
+func NewReplication(cfg Config) *Controller { return newController(cfg, replicationControllers) }
+
+func newController(cfg Config, o *owner) *Controller {
+	c := &Controller{owner: o, registry: cfg.Registry, log: cfg.Logger.With("component", o.component)}
 	c.loop = controller.New(controller.Config{
-		Name: component, Registry: cfg.Registry, Logger: cfg.Logger, Workers: workers,
-		Watch: []string{resource, "pods"}, Keys: keys, All: all, Reconcile: c.reconcile,
+		Name: o.component, Registry: cfg.Registry, Logger: cfg.Logger, Workers: workers,
+		Watch: []string{o.resource, "pods"}, Keys: o.keys, All: o.all, Reconcile: c.reconcile,
 	})
 	return c
 }
@@ -53,18 +53,18 @@ func New(cfg Config) *Controller {
 // Run works until ctx ends.
 func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
 
-func all(v *registry.View, add func(controller.Key)) {
-	for rs := range registry.List[*appsv1.ReplicaSet](v, "") {
-		add(keyOf(rs.Namespace, rs.Name))
+func (o *owner) all(v *registry.View, add func(controller.Key)) {
+	for rs := range o.list(v, "") {
+		add(o.keyOf(rs.Namespace, rs.Name))
 	}
 }
 
-func keyOf(namespace, name string) controller.Key {
-	return controller.Key{Resource: resource, Namespace: namespace, Name: name}
+func (o *owner) keyOf(namespace, name string) controller.Key {
+	return controller.Key{Resource: o.resource, Namespace: namespace, Name: name}
 }
 
-// keys: a ReplicaSet's own changes, those of its pods, and pods without a controller that it might adopt.
-func keys(v *registry.View, e registry.Event, add func(controller.Key)) {
+// keys: an owner's own changes, those of its pods, and pods without a controller that it might adopt.
+func (o *owner) keys(v *registry.View, e registry.Event, add func(controller.Key)) {
 	pod, ok := e.Object.(*corev1.Pod)
 	if !ok {
 		if !e.Deleted {
@@ -76,14 +76,14 @@ func keys(v *registry.View, e registry.Event, add func(controller.Key)) {
 	if before != nil && !e.Deleted && !counts(before, pod) {
 		return
 	}
-	addOwner(pod, add)
+	o.addOwner(pod, add)
 	if before != nil {
-		addOwner(before, add)
+		o.addOwner(before, add)
 	}
 	if !e.Deleted && metav1.GetControllerOfNoCopy(pod) == nil {
-		for rs := range registry.List[*appsv1.ReplicaSet](v, pod.Namespace) {
+		for rs := range o.list(v, pod.Namespace) {
 			if s, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector); err == nil && s.Matches(labels.Set(pod.Labels)) {
-				add(keyOf(rs.Namespace, rs.Name))
+				add(o.keyOf(rs.Namespace, rs.Name))
 			}
 		}
 	}
@@ -97,9 +97,9 @@ func counts(before, after *corev1.Pod) bool {
 		!apiequality.Semantic.DeepEqual(before.OwnerReferences, after.OwnerReferences)
 }
 
-func addOwner(pod *corev1.Pod, add func(controller.Key)) {
-	if ref := metav1.GetControllerOfNoCopy(pod); ref != nil && ref.Kind == kind.Kind {
-		add(keyOf(pod.Namespace, ref.Name))
+func (o *owner) addOwner(pod *corev1.Pod, add func(controller.Key)) {
+	if ref := metav1.GetControllerOfNoCopy(pod); ref != nil && ref.Kind == o.kind.Kind {
+		add(o.keyOf(pod.Namespace, ref.Name))
 	}
 }
 
@@ -108,7 +108,7 @@ type turn struct {
 	created, deleted []string
 	failure          error
 	reason           string
-	rs               *appsv1.ReplicaSet
+	owner            registry.Object
 	after            time.Duration
 }
 
@@ -146,26 +146,35 @@ func ignoreGone(err error) error {
 // look finds out, without a transaction, whether there is anything to do.
 func (c *Controller) look(v registry.Viewer, key controller.Key) (turn, bool, error) {
 	now := time.Now()
-	rs, p, err := read(v, now, key)
+	_, rs, p, err := c.read(v, now, key)
 	if err != nil || p == nil {
 		return turn{}, true, err
 	}
 	if !p.empty() {
 		return turn{}, false, nil
 	}
-	status, next := makeStatus(now, rs, p.active, p.terminating, nil)
+	status, next := c.status(now, rs, p.active, p.terminating, nil)
 	return turn{after: next}, apiequality.Semantic.DeepEqual(status, rs.Status), nil
 }
 
-// read gathers what the plan is made from; the plan is nil when the ReplicaSet's selector cannot be read.
-func read(v registry.Viewer, now time.Time, key controller.Key) (*appsv1.ReplicaSet, *plan, error) {
-	rs, err := registry.Get[*appsv1.ReplicaSet](v, key.Namespace, key.Name)
+// status is that of the kind: a ReplicationController's does not count terminating pods.
+func (o *owner) status(now time.Time, rs *appsv1.ReplicaSet, active []*corev1.Pod, terminating int, failure *appsv1.ReplicaSetCondition) (appsv1.ReplicaSetStatus, time.Duration) {
+	status, next := makeStatus(now, rs, active, terminating, failure)
+	if !o.terminating {
+		status.TerminatingReplicas = nil
+	}
+	return status, next
+}
+
+// read gathers what the plan is made from; the plan is nil when the owner's selector cannot be read.
+func (o *owner) read(v registry.Viewer, now time.Time, key controller.Key) (registry.Object, *appsv1.ReplicaSet, *plan, error) {
+	obj, rs, err := o.get(v, key.Namespace, key.Name)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	selector, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
 	if err != nil || selector.Empty() {
-		return rs, nil, nil // validation refuses such at the door
+		return obj, rs, nil, nil // validation refuses such at the door
 	}
 	var pods []*corev1.Pod
 	for pod := range registry.ByIndex[*corev1.Pod](v, registry.IndexOwner, string(rs.UID)) {
@@ -176,15 +185,15 @@ func read(v registry.Viewer, now time.Time, key controller.Key) (*appsv1.Replica
 	for pod := range registry.ByIndex[*corev1.Pod](v, registry.IndexOrphan, rs.Namespace) {
 		pods = append(pods, pod)
 	}
-	return rs, makePlan(now, rs, selector, pods, func() []*corev1.Pod { return related(v, rs) }), nil
+	return obj, rs, makePlan(now, rs, selector, pods, func() []*corev1.Pod { return o.related(v, rs) }), nil
 }
 
-// related are the pods of all ReplicaSets that share the owner, as during a rolling update.
-func related(v registry.Viewer, rs *appsv1.ReplicaSet) []*corev1.Pod {
+// related are the pods of all of the kind that share their owner, as during a rolling update.
+func (o *owner) related(v registry.Viewer, rs *appsv1.ReplicaSet) []*corev1.Pod {
 	uids := []string{string(rs.UID)}
 	if ref := metav1.GetControllerOfNoCopy(rs); ref != nil {
 		uids = uids[:0]
-		for sibling := range registry.ByIndex[*appsv1.ReplicaSet](v, registry.IndexOwner, string(ref.UID)) {
+		for sibling := range o.siblings(v, string(ref.UID)) {
 			uids = append(uids, string(sibling.UID))
 		}
 	}
@@ -200,14 +209,14 @@ func related(v registry.Viewer, rs *appsv1.ReplicaSet) []*corev1.Pod {
 // act counts, creates and deletes in one transaction, and writes the status that results.
 func (c *Controller) act(tx *registry.Tx, key controller.Key) (turn, error) {
 	now := time.Now()
-	rs, p, err := read(tx, now, key)
+	obj, rs, p, err := c.read(tx, now, key)
 	if err != nil || p == nil {
 		return turn{}, err
 	}
-	t := turn{rs: rs}
+	t := turn{owner: obj}
 	for _, pod := range p.adopt {
 		pod = pod.DeepCopy()
-		podstate.SetController(pod, rs, kind)
+		podstate.SetController(pod, rs, c.kind)
 		if _, err := registry.Put(tx, pod); err != nil {
 			return t, err
 		}
@@ -224,7 +233,7 @@ func (c *Controller) act(tx *registry.Tx, key controller.Key) (turn, error) {
 		return t, err
 	}
 	for range p.create {
-		wanted := podstate.FromTemplate(&rs.Spec.Template, rs, kind)
+		wanted := podstate.FromTemplate(&rs.Spec.Template, rs, c.kind)
 		pod, err := registry.Create(tx, wanted)
 		if err != nil {
 			t.failure = err
@@ -242,7 +251,7 @@ func (c *Controller) act(tx *registry.Tx, key controller.Key) (turn, error) {
 			Message: t.reason, LastTransitionTime: metav1.NewTime(now.Truncate(time.Second)),
 		}
 	}
-	status, next := makeStatus(now, rs, active, terminating, failure)
+	status, next := c.status(now, rs, active, terminating, failure)
 	t.after = next
 	if p.more {
 		t.after = time.Millisecond
@@ -250,10 +259,7 @@ func (c *Controller) act(tx *registry.Tx, key controller.Key) (turn, error) {
 	if apiequality.Semantic.DeepEqual(status, rs.Status) {
 		return t, nil
 	}
-	changed := rs.DeepCopy()
-	changed.Status = status
-	_, err = registry.PutStatus(tx, changed)
-	return t, err
+	return t, c.put(tx, obj, status)
 }
 
 // remove deletes what the plan chose and returns what still counts.
@@ -285,15 +291,15 @@ func (c *Controller) remove(tx *registry.Tx, p *plan, t *turn) ([]*corev1.Pod, i
 // tell records what was committed as Events, in Kubernetes' words.
 func (c *Controller) tell(t *turn) {
 	for _, name := range t.created {
-		c.registry.Record(t.rs, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: "+name, component)
+		c.registry.Record(t.owner, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: "+name, c.component)
 	}
 	for _, name := range t.deleted {
-		c.registry.Record(t.rs, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: "+name, component)
+		c.registry.Record(t.owner, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: "+name, c.component)
 	}
 	if t.failure != nil && !apierrors.HasStatusCause(t.failure, corev1.NamespaceTerminatingCause) {
-		c.registry.Record(t.rs, corev1.EventTypeWarning, "FailedCreate", "Error creating: "+t.reason, component)
+		c.registry.Record(t.owner, corev1.EventTypeWarning, "FailedCreate", "Error creating: "+t.reason, c.component)
 	}
 	if len(t.created)+len(t.deleted) > 0 {
-		c.log.Debug("pods changed", "replicaset", t.rs.Name, "namespace", t.rs.Namespace, "created", len(t.created), "deleted", len(t.deleted))
+		c.log.Debug("pods changed", "owner", t.owner.GetName(), "namespace", t.owner.GetNamespace(), "created", len(t.created), "deleted", len(t.deleted))
 	}
 }

@@ -75,10 +75,10 @@ func TestCountsAreExact(t *testing.T) {
 			switch rapid.IntRange(0, 4).Draw(t, "owner") {
 			case 0: // nobody's
 			case 1:
-				podstate.SetController(p, manifest("other", 1), kind)
+				podstate.SetController(p, manifest("other", 1), replicaSets.kind)
 				p.OwnerReferences[0].UID = "other"
 			default:
-				podstate.SetController(p, rs, kind)
+				podstate.SetController(p, rs, replicaSets.kind)
 			}
 			if rapid.IntRange(0, 5).Draw(t, "ended") == 0 {
 				p.Status.Phase = corev1.PodFailed
