@@ -31,12 +31,27 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
+// unknownSubresource stands for all that a resource does not have. No subresource is called so.
+const unknownSubresource = "?"
+
+// has tells whether the resource has this subresource, in any version.
+func (rq *request) has(sub string) bool {
+	if rq.res == nil {
+		return false
+	}
+	_, ok := rq.res.Subresources[sub]
+	return ok
+}
+
 // begin counts a request in; the returned function counts it out.
 func (m *metrics) begin() func(rq *request, took time.Duration) {
 	m.inFlight.Inc()
 	return func(rq *request, took time.Duration) {
 		m.inFlight.Dec()
 		verb, res, group, sub := rq.verb, rq.target.resource, rq.gv.Group, rq.subresource
+		if sub != "" && !rq.has(sub) {
+			sub = unknownSubresource // a client's word too, which need not even be text
+		}
 		if rq.res == nil && !isReview(rq.target) && !isCustomResourceList(rq) {
 			// Paths are the client's words and would make a label each.
 			verb, res, group, sub = "", "", "", ""
