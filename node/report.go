@@ -13,8 +13,9 @@ import (
 const (
 	// The node's status is told again this often when nothing changes, as the kubelet does.
 	statusEvery = 5 * time.Minute
-	// How often the engine is asked whether it still answers, and how often one that did not.
-	engineCheck, engineRecheck = time.Minute, 5 * time.Second
+	// How often the engine is asked whether it still answers, and how often one that did not. That it hangs is no event, so
+	// this bounds how long nobody is told; an answer costs it 8 ms.
+	engineCheck, engineRecheck = 15 * time.Second, 5 * time.Second
 	// enginePatience is how long it may be silent before the node counts as not ready: on a small server a pull can hold
 	// it up for some seconds. (The kubelet's is 30 s too.)
 	enginePatience = 30 * time.Second
@@ -120,13 +121,14 @@ func (r *nodeReport) whileConnected(ctx context.Context, ready <-chan struct{}, 
 
 // look asks the engine, and tells what is new or was not told for long. It returns whether the engine answers.
 func (r *nodeReport) look(ctx context.Context) bool {
+	asked := time.Now()
 	info, err := r.engineInfo(ctx)
 	now := time.Now()
 	switch {
 	case err == nil:
 		r.silent = time.Time{}
 	case r.silent.IsZero():
-		r.silent = now
+		r.silent = asked
 	}
 	due := now.Sub(r.told) >= statusEvery
 	switch {

@@ -64,8 +64,12 @@ func TestReportOfTheEngine(t *testing.T) {
 		engine.Fail("Info", errors.New("slow"), errors.New("slow"))
 		time.Sleep(10 * time.Minute)
 		want("a hiccup", yes) // told again because five minutes have passed
+		time.Sleep(15 * time.Second)
+		told()
 		engine.Delay("Info", time.Hour)
-		time.Sleep(2 * time.Minute)
+		time.Sleep(enginePatience)
+		want("it is silent for a moment")
+		time.Sleep(30 * time.Second)
 		want("it hangs", no)
 		engine.Delay("Info", 0)
 		time.Sleep(30 * time.Second)
