@@ -5,7 +5,8 @@
 // made before the first and taken down after the last, also when a test hangs or
 // panics: the tests run in a child of the process that owns the lab. Tests that
 // use port 30080 or change a node run one after the other; each leaves the cluster
-// as it found it.
+// as it found it. After them come those that say t.Parallel: their pods stay on nodes
+// that they name, and what breaks the third node's engine has that node for itself.
 //
 // Everything is behind the build tag e2e, and needs root:
 //

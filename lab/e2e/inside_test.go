@@ -162,6 +162,7 @@ touch /secrets/x; touch /sub/found; ls /data/fields/x; cat /all/color; echo; cat
 
 // TestSeenFromInside: users, groups, rights, namespaces, variables and files are for the process as the manifest has them.
 func TestSeenFromInside(t *testing.T) {
+	t.Parallel()
 	ns, n := namespace(t), cluster.Node(2)
 	k := newest.in(t, ns)
 	k.feed(t, fmt.Sprintf(seenManifest, n.Name), "create", "-f", "-")

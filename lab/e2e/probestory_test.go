@@ -21,6 +21,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: wordpress-mysql, labels: {app: wordpress, tier: mysql}}
 spec:
+  nodeSelector: {kubernetes.io/hostname: NODE}
   terminationGracePeriodSeconds: 1
   containers:
   - name: mysql
@@ -42,6 +43,7 @@ spec:
   template:
     metadata: {labels: {app: wordpress, tier: frontend}}
     spec:
+      nodeSelector: {kubernetes.io/hostname: NODE}
       terminationGracePeriodSeconds: 1
       containers:
       - name: wordpress
@@ -67,8 +69,9 @@ spec:
 // TestProbeStory is the article's: whoever breaks the site's configuration inside the container sees the liveness probe
 // fail, the container started anew in the same pod, and the edit gone with the old container.
 func TestProbeStory(t *testing.T) {
+	t.Parallel()
 	k := newest.in(t, namespace(t))
-	k.feed(t, storyManifest, "create", "-f", "-")
+	k.feed(t, strings.ReplaceAll(storyManifest, "NODE", cluster.Node(2).Name), "create", "-f", "-")
 	before := podsReady(t, k, "tier=frontend", 1)[0]
 	name := before["NAME"]
 	page := "http://" + before["IP"] + "/wp-admin/install.php"
