@@ -27,6 +27,7 @@ var kinds = []func() *Resource{
 	persistentVolumes, persistentVolumeClaims, storageClasses, volumeAttributesClasses, volumeAttachments,
 	csiDrivers, csiNodes, csiStorageCapacities,
 	limitRanges, resourceQuotas,
+	deviceClasses, resourceClaims, resourceClaimTemplates, resourceSlices,
 }
 
 // groupOrder is the order in which discovery offers groups; kubectl resolves a short name such as "deployments" to the
@@ -36,7 +37,7 @@ var groupOrder = []string{
 	"", "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling", "batch",
 	"certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "storage.k8s.io",
 	"admissionregistration.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io", "node.k8s.io",
-	"discovery.k8s.io", "flowcontrol.apiserver.k8s.io", "extensions",
+	"discovery.k8s.io", "resource.k8s.io", "flowcontrol.apiserver.k8s.io", "extensions",
 }
 
 // Table is the set of served kinds. It never changes after NewTable and may be used by many goroutines.
