@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -80,6 +81,23 @@ func (n *Node) KillDocker(ctx context.Context) error {
 
 // StartDocker starts the engine after KillDocker.
 func (n *Node) StartDocker(ctx context.Context) error { return n.startEngine(ctx) }
+
+// FreezeDocker lets the node's engine hang: it runs and takes connections, and answers nothing.
+func (n *Node) FreezeDocker() error { return n.lab.process(n.daemon(engine)).signal(syscall.SIGSTOP) }
+
+// ThawDocker lets it go on after FreezeDocker. Its parent goes on too: nsenter stops itself when its child is stopped, and
+// would not notice the child's end.
+func (n *Node) ThawDocker() error {
+	p := n.lab.process(n.daemon(engine))
+	if s, err := readStat(p.PID); err == nil && p.alive() {
+		if parent, err := identify(s.parent); err == nil {
+			if err := parent.signal(syscall.SIGCONT); err != nil {
+				return err
+			}
+		}
+	}
+	return p.signal(syscall.SIGCONT)
+}
 
 // engineClient talks HTTP over the engine's socket. No library: the lab needs
 // five calls of its API.
