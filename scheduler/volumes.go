@@ -57,6 +57,9 @@ const annBindCompleted = "pv.kubernetes.io/bind-completed"
 // claims looks at the pod's claims: what keeps it from every node, in the words of kube-scheduler's VolumeBinding, or else
 // the filter for nodes; nil when there is nothing to look at.
 func (s *Snapshot) claims(pod *corev1.Pod) (blocked string, f filter) {
+	if len(pod.Spec.ResourceClaims) > 0 {
+		return "cannot allocate all claims", nil // no node has a driver for devices
+	}
 	if !Claims(pod) {
 		return "", nil
 	}

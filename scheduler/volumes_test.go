@@ -54,6 +54,8 @@ func TestClaims(t *testing.T) {
 		p.Spec.Volumes = []corev1.Volume{{Name: name, VolumeSource: corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}}}
 		return p
 	}
+	devices := claiming()
+	devices.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}}
 	never := corev1.PreemptNever
 	nowhere := " preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
 	for name, test := range map[string]struct {
@@ -71,6 +73,7 @@ func TestClaims(t *testing.T) {
 		"both":      {claiming("local", "late"), "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity, 2 node(s) didn't find available persistent volumes to bind." + nowhere},
 		"to come":   {ephemeral("other"), `0/2 nodes are available: waiting for ephemeral volume controller to create the persistentvolumeclaim "web-other".` + nowhere},
 		"not ours":  {ephemeral("scratch"), "0/2 nodes are available: PVC default/web-scratch was not created for pod default/web (pod is not owner)." + nowhere},
+		"devices":   {devices, "0/2 nodes are available: cannot allocate all claims." + nowhere},
 		"no policy": {func() *corev1.Pod { p := claiming("nosuch"); p.Spec.PreemptionPolicy = &never; return p }(), `0/2 nodes are available: persistentvolumeclaim "nosuch" not found. preemption: not eligible due to preemptionPolicy=Never.`},
 	} {
 		d := Schedule(s, test.pod)
