@@ -26,6 +26,8 @@ const (
 	// upLimit is for a lab whose images are still to be built.
 	upLimit   = 15 * time.Minute
 	downLimit = 2 * time.Minute
+	// sideBySide is how many of the tests that say t.Parallel run at a time: they mostly wait, and not for the processor.
+	sideBySide = "-test.parallel=8"
 )
 
 // cluster is the lab that all tests share.
@@ -160,7 +162,7 @@ func takeDown(dir string) error {
 // runChild runs this program once more, for the tests themselves, and returns its
 // exit code. spent is the part of -timeout that is not the tests'.
 func runChild(ctx context.Context, dir string, spent time.Duration) (int, error) {
-	args := os.Args[1:]
+	args := append([]string{sideBySide}, os.Args[1:]...)
 	if f := flag.Lookup("test.timeout"); f != nil {
 		limit, err := time.ParseDuration(f.Value.String())
 		if err == nil && limit > 0 {
