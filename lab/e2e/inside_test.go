@@ -152,7 +152,7 @@ touch /secrets/x; touch /sub/found; ls /data/fields/x; cat /all/color; echo; cat
 		`BARE=`, `EMPTY=`, `NUMBER=1`, `BOOL=yes`, `PASSWORD=it's s3cret`, `COLOR=blue`, `FROM_username=proxyuser`, `GREETING=hello blue 1`,
 		`MY_NAME=fields`, `MY_TIER=frontend`, `MY_IP=10\.244\.\d+\.\d+`, `MY_NODE=NODE`, `NODE_IP=NODEIP`, `KUBERNETES_SERVICE_PORT=443`,
 		`\* \* \* \* \* echo whale`, `440 /secrets/deep/pw`, `444 /secrets/user`, `it's s3cret`, `0`, `touch: /secrets/x: Read-only file system`,
-		`found`, `blue`, `proxyuser`, `tier="frontend"`, `500`, `.*"aud":\[?"fleet"\]?,.*`,
+		`found`, `blue`, `proxyuser`, `tier="frontend"`, `500`, `.*"aud":\["fleet"\],.*`,
 	}},
 	{"host", "host", `hostname; for i in net pid ipc; do readlink /proc/self/ns/$i; done; ip -o -4 addr show; ps -o args`, []string{
 		`NODE`, `NETNS`, `PIDNS`, `IPCNS`, `.* NODEIP/24 .*`, `\S*dockerd .*`, `\S*wp-agent .*`,

@@ -53,7 +53,9 @@ type private struct {
 
 type claims struct {
 	jwt.Claims
-	Kubernetes private `json:"kubernetes.io"`
+	// Audience is always a list, as in Kubernetes; the library's own writes one alone as a string.
+	Audience   []string `json:"aud"`
+	Kubernetes private  `json:"kubernetes.io"`
 }
 
 // Authority signs and verifies.
@@ -92,10 +94,11 @@ func (a *Authority) Sign(t Token) (string, error) {
 	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80 // a random UUID, RFC 9562
 	return jwt.Signed(a.signer).Claims(claims{
 		Claims: jwt.Claims{
-			Issuer: a.issuer, Subject: User(t.Namespace, t.Account.Name), Audience: t.Audiences,
+			Issuer: a.issuer, Subject: User(t.Namespace, t.Account.Name),
 			IssuedAt: jwt.NewNumericDate(t.Issued), NotBefore: jwt.NewNumericDate(t.Issued), Expiry: jwt.NewNumericDate(t.Expires),
 			ID: fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:]),
 		},
+		Audience:   t.Audiences,
 		Kubernetes: private{Namespace: t.Namespace, Account: t.Account, Pod: t.Pod, Secret: t.Secret, Node: t.Node},
 	}).Serialize()
 }
@@ -134,7 +137,7 @@ func (a *Authority) Verify(token string, audiences []string, now time.Time) (t T
 		}
 	}
 	if len(matched) == 0 {
-		return t, nil, fmt.Errorf("%w: it is for %v, not for %v", ErrInvalid, []string(c.Audience), audiences)
+		return t, nil, fmt.Errorf("%w: it is for %v, not for %v", ErrInvalid, c.Audience, audiences)
 	}
 	return Token{
 		Namespace: k.Namespace, Account: k.Account, Pod: k.Pod, Secret: k.Secret, Node: k.Node, Audiences: c.Audience,

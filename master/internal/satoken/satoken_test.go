@@ -51,7 +51,7 @@ func TestSignAndVerify(t *testing.T) {
 	}
 	// The names of the claims are Kubernetes': other programs read them.
 	body, _ := base64.RawURLEncoding.DecodeString(strings.Split(signed, ".")[1])
-	for _, want := range []string{`"sub":"system:serviceaccount:shop:web"`, `"kubernetes.io":{"namespace":"shop"`, `"serviceaccount":{"name":"web","uid":"sa-uid"}`, `"pod":{"name":"web-1","uid":"pod-uid"}`} {
+	for _, want := range []string{`"aud":["` + issuer + `"]`, `"sub":"system:serviceaccount:shop:web"`, `"kubernetes.io":{"namespace":"shop"`, `"serviceaccount":{"name":"web","uid":"sa-uid"}`, `"pod":{"name":"web-1","uid":"pod-uid"}`} {
 		if !strings.Contains(string(body), want) {
 			t.Errorf("claims %s lack %s", body, want)
 		}
