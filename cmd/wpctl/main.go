@@ -49,6 +49,7 @@ func main() {
 		os.Exit(code)
 	})
 	root := newCommand(os.Args, genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr})
+	root.SetArgs(withDashes(root, os.Args[1:]))
 	if err := cli.RunNoErrOutput(root); err != nil {
 		cmdutil.CheckErr(err)
 	}
