@@ -57,7 +57,8 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (int64, error) {
 // flush waits until everything visible is in the file.
 func (s *Store) flush(ctx context.Context) error {
 	s.mu.Lock()
-	if s.closed != nil || !s.started || len(s.dirty) == 0 {
+	// A commit under way may have taken volatile writes along that are not in the file yet: it is waited for.
+	if s.closed != nil || !s.started || len(s.dirty) == 0 && !s.committing {
 		defer s.mu.Unlock()
 		return s.closed
 	}

@@ -74,11 +74,13 @@ type Store struct {
 	assigned int64      // the last revision given to a write, also one that failed on its way to the disk
 	queue    []*pending
 	inflight bool // a batch with writers waiting is on its way to the disk
-	ceiling  int64
-	dirty    map[store.Key]write // volatile writes, visible but not yet in the file
-	started  bool
-	closed   error // why there are no more writes
-	failure  error // why the last transaction did not reach the disk; nil once one did
+	// committing: any batch is, also one of volatile writes alone.
+	committing bool
+	ceiling    int64
+	dirty      map[store.Key]write // volatile writes, visible but not yet in the file
+	started    bool
+	closed     error // why there are no more writes
+	failure    error // why the last transaction did not reach the disk; nil once one did
 }
 
 // pending is a writer that waits for its answer. Without events it only waits for those before it.

@@ -94,6 +94,7 @@ func (s *Store) take(flush bool) batch {
 		b.dirty, s.dirty = s.dirty, make(map[store.Key]write)
 	}
 	s.inflight = len(b.txs) > 0
+	s.committing = len(b.txs) > 0 || len(b.dirty) > 0
 	return b
 }
 
@@ -134,7 +135,7 @@ func (s *Store) outcome(b batch, err error) {
 
 func (s *Store) succeed(b batch) {
 	s.mu.Lock()
-	s.inflight = false
+	s.inflight, s.committing = false, false
 	s.publish(b.txs...)
 	s.mu.Unlock()
 	for _, p := range b.waiting {
@@ -153,7 +154,7 @@ func (s *Store) fail(b batch, err, final error) {
 	} else {
 		s.head = s.committed.Load()
 	}
-	s.inflight = false
+	s.inflight, s.committing = false, false
 	maps.DeleteFunc(b.dirty, func(key store.Key, _ write) bool { _, newer := s.dirty[key]; return newer })
 	maps.Copy(s.dirty, b.dirty)
 	if final != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -267,5 +268,54 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 	if _, err := s.Backup(ended, new(bytes.Buffer)); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// Volatile writes that a commit under way has taken along are in a backup that begins meanwhile.
+func TestBackupWaitsForTheCommitUnderWay(t *testing.T) {
+	cfg := config(t)
+	cfg.FlushDelay = time.Hour
+	s := start(t, cfg)
+	put(t, s, pod, "n0") // the first write of all reserves revisions, and is never volatile
+	put(t, s, event, "volatile")
+	held, err := s.db.Begin(true) // the commit will wait for this transaction
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan error, 1)
+	go func() {
+		written <- s.Update(context.Background(), func(tx store.Tx) error { _, err := storetest.Set(tx, pod, "n1"); return err })
+	}()
+	for committing := false; !committing; goruntime.Gosched() {
+		s.mu.Lock()
+		committing = s.committing
+		s.mu.Unlock()
+	}
+	var buf bytes.Buffer
+	saved := make(chan error, 1)
+	go func() {
+		_, err := s.Backup(context.Background(), &buf)
+		saved <- err
+	}()
+	for queued := false; !queued; goruntime.Gosched() { // until it waits, or has ended too early
+		s.mu.Lock()
+		queued = len(s.queue) > 0 || len(saved) > 0
+		s.mu.Unlock()
+	}
+	if err := held.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(<-written, <-saved); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	backup := filepath.Join(dir, "backup")
+	writeTo(t, backup, buf.Bytes())
+	restored := Config{Path: filepath.Join(dir, "new", "store.db"), Schema: cfg.Schema}
+	if err := Restore(t.Context(), backup, restored.Path); err != nil {
+		t.Fatal(err)
+	}
+	if got := value(t, start(t, restored), event); got != "volatile" {
+		t.Errorf("the event is %q in the backup", got)
 	}
 }
