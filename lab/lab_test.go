@@ -119,7 +119,7 @@ func TestCommandLines(t *testing.T) {
 		t.Error(d)
 	}
 	common := []string{"--node-ip", "198.51.100.12", "--data-dir", dir + "/node2/agent",
-		"--docker-host", "unix:///run/docker.sock"}
+		"--docker-host", "unix:///run/docker.sock", "--eviction-hard", evictionHard, "--image-gc-high-threshold", "100"}
 	want = append([]string{"/opt/bin/wp-agent", "join", "--master", "m:6444", "--token", "t", "--ca-hash", "h", "--node-name", "wp-node2"}, common...)
 	if d := cmp.Diff(want, l.Node(2).agentArgs(joinLine{"m:6444", "t", "h"})); d != "" {
 		t.Error(d)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,8 +30,11 @@ func reporting(t *testing.T, engine *fake.Engine) (told func() []corev1.Conditio
 		log: slog.New(slog.DiscardHandler), plane: &dataPlane{proxy: services}, planeUp: make(chan struct{}),
 	}
 	a.guard = newGuard(guardConfig{DataDir: a.cfg.DataDir, Log: a.log})
+	var mu sync.Mutex
 	var all []corev1.ConditionStatus
 	r := &nodeReport{Agent: a, tell: func(s *corev1.NodeStatus) {
+		mu.Lock()
+		defer mu.Unlock()
 		i := slices.IndexFunc(s.Conditions, func(c corev1.NodeCondition) bool { return c.Type == corev1.NodeReady })
 		all = append(all, s.Conditions[i].Status)
 	}}
@@ -43,6 +47,8 @@ func reporting(t *testing.T, engine *fake.Engine) (told func() []corev1.Conditio
 	t.Cleanup(func() { cancel(); <-done })
 	return func() []corev1.ConditionStatus {
 		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
 		out := all
 		all = nil
 		return out
