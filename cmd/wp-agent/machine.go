@@ -1,18 +1,27 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// An agent that was killed has its directory until the last of its threads, and of the programs that it was about to start,
+// is gone: one that is started at once waits for that.
+const (
+	lockPatience = 5 * time.Second
+	lockRetry    = 20 * time.Millisecond
+)
+
 // lock keeps a second agent off the same directory.
-func lock(dir string) (unlock func(), err error) {
+func lock(ctx context.Context, dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -21,14 +30,24 @@ func lock(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			f.Close()
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		select {
+		case <-time.After(lockRetry):
+		case <-ctx.Done():
+			f.Close()
 			return nil, fmt.Errorf("another wp-agent uses %s: stop it first, or give this one another --data-dir", dir)
 		}
-		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return func() { f.Close() }, nil
 }
 
 // nodeIP is the given address, or the one that packets to the master leave from. No packet is sent: connecting a UDP socket

@@ -125,7 +125,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // Kubernetes' libraries log what they return as errors anyway
-	unlock, err := lock(o.dataDir)
+	unlock, err := lock(ctx, o.dataDir)
 	if err != nil {
 		return err
 	}
