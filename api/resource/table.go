@@ -21,7 +21,7 @@ import (
 var kinds = []func() *Resource{
 	namespaces, nodes, pods, services, endpoints, configMaps, secrets, events, serviceAccounts,
 	endpointSlices, leases,
-	deployments, replicaSets, replicationControllers,
+	deployments, replicaSets, replicationControllers, statefulSets, controllerRevisions,
 	roles, roleBindings, clusterRoles, clusterRoleBindings,
 	podTemplates, priorityClasses, runtimeClasses,
 	persistentVolumes, persistentVolumeClaims, storageClasses, volumeAttributesClasses, volumeAttachments,

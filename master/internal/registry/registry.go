@@ -95,7 +95,7 @@ func Schema(t *resource.Table) store.Schema {
 	for _, res := range t.All() {
 		s.Indexes[res.Key()] = map[string]store.Index{IndexOwner: ownerUIDs}
 	}
-	for _, adopted := range []string{"pods", "replicasets.apps"} {
+	for _, adopted := range []string{"pods", "replicasets.apps", "controllerrevisions.apps"} {
 		s.Indexes[adopted][IndexOrphan] = orphanIn
 	}
 	s.Indexes["pods"][IndexNode] = func(o store.Object) []string {

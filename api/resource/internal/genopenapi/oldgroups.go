@@ -28,6 +28,8 @@ func (g *generator) addOldGroup(gv schema.GroupVersion, paths, definitions objec
 			"io.k8s.api.autoscaling.v1.Scale\"", definitionPrefix(gv)+"Scale\"",
 			gvkText(appsV1, "Deployment"), gvkText(gv, "Deployment"),
 			gvkText(appsV1, "ReplicaSet"), gvkText(gv, "ReplicaSet"),
+			gvkText(appsV1, "StatefulSet"), gvkText(gv, "StatefulSet"),
+			gvkText(appsV1, "ControllerRevision"), gvkText(gv, "ControllerRevision"),
 			`{"group":"autoscaling","kind":"Scale","version":"v1"}`, gvkText(gv, "Scale"),
 			"AppsV1", label,
 			`"apps_v1"`, `"`+gv.Group+"_"+gv.Version+`"`,
