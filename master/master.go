@@ -26,6 +26,7 @@ import (
 	"github.com/whalepod/whalepod/master/internal/satoken"
 	"github.com/whalepod/whalepod/master/internal/sessions"
 	"github.com/whalepod/whalepod/master/internal/store/bolt"
+	"github.com/whalepod/whalepod/master/internal/usage"
 	"github.com/whalepod/whalepod/node/membership"
 	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
 )
@@ -89,6 +90,7 @@ type Master struct {
 	sessions *sessions.Server
 	api      *server.Server
 	gossip   Gossip
+	usage    *usage.Memory
 	metrics  *prometheus.Registry
 	table    *resource.Table
 	// bootstrapped is closed when the cluster's own objects are there.
@@ -98,7 +100,7 @@ type Master struct {
 // New opens what is on the disk and composes the parts. It starts nothing.
 func New(cfg Config) (*Master, error) {
 	m := &Master{cfg: cfg, log: cfg.Logger.With("component", "master"), metrics: prometheus.NewRegistry(), table: resource.NewTable(),
-		bootstrapped: make(chan struct{})}
+		usage: usage.NewMemory(), bootstrapped: make(chan struct{})}
 	if m.cfg.Kubeconfig == "" {
 		m.cfg.Kubeconfig = filepath.Join(cfg.DataDir, kubeconfigFile)
 	}
@@ -144,11 +146,11 @@ func (m *Master) compose() error {
 		})
 	}
 	m.sessions = sessions.New(sessions.Config{
-		Registry: m.registry, PKI: m.pki, Cluster: m.clusterConfig(), NodeMaskBits: nodeMaskBits, Logger: cfg.Logger,
+		Registry: m.registry, PKI: m.pki, Cluster: m.clusterConfig(), NodeMaskBits: nodeMaskBits, Usage: m.usage.Report, Logger: cfg.Logger,
 	})
 	m.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.api = server.New(server.Config{
-		Table: m.table, Backend: rbac.Guard(m.registry, m.policy, m.table), Connector: m.sessions,
+		Table: m.table, Backend: rbac.Guard(usage.Backend(m.registry, m.registry, m.usage), m.policy, m.table), Connector: m.sessions,
 		Auth: authenticator{m.registry, m.pki, m.tokens}, Authorize: m.authorize, Rules: m.rules,
 		Version: cfg.Version, Commit: cfg.Commit, BuildDate: cfg.BuildDate,
 		Checks: []server.Check{{Name: "bootstrap", Do: m.checkBootstrapped}},

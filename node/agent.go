@@ -16,7 +16,9 @@ import (
 
 	"github.com/whalepod/whalepod/node/desired"
 	"github.com/whalepod/whalepod/node/membership"
+	"github.com/whalepod/whalepod/node/pods"
 	"github.com/whalepod/whalepod/node/pressure"
+	"github.com/whalepod/whalepod/node/pressure/meter"
 	"github.com/whalepod/whalepod/node/runtime"
 	"github.com/whalepod/whalepod/node/session"
 	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
@@ -60,10 +62,12 @@ type Agent struct {
 	outbox  *session.Outbox
 	session *session.Client
 	guard   *guard
+	meter   *meter.Meter
 
 	mu      sync.Mutex
 	cluster *cluster
 	welcome chan struct{} // closed once cluster is known
+	pods    *pods.Manager // of the data plane, to be measured
 	plane   *dataPlane    // nil until it is set up
 	planeUp chan struct{} // closed then
 }
@@ -94,7 +98,7 @@ func parseCluster(c *agentv1.ClusterConfig, podCIDR string) (*cluster, error) {
 func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger.With("component", "agent", "node", cfg.Identity.Node), machine: inspectMachine(),
-		outbox: session.NewOutbox(), welcome: make(chan struct{}), planeUp: make(chan struct{}),
+		outbox: session.NewOutbox(), meter: meter.New(), welcome: make(chan struct{}), planeUp: make(chan struct{}),
 	}
 	err := a.addGuard()
 	if err != nil {
@@ -184,6 +188,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 	})
 	g.Go(func() error { return a.guard.run(ctx) })
+	g.Go(func() error {
+		return (&usageReport{meter: a.meter, running: a.running, tell: a.outbox.Usage, log: a.log}).run(ctx)
+	})
 	g.Go(func() error { return (&nodeReport{Agent: a, tell: a.outbox.Node}).run(ctx) })
 	g.Go(func() error {
 		select {

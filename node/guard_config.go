@@ -64,7 +64,7 @@ func (a *Agent) addGuard() error {
 		return err
 	}
 	a.guard = newGuard(guardConfig{
-		Node: a.cfg.Identity.Node, DataDir: a.cfg.DataDir, Thresholds: thresholds, Images: a.cfg.ImageGC, Gauges: meter.New(), Engine: a.cfg.Engine,
+		Node: a.cfg.Identity.Node, DataDir: a.cfg.DataDir, Thresholds: thresholds, Images: a.cfg.ImageGC, Gauges: a.meter, Engine: a.cfg.Engine,
 		Event: func(eventType, reason, message string) {
 			a.outbox.Event(session.Event{Kind: "Node", Name: a.cfg.Identity.Node, UID: a.cfg.Identity.Node, Type: eventType, Reason: reason, Message: message})
 		},

@@ -65,6 +65,7 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 		select {
 		case <-manager.Ready():
 			a.guard.watch(manager)
+			a.measure(manager)
 		case <-ctx.Done():
 		}
 		return nil

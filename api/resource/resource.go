@@ -38,6 +38,8 @@ type Resource struct {
 	Subresources map[string]Subresource
 	// Verbs as discovery lists them.
 	Verbs []string
+	// Computed: objects are made when somebody asks for them, and none is stored.
+	Computed bool
 
 	rules Rules
 }

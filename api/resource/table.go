@@ -15,6 +15,7 @@ import (
 	"k8s.io/kubernetes/pkg/capabilities"
 	"k8s.io/kubernetes/pkg/printers"
 	"k8s.io/kubernetes/pkg/printers/internalversion" // installs every group of Kubernetes into the scheme
+	metricsinstall "k8s.io/metrics/pkg/apis/metrics/install"
 )
 
 // kinds lists every served kind; each is defined in a file of its own (kind_*.go). The order is that of Table.All.
@@ -45,7 +46,8 @@ type Table struct {
 	scheme    *runtime.Scheme
 	codecs    serializer.CodecFactory
 	printer   *printers.HumanReadableGenerator
-	all       []*Resource
+	all       []*Resource // those that are stored first
+	stored    int
 	versions  []schema.GroupVersion
 	byKey     map[string]*Resource
 	byKind    map[schema.GroupVersionKind]*Resource
@@ -58,6 +60,7 @@ type Table struct {
 var addMetaTypes = sync.OnceFunc(func() {
 	utilruntime.Must(metav1.AddMetaToScheme(legacyscheme.Scheme))
 	utilruntime.Must(metav1beta1.AddMetaToScheme(legacyscheme.Scheme))
+	metricsinstall.Install(legacyscheme.Scheme)
 })
 
 // allowPrivileged is kube-apiserver's --allow-privileged, which validation asks of a setting for the whole process. Without
@@ -71,13 +74,17 @@ func NewTable() *Table {
 	t := &Table{
 		scheme:    legacyscheme.Scheme,
 		codecs:    legacyscheme.Codecs,
-		printer:   printers.NewTableGenerator().With(internalversion.AddHandlers, addPlainHandlers),
+		printer:   printers.NewTableGenerator().With(internalversion.AddHandlers, addPlainHandlers, addMetricsHandlers),
 		byKey:     map[string]*Resource{},
 		byKind:    map[schema.GroupVersionKind]*Resource{},
 		byName:    map[schema.GroupVersionResource]*Resource{},
 		storageOf: map[string]storageKind{},
 	}
 	for _, kind := range kinds {
+		t.add(kind())
+	}
+	t.stored = len(t.all)
+	for _, kind := range computed {
 		t.add(kind())
 	}
 	slices.SortStableFunc(t.versions, t.compareVersions)
@@ -136,8 +143,11 @@ func (t *Table) ByKind(gvk schema.GroupVersionKind) (*Resource, bool) {
 	return r, ok
 }
 
-// All kinds, always in the same order. The slice must not be changed.
-func (t *Table) All() []*Resource { return t.all }
+// All kinds that are stored, always in the same order. The slice must not be changed.
+func (t *Table) All() []*Resource { return t.all[:t.stored:t.stored] }
+
+// Served are all kinds, computed ones too.
+func (t *Table) Served() []*Resource { return t.all }
 
 // GroupVersions served, preferred first. The slice must not be changed.
 func (t *Table) GroupVersions() []schema.GroupVersion { return t.versions }

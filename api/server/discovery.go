@@ -61,7 +61,7 @@ func (s *Server) groups() []metav1.APIGroup {
 // resources of a version, sorted as Kubernetes sorts them.
 func (s *Server) resources(gv schema.GroupVersion) []metav1.APIResource {
 	var out []metav1.APIResource
-	for _, r := range s.Table.All() {
+	for _, r := range s.Table.Served() {
 		if !slices.Contains(r.Served, gv) {
 			continue
 		}
@@ -91,6 +91,9 @@ func (s *Server) resources(gv schema.GroupVersion) []metav1.APIResource {
 
 // storageHash is as opaque as Kubernetes', and changes with the storage version alone.
 func storageHash(r *resource.Resource) string {
+	if r.Computed {
+		return ""
+	}
 	sum := sha512.Sum512([]byte(r.Storage.Group + "/" + r.Storage.Version + "/" + r.Kind))
 	return fmt.Sprintf("%x", sum[:8])
 }

@@ -96,6 +96,18 @@ func (m *Manager) Active() []Active {
 	return out
 }
 
+// Processes calls each with the pods that have containers that run: what Active says of them, without their files and images.
+func (m *Manager) Processes(each func(Active)) {
+	for _, w := range m.all() {
+		w.mu.Lock()
+		v, over := w.view, w.over
+		w.mu.Unlock()
+		if v.known && !over && !v.finished && len(v.running) > 0 {
+			each(Active{Pod: v.pod, SandboxPID: v.sandboxPID, SandboxID: v.sandboxID, Running: v.running})
+		}
+	}
+}
+
 // processes of a pod that run.
 func processes(p runtime.Pod) []Process {
 	var out []Process

@@ -228,6 +228,11 @@ func (c *Client) report(ctx context.Context, stream agentv1.Agent_SessionClient,
 				return nil // receive knows why
 			}
 			continue
+		case u := <-c.cfg.Outbox.usage:
+			if err := stream.Send(&agentv1.FromAgent{Message: &agentv1.FromAgent_Usage{Usage: u}}); err != nil {
+				return nil
+			}
+			continue
 		case <-c.cfg.Outbox.wake:
 		}
 		b, err := c.cfg.Outbox.batch()

@@ -16,6 +16,8 @@ import (
 const (
 	// Events kept while the master is away; older ones are dropped first.
 	maxEvents = 1000
+	// maxUsage reports wait to be sent; older ones are dropped.
+	maxUsage = 2
 	// maxNote is how long an event's message may be, as Kubernetes limits a note.
 	maxNote = 1024
 )
@@ -40,6 +42,8 @@ type podReport struct {
 // they were sent, and a new session begins with all of them.
 type Outbox struct {
 	wake chan struct{}
+	// usage is told once or never: what is old says nothing.
+	usage chan *agentv1.Usage
 
 	mu       sync.Mutex
 	pods     map[types.UID]*podReport
@@ -52,7 +56,7 @@ type Outbox struct {
 
 // NewOutbox makes an empty one.
 func NewOutbox() *Outbox {
-	return &Outbox{wake: make(chan struct{}, 1), pods: map[types.UID]*podReport{}, inFlight: map[uint64][]Event{}}
+	return &Outbox{wake: make(chan struct{}, 1), usage: make(chan *agentv1.Usage, maxUsage), pods: map[types.UID]*podReport{}, inFlight: map[uint64][]Event{}}
 }
 
 // Pod tells a pod's status, which belongs to the outbox afterwards.
@@ -81,6 +85,21 @@ func (o *Outbox) Node(status *corev1.NodeStatus) {
 	o.node, o.nodeSent = status, false
 	o.mu.Unlock()
 	o.poke()
+}
+
+// Usage tells what is used, unless the session is away; u belongs to the outbox afterwards. For one caller.
+func (o *Outbox) Usage(u *agentv1.Usage) {
+	for {
+		select {
+		case o.usage <- u:
+			return
+		default:
+		}
+		select {
+		case <-o.usage:
+		default:
+		}
+	}
 }
 
 // Event tells an event.
@@ -116,6 +135,12 @@ func (o *Outbox) poke() {
 
 // restart makes everything unsent: a new session knows nothing of the old one.
 func (o *Outbox) restart() {
+	for range maxUsage {
+		select {
+		case <-o.usage:
+		default:
+		}
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range o.pods {

@@ -48,6 +48,7 @@ var ours = map[string][]string{
 	"master/internal/controllers/controllertest": {"master/internal/store", "master/internal/registry", "api/resource"},
 	"master/internal/controllers/binding":        {"master/internal/controller", "master/internal/registry", "master/internal/controllers/podstate", "scheduler"},
 	"master/internal/sessions":                   {"master/internal/registry", "master/internal/pki", "api/resource", "api/server", "proto"},
+	"master/internal/usage":                      {"master/internal/registry", "api/resource", "api/server", "proto"},
 	"node":                                       {"node", "dns", "proxy", "proto"},
 	"node/membership":                            {},
 	"node/network":                               {},

@@ -58,6 +58,8 @@ func defaultRoles() []role {
 
 		// For people, in a namespace or in all: each includes the one below.
 		{name: "admin", gathers: true},
+		// metrics-server brings this one along.
+		{name: "system:aggregated-metrics-reader", partOf: "view", rules: []rbacv1.PolicyRule{allow(read, "metrics.k8s.io", "nodes pods")}},
 		{name: "edit", gathers: true, partOf: "admin"},
 		{name: "view", gathers: true, partOf: "edit"},
 		{name: "system:aggregate-to-admin", partOf: "admin", rules: []rbacv1.PolicyRule{

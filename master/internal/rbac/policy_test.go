@@ -57,6 +57,12 @@ func TestDefaultsAreKubernetes(t *testing.T) {
 		cmpopts.EquateEmpty(), cmpopts.SortSlices(func(a, b string) bool { return a < b }), cmpopts.IgnoreTypes(metav1.TypeMeta{}),
 	}
 	theirs := upstream[rbacv1.ClusterRole](t, "cluster-roles.yaml")
+	// metrics-server's own, as its manifest has it, but for the label that says so.
+	reader := defaultMeta("system:aggregated-metrics-reader")
+	reader.Labels["rbac.authorization.k8s.io/aggregate-to-view"] = "true"
+	theirs[reader.Name] = rbacv1.ClusterRole{ObjectMeta: reader, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{"metrics.k8s.io"}, Resources: []string{"nodes", "pods"}, Verbs: []string{"get", "list", "watch"}},
+	}}
 	for _, r := range defaultRoles() {
 		want, ok := theirs[r.name]
 		if !ok {

@@ -44,7 +44,9 @@ type Config struct {
 	Cluster *agentv1.ClusterConfig
 	// NodeMaskBits is the size of a node's part of the pod range, as in /24.
 	NodeMaskBits int
-	Logger       *slog.Logger
+	// Usage is told what a node and its containers use; may be nil. It may not wait.
+	Usage  func(node string, u *agentv1.Usage)
+	Logger *slog.Logger
 }
 
 // Server serves agents.

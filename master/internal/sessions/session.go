@@ -143,6 +143,9 @@ func (s *Server) receive(ctx context.Context, n *session, stream agentv1.Agent_S
 				s.log.Debug("lease not renewed", "node", n.node, "err", err)
 			}
 		}
+		if u := m.GetUsage(); u != nil && s.cfg.Usage != nil {
+			s.cfg.Usage(n.node, u)
+		}
 		batch := m.GetStatus()
 		if batch == nil {
 			continue // a heartbeat has said what it has to say

@@ -9,10 +9,13 @@ import (
 	"strings"
 )
 
-// groups of a container: directories of the memory and of the pids controller.
+// groups of a container: directories of the memory and of the pids controller, and the file with its processor time, which is
+// empty where nobody counts that.
 type groups struct {
-	memory, pids string
-	unified      bool
+	memory, pids, cpu string
+	// used, stats of memory.
+	used, stats string
+	unified     bool
 }
 
 var errNoGroup = errors.New("the process is in no control group that counts")
@@ -65,6 +68,11 @@ func (m *Meter) groupsOf(c Container) (groups, error) {
 	}
 	if _, err := os.Stat(g.memory); err != nil {
 		return g, err
+	}
+	g.cpu = m.cpuFile(data, unified)
+	g.used, g.stats = filepath.Join(g.memory, "memory.usage_in_bytes"), filepath.Join(g.memory, "memory.stat")
+	if g.unified {
+		g.used = filepath.Join(g.memory, "memory.current")
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -121,19 +129,23 @@ func (m *Meter) WorkingSet(c Container) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	usage, inactive := "memory.usage_in_bytes", "total_inactive_file"
+	used, err := readNumber(g.used)
+	if err != nil {
+		return 0, err
+	}
+	data, err := os.ReadFile(g.stats)
+	if err != nil {
+		return 0, err
+	}
+	return max(used-stat(data, g.inactive()), 0), nil
+}
+
+// inactive is the name of what does not belong to the working set.
+func (g *groups) inactive() string {
 	if g.unified {
-		usage, inactive = "memory.current", "inactive_file"
+		return "inactive_file"
 	}
-	used, err := readNumber(filepath.Join(g.memory, usage))
-	if err != nil {
-		return 0, err
-	}
-	data, err := os.ReadFile(filepath.Join(g.memory, "memory.stat"))
-	if err != nil {
-		return 0, err
-	}
-	return max(used-stat(data, inactive), 0), nil
+	return "total_inactive_file"
 }
 
 // stat is a value in a file of lines "name number".

@@ -476,6 +476,7 @@ type FromAgent struct {
 	//	*FromAgent_Hello
 	//	*FromAgent_Status
 	//	*FromAgent_Heartbeat
+	//	*FromAgent_Usage
 	Message       isFromAgent_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -545,6 +546,15 @@ func (x *FromAgent) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *FromAgent) GetUsage() *Usage {
+	if x != nil {
+		if x, ok := x.Message.(*FromAgent_Usage); ok {
+			return x.Usage
+		}
+	}
+	return nil
+}
+
 type isFromAgent_Message interface {
 	isFromAgent_Message()
 }
@@ -561,11 +571,17 @@ type FromAgent_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,3,opt,name=heartbeat,proto3,oneof"`
 }
 
+type FromAgent_Usage struct {
+	Usage *Usage `protobuf:"bytes,4,opt,name=usage,proto3,oneof"`
+}
+
 func (*FromAgent_Hello) isFromAgent_Message() {}
 
 func (*FromAgent_Status) isFromAgent_Message() {}
 
 func (*FromAgent_Heartbeat) isFromAgent_Message() {}
+
+func (*FromAgent_Usage) isFromAgent_Message() {}
 
 // Hello is the first message of a session.
 type Hello struct {
@@ -917,6 +933,260 @@ func (*Heartbeat) Descriptor() ([]byte, []int) {
 	return file_agent_proto_rawDescGZIP(), []int{12}
 }
 
+// Usage is what a node and its containers use. It is not acknowledged and not sent again: the next one replaces it.
+type Usage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it was measured, by the node's clock.
+	UnixNano int64 `protobuf:"varint,1,opt,name=unix_nano,json=unixNano,proto3" json:"unix_nano,omitempty"`
+	// Missing when there is nothing new about the node itself.
+	Node *Sample `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// Of all pods whose usage is known; of single pods when partial is set, and what was told of the others still holds.
+	Pods          []*PodUsage `protobuf:"bytes,3,rep,name=pods,proto3" json:"pods,omitempty"`
+	Partial       bool        `protobuf:"varint,4,opt,name=partial,proto3" json:"partial,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Usage) Reset() {
+	*x = Usage{}
+	mi := &file_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Usage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Usage) ProtoMessage() {}
+
+func (x *Usage) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Usage.ProtoReflect.Descriptor instead.
+func (*Usage) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Usage) GetUnixNano() int64 {
+	if x != nil {
+		return x.UnixNano
+	}
+	return 0
+}
+
+func (x *Usage) GetNode() *Sample {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Usage) GetPods() []*PodUsage {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
+func (x *Usage) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
+}
+
+type PodUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Uid           string                 `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	Containers    []*ContainerUsage      `protobuf:"bytes,4,rep,name=containers,proto3" json:"containers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodUsage) Reset() {
+	*x = PodUsage{}
+	mi := &file_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodUsage) ProtoMessage() {}
+
+func (x *PodUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodUsage.ProtoReflect.Descriptor instead.
+func (*PodUsage) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PodUsage) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *PodUsage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PodUsage) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *PodUsage) GetContainers() []*ContainerUsage {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+type ContainerUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Sample        *Sample                `protobuf:"bytes,2,opt,name=sample,proto3" json:"sample,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContainerUsage) Reset() {
+	*x = ContainerUsage{}
+	mi := &file_agent_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerUsage) ProtoMessage() {}
+
+func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerUsage.ProtoReflect.Descriptor instead.
+func (*ContainerUsage) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ContainerUsage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ContainerUsage) GetSample() *Sample {
+	if x != nil {
+		return x.Sample
+	}
+	return nil
+}
+
+type Sample struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Billionths of a processor, on average over the window.
+	CpuNanos uint64 `protobuf:"varint,1,opt,name=cpu_nanos,json=cpuNanos,proto3" json:"cpu_nanos,omitempty"`
+	// Working set in bytes.
+	Memory        uint64 `protobuf:"varint,2,opt,name=memory,proto3" json:"memory,omitempty"`
+	WindowMillis  uint32 `protobuf:"varint,3,opt,name=window_millis,json=windowMillis,proto3" json:"window_millis,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sample) Reset() {
+	*x = Sample{}
+	mi := &file_agent_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sample) ProtoMessage() {}
+
+func (x *Sample) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sample.ProtoReflect.Descriptor instead.
+func (*Sample) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Sample) GetCpuNanos() uint64 {
+	if x != nil {
+		return x.CpuNanos
+	}
+	return 0
+}
+
+func (x *Sample) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Sample) GetWindowMillis() uint32 {
+	if x != nil {
+		return x.WindowMillis
+	}
+	return 0
+}
+
 type FromMaster struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -932,7 +1202,7 @@ type FromMaster struct {
 
 func (x *FromMaster) Reset() {
 	*x = FromMaster{}
-	mi := &file_agent_proto_msgTypes[13]
+	mi := &file_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -944,7 +1214,7 @@ func (x *FromMaster) String() string {
 func (*FromMaster) ProtoMessage() {}
 
 func (x *FromMaster) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[13]
+	mi := &file_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -957,7 +1227,7 @@ func (x *FromMaster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromMaster.ProtoReflect.Descriptor instead.
 func (*FromMaster) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FromMaster) GetMessage() isFromMaster_Message {
@@ -1045,7 +1315,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_agent_proto_msgTypes[14]
+	mi := &file_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1327,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[14]
+	mi := &file_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1340,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Welcome) GetConfig() *ClusterConfig {
@@ -1108,7 +1378,7 @@ type Changes struct {
 
 func (x *Changes) Reset() {
 	*x = Changes{}
-	mi := &file_agent_proto_msgTypes[15]
+	mi := &file_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1390,7 @@ func (x *Changes) String() string {
 func (*Changes) ProtoMessage() {}
 
 func (x *Changes) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[15]
+	mi := &file_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1403,7 @@ func (x *Changes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Changes.ProtoReflect.Descriptor instead.
 func (*Changes) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Changes) GetChanges() []*Change {
@@ -1179,7 +1449,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_agent_proto_msgTypes[16]
+	mi := &file_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1461,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[16]
+	mi := &file_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1474,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Change) GetResource() string {
@@ -1251,7 +1521,7 @@ type OpenTunnel struct {
 
 func (x *OpenTunnel) Reset() {
 	*x = OpenTunnel{}
-	mi := &file_agent_proto_msgTypes[17]
+	mi := &file_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1533,7 @@ func (x *OpenTunnel) String() string {
 func (*OpenTunnel) ProtoMessage() {}
 
 func (x *OpenTunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[17]
+	mi := &file_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1546,7 @@ func (x *OpenTunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenTunnel.ProtoReflect.Descriptor instead.
 func (*OpenTunnel) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *OpenTunnel) GetId() string {
@@ -1295,7 +1565,7 @@ type Acknowledge struct {
 
 func (x *Acknowledge) Reset() {
 	*x = Acknowledge{}
-	mi := &file_agent_proto_msgTypes[18]
+	mi := &file_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1307,7 +1577,7 @@ func (x *Acknowledge) String() string {
 func (*Acknowledge) ProtoMessage() {}
 
 func (x *Acknowledge) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[18]
+	mi := &file_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1320,7 +1590,7 @@ func (x *Acknowledge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledge.ProtoReflect.Descriptor instead.
 func (*Acknowledge) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Acknowledge) GetSequence() uint64 {
@@ -1339,7 +1609,7 @@ type TunnelData struct {
 
 func (x *TunnelData) Reset() {
 	*x = TunnelData{}
-	mi := &file_agent_proto_msgTypes[19]
+	mi := &file_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1621,7 @@ func (x *TunnelData) String() string {
 func (*TunnelData) ProtoMessage() {}
 
 func (x *TunnelData) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[19]
+	mi := &file_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1634,7 @@ func (x *TunnelData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelData.ProtoReflect.Descriptor instead.
 func (*TunnelData) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TunnelData) GetData() []byte {
@@ -1409,11 +1679,12 @@ const file_agent_proto_rawDesc = "" +
 	"\n" +
 	"gossip_key\x18\x05 \x01(\fR\tgossipKey\x12!\n" +
 	"\fgossip_seeds\x18\x06 \x03(\tR\vgossipSeeds\x12#\n" +
-	"\rapi_endpoints\x18\a \x03(\tR\fapiEndpoints\"\xc0\x01\n" +
+	"\rapi_endpoints\x18\a \x03(\tR\fapiEndpoints\"\xf2\x01\n" +
 	"\tFromAgent\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.whalepod.agent.v1.HelloH\x00R\x05hello\x128\n" +
 	"\x06status\x18\x02 \x01(\v2\x1e.whalepod.agent.v1.StatusBatchH\x00R\x06status\x12<\n" +
-	"\theartbeat\x18\x03 \x01(\v2\x1c.whalepod.agent.v1.HeartbeatH\x00R\theartbeatB\t\n" +
+	"\theartbeat\x18\x03 \x01(\v2\x1c.whalepod.agent.v1.HeartbeatH\x00R\theartbeat\x120\n" +
+	"\x05usage\x18\x04 \x01(\v2\x18.whalepod.agent.v1.UsageH\x00R\x05usageB\t\n" +
 	"\amessage\"5\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x18\n" +
@@ -1440,7 +1711,26 @@ const file_agent_proto_rawDesc = "" +
 	"\amessage\x18\a \x01(\tR\amessage\x12\x1b\n" +
 	"\tunix_nano\x18\b \x01(\x03R\bunixNano\x12\x12\n" +
 	"\x04kind\x18\t \x01(\tR\x04kind\"\v\n" +
-	"\tHeartbeat\"\x8d\x02\n" +
+	"\tHeartbeat\"\x9e\x01\n" +
+	"\x05Usage\x12\x1b\n" +
+	"\tunix_nano\x18\x01 \x01(\x03R\bunixNano\x12-\n" +
+	"\x04node\x18\x02 \x01(\v2\x19.whalepod.agent.v1.SampleR\x04node\x12/\n" +
+	"\x04pods\x18\x03 \x03(\v2\x1b.whalepod.agent.v1.PodUsageR\x04pods\x12\x18\n" +
+	"\apartial\x18\x04 \x01(\bR\apartial\"\x91\x01\n" +
+	"\bPodUsage\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\tR\x03uid\x12A\n" +
+	"\n" +
+	"containers\x18\x04 \x03(\v2!.whalepod.agent.v1.ContainerUsageR\n" +
+	"containers\"W\n" +
+	"\x0eContainerUsage\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
+	"\x06sample\x18\x02 \x01(\v2\x19.whalepod.agent.v1.SampleR\x06sample\"b\n" +
+	"\x06Sample\x12\x1b\n" +
+	"\tcpu_nanos\x18\x01 \x01(\x04R\bcpuNanos\x12\x16\n" +
+	"\x06memory\x18\x02 \x01(\x04R\x06memory\x12#\n" +
+	"\rwindow_millis\x18\x03 \x01(\rR\fwindowMillis\"\x8d\x02\n" +
 	"\n" +
 	"FromMaster\x126\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1a.whalepod.agent.v1.WelcomeH\x00R\awelcome\x126\n" +
@@ -1491,57 +1781,66 @@ func file_agent_proto_rawDescGZIP() []byte {
 	return file_agent_proto_rawDescData
 }
 
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_agent_proto_goTypes = []any{
-	(*JoinRequest)(nil),   // 0: whalepod.agent.v1.JoinRequest
-	(*JoinResponse)(nil),  // 1: whalepod.agent.v1.JoinResponse
-	(*RenewRequest)(nil),  // 2: whalepod.agent.v1.RenewRequest
-	(*RenewResponse)(nil), // 3: whalepod.agent.v1.RenewResponse
-	(*TokenRequest)(nil),  // 4: whalepod.agent.v1.TokenRequest
-	(*TokenResponse)(nil), // 5: whalepod.agent.v1.TokenResponse
-	(*ClusterConfig)(nil), // 6: whalepod.agent.v1.ClusterConfig
-	(*FromAgent)(nil),     // 7: whalepod.agent.v1.FromAgent
-	(*Hello)(nil),         // 8: whalepod.agent.v1.Hello
-	(*StatusBatch)(nil),   // 9: whalepod.agent.v1.StatusBatch
-	(*PodStatus)(nil),     // 10: whalepod.agent.v1.PodStatus
-	(*PodEvent)(nil),      // 11: whalepod.agent.v1.PodEvent
-	(*Heartbeat)(nil),     // 12: whalepod.agent.v1.Heartbeat
-	(*FromMaster)(nil),    // 13: whalepod.agent.v1.FromMaster
-	(*Welcome)(nil),       // 14: whalepod.agent.v1.Welcome
-	(*Changes)(nil),       // 15: whalepod.agent.v1.Changes
-	(*Change)(nil),        // 16: whalepod.agent.v1.Change
-	(*OpenTunnel)(nil),    // 17: whalepod.agent.v1.OpenTunnel
-	(*Acknowledge)(nil),   // 18: whalepod.agent.v1.Acknowledge
-	(*TunnelData)(nil),    // 19: whalepod.agent.v1.TunnelData
+	(*JoinRequest)(nil),    // 0: whalepod.agent.v1.JoinRequest
+	(*JoinResponse)(nil),   // 1: whalepod.agent.v1.JoinResponse
+	(*RenewRequest)(nil),   // 2: whalepod.agent.v1.RenewRequest
+	(*RenewResponse)(nil),  // 3: whalepod.agent.v1.RenewResponse
+	(*TokenRequest)(nil),   // 4: whalepod.agent.v1.TokenRequest
+	(*TokenResponse)(nil),  // 5: whalepod.agent.v1.TokenResponse
+	(*ClusterConfig)(nil),  // 6: whalepod.agent.v1.ClusterConfig
+	(*FromAgent)(nil),      // 7: whalepod.agent.v1.FromAgent
+	(*Hello)(nil),          // 8: whalepod.agent.v1.Hello
+	(*StatusBatch)(nil),    // 9: whalepod.agent.v1.StatusBatch
+	(*PodStatus)(nil),      // 10: whalepod.agent.v1.PodStatus
+	(*PodEvent)(nil),       // 11: whalepod.agent.v1.PodEvent
+	(*Heartbeat)(nil),      // 12: whalepod.agent.v1.Heartbeat
+	(*Usage)(nil),          // 13: whalepod.agent.v1.Usage
+	(*PodUsage)(nil),       // 14: whalepod.agent.v1.PodUsage
+	(*ContainerUsage)(nil), // 15: whalepod.agent.v1.ContainerUsage
+	(*Sample)(nil),         // 16: whalepod.agent.v1.Sample
+	(*FromMaster)(nil),     // 17: whalepod.agent.v1.FromMaster
+	(*Welcome)(nil),        // 18: whalepod.agent.v1.Welcome
+	(*Changes)(nil),        // 19: whalepod.agent.v1.Changes
+	(*Change)(nil),         // 20: whalepod.agent.v1.Change
+	(*OpenTunnel)(nil),     // 21: whalepod.agent.v1.OpenTunnel
+	(*Acknowledge)(nil),    // 22: whalepod.agent.v1.Acknowledge
+	(*TunnelData)(nil),     // 23: whalepod.agent.v1.TunnelData
 }
 var file_agent_proto_depIdxs = []int32{
 	6,  // 0: whalepod.agent.v1.JoinResponse.config:type_name -> whalepod.agent.v1.ClusterConfig
 	8,  // 1: whalepod.agent.v1.FromAgent.hello:type_name -> whalepod.agent.v1.Hello
 	9,  // 2: whalepod.agent.v1.FromAgent.status:type_name -> whalepod.agent.v1.StatusBatch
 	12, // 3: whalepod.agent.v1.FromAgent.heartbeat:type_name -> whalepod.agent.v1.Heartbeat
-	10, // 4: whalepod.agent.v1.StatusBatch.pods:type_name -> whalepod.agent.v1.PodStatus
-	11, // 5: whalepod.agent.v1.StatusBatch.events:type_name -> whalepod.agent.v1.PodEvent
-	14, // 6: whalepod.agent.v1.FromMaster.welcome:type_name -> whalepod.agent.v1.Welcome
-	15, // 7: whalepod.agent.v1.FromMaster.changes:type_name -> whalepod.agent.v1.Changes
-	17, // 8: whalepod.agent.v1.FromMaster.open_tunnel:type_name -> whalepod.agent.v1.OpenTunnel
-	18, // 9: whalepod.agent.v1.FromMaster.acknowledge:type_name -> whalepod.agent.v1.Acknowledge
-	6,  // 10: whalepod.agent.v1.Welcome.config:type_name -> whalepod.agent.v1.ClusterConfig
-	16, // 11: whalepod.agent.v1.Changes.changes:type_name -> whalepod.agent.v1.Change
-	0,  // 12: whalepod.agent.v1.Agent.Join:input_type -> whalepod.agent.v1.JoinRequest
-	2,  // 13: whalepod.agent.v1.Agent.Renew:input_type -> whalepod.agent.v1.RenewRequest
-	4,  // 14: whalepod.agent.v1.Agent.Token:input_type -> whalepod.agent.v1.TokenRequest
-	7,  // 15: whalepod.agent.v1.Agent.Session:input_type -> whalepod.agent.v1.FromAgent
-	19, // 16: whalepod.agent.v1.Agent.Tunnel:input_type -> whalepod.agent.v1.TunnelData
-	1,  // 17: whalepod.agent.v1.Agent.Join:output_type -> whalepod.agent.v1.JoinResponse
-	3,  // 18: whalepod.agent.v1.Agent.Renew:output_type -> whalepod.agent.v1.RenewResponse
-	5,  // 19: whalepod.agent.v1.Agent.Token:output_type -> whalepod.agent.v1.TokenResponse
-	13, // 20: whalepod.agent.v1.Agent.Session:output_type -> whalepod.agent.v1.FromMaster
-	19, // 21: whalepod.agent.v1.Agent.Tunnel:output_type -> whalepod.agent.v1.TunnelData
-	17, // [17:22] is the sub-list for method output_type
-	12, // [12:17] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	13, // 4: whalepod.agent.v1.FromAgent.usage:type_name -> whalepod.agent.v1.Usage
+	10, // 5: whalepod.agent.v1.StatusBatch.pods:type_name -> whalepod.agent.v1.PodStatus
+	11, // 6: whalepod.agent.v1.StatusBatch.events:type_name -> whalepod.agent.v1.PodEvent
+	16, // 7: whalepod.agent.v1.Usage.node:type_name -> whalepod.agent.v1.Sample
+	14, // 8: whalepod.agent.v1.Usage.pods:type_name -> whalepod.agent.v1.PodUsage
+	15, // 9: whalepod.agent.v1.PodUsage.containers:type_name -> whalepod.agent.v1.ContainerUsage
+	16, // 10: whalepod.agent.v1.ContainerUsage.sample:type_name -> whalepod.agent.v1.Sample
+	18, // 11: whalepod.agent.v1.FromMaster.welcome:type_name -> whalepod.agent.v1.Welcome
+	19, // 12: whalepod.agent.v1.FromMaster.changes:type_name -> whalepod.agent.v1.Changes
+	21, // 13: whalepod.agent.v1.FromMaster.open_tunnel:type_name -> whalepod.agent.v1.OpenTunnel
+	22, // 14: whalepod.agent.v1.FromMaster.acknowledge:type_name -> whalepod.agent.v1.Acknowledge
+	6,  // 15: whalepod.agent.v1.Welcome.config:type_name -> whalepod.agent.v1.ClusterConfig
+	20, // 16: whalepod.agent.v1.Changes.changes:type_name -> whalepod.agent.v1.Change
+	0,  // 17: whalepod.agent.v1.Agent.Join:input_type -> whalepod.agent.v1.JoinRequest
+	2,  // 18: whalepod.agent.v1.Agent.Renew:input_type -> whalepod.agent.v1.RenewRequest
+	4,  // 19: whalepod.agent.v1.Agent.Token:input_type -> whalepod.agent.v1.TokenRequest
+	7,  // 20: whalepod.agent.v1.Agent.Session:input_type -> whalepod.agent.v1.FromAgent
+	23, // 21: whalepod.agent.v1.Agent.Tunnel:input_type -> whalepod.agent.v1.TunnelData
+	1,  // 22: whalepod.agent.v1.Agent.Join:output_type -> whalepod.agent.v1.JoinResponse
+	3,  // 23: whalepod.agent.v1.Agent.Renew:output_type -> whalepod.agent.v1.RenewResponse
+	5,  // 24: whalepod.agent.v1.Agent.Token:output_type -> whalepod.agent.v1.TokenResponse
+	17, // 25: whalepod.agent.v1.Agent.Session:output_type -> whalepod.agent.v1.FromMaster
+	23, // 26: whalepod.agent.v1.Agent.Tunnel:output_type -> whalepod.agent.v1.TunnelData
+	22, // [22:27] is the sub-list for method output_type
+	17, // [17:22] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_agent_proto_init() }
@@ -1553,8 +1852,9 @@ func file_agent_proto_init() {
 		(*FromAgent_Hello)(nil),
 		(*FromAgent_Status)(nil),
 		(*FromAgent_Heartbeat)(nil),
+		(*FromAgent_Usage)(nil),
 	}
-	file_agent_proto_msgTypes[13].OneofWrappers = []any{
+	file_agent_proto_msgTypes[17].OneofWrappers = []any{
 		(*FromMaster_Welcome)(nil),
 		(*FromMaster_Changes)(nil),
 		(*FromMaster_OpenTunnel)(nil),
@@ -1566,7 +1866,7 @@ func file_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
