@@ -13,6 +13,7 @@ import (
 	"github.com/whalepod/whalepod/master/internal/controllers/quota"
 	"github.com/whalepod/whalepod/master/internal/controllers/replicaset"
 	"github.com/whalepod/whalepod/master/internal/controllers/serviceaccount"
+	"github.com/whalepod/whalepod/master/internal/controllers/statefulset"
 )
 
 // controllers by name. None knows another: they meet in the registry.
@@ -27,6 +28,7 @@ func (m *Master) controllers() map[string]func(context.Context) error {
 		"scheduler":      binding.New(binding.Config{Registry: r, Logger: log}).Run,
 		"namespace":      namespace.New(namespace.Config{Registry: r, Logger: log}).Run,
 		"serviceaccount": serviceaccount.New(serviceaccount.Config{Registry: r, Logger: log, CA: m.pki.CA()}).Run,
+		"statefulset":    statefulset.New(statefulset.Config{Registry: r, Logger: log}).Run,
 		"resourcequota":  quota.New(quota.Config{Registry: r, Logger: log}).Run,
 		"gc":             gc.New(gc.Config{Registry: r, Logger: log}).Run,
 		"nodelife": nodelife.New(nodelife.Config{
