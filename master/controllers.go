@@ -8,6 +8,7 @@ import (
 	"github.com/whalepod/whalepod/master/internal/controllers/deployment"
 	"github.com/whalepod/whalepod/master/internal/controllers/endpoints"
 	"github.com/whalepod/whalepod/master/internal/controllers/gc"
+	"github.com/whalepod/whalepod/master/internal/controllers/job"
 	"github.com/whalepod/whalepod/master/internal/controllers/namespace"
 	"github.com/whalepod/whalepod/master/internal/controllers/nodelife"
 	"github.com/whalepod/whalepod/master/internal/controllers/quota"
@@ -24,6 +25,7 @@ func (m *Master) controllers() map[string]func(context.Context) error {
 		"deployment":     deployment.New(deployment.Config{Registry: r, Logger: log}).Run,
 		"replicaset":     replicaset.New(replicaset.Config{Registry: r, Logger: log}).Run,
 		"replication":    replicaset.NewReplication(replicaset.Config{Registry: r, Logger: log}).Run,
+		"job":            job.New(job.Config{Registry: r, Logger: log}).Run,
 		"endpoints":      endpoints.New(endpoints.Config{Registry: r, Logger: log}).Run,
 		"scheduler":      binding.New(binding.Config{Registry: r, Logger: log}).Run,
 		"namespace":      namespace.New(namespace.Config{Registry: r, Logger: log}).Run,

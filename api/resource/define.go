@@ -19,6 +19,8 @@ var (
 	autoscaleV1  = schema.GroupVersion{Group: "autoscaling", Version: "v1"}
 	policyV1     = schema.GroupVersion{Group: "policy", Version: "v1"}
 	authnV1      = schema.GroupVersion{Group: "authentication.k8s.io", Version: "v1"}
+	batchV1      = schema.GroupVersion{Group: "batch", Version: "v1"}
+	batchV1beta1 = schema.GroupVersion{Group: "batch", Version: "v1beta1"}
 	rbacV1       = schema.GroupVersion{Group: "rbac.authorization.k8s.io", Version: "v1"}
 )
 

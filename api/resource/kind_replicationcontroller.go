@@ -75,6 +75,7 @@ func replicationControllerRules() Rules {
 			Set: func(obj Object, n int32) { obj.(*corev1.ReplicationController).Spec.Replicas = &n },
 		},
 		AllowUnconditionalUpdate: true,
+		OrphanByDefault:          served(coreV1),
 		Reset:                    specAndStatus(),
 	}
 }

@@ -77,6 +77,9 @@ type Rules struct {
 	GraceSeconds func(obj Object) int64
 	// AllowCreateOnUpdate and AllowUnconditionalUpdate as in Kubernetes' strategies.
 	AllowCreateOnUpdate, AllowUnconditionalUpdate bool
+	// OrphanByDefault lists the versions in which a deletion that does not say what is to become of the dependents lets them
+	// be, as that was once the only way (Kubernetes' DefaultGarbageCollectionPolicy).
+	OrphanByDefault []schema.GroupVersion
 	// Updates are the rules of further subresources that are written like the object itself, by name:
 	// namespaces/finalize.
 	Updates map[string]UpdateRules

@@ -22,7 +22,7 @@ import (
 var kinds = []func() *Resource{
 	namespaces, nodes, pods, services, endpoints, configMaps, secrets, events, serviceAccounts,
 	endpointSlices, leases,
-	deployments, replicaSets, replicationControllers, statefulSets, controllerRevisions,
+	deployments, replicaSets, replicationControllers, statefulSets, controllerRevisions, jobs, cronJobs,
 	roles, roleBindings, clusterRoles, clusterRoleBindings,
 	podTemplates, priorityClasses, runtimeClasses,
 	persistentVolumes, persistentVolumeClaims, storageClasses, volumeAttributesClasses, volumeAttachments,

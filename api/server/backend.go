@@ -124,6 +124,9 @@ type DeleteOptions struct {
 	UID                *types.UID
 	ResourceVersion    *string
 	Propagation        *metav1.DeletionPropagation
+	// OrphanByDefault lets dependents be when neither Propagation nor a finalizer of the object says what is to become of
+	// them.
+	OrphanByDefault bool
 }
 
 // User is who asks, as the client certificate or token says.

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"slices"
+
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metascheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
@@ -155,6 +157,7 @@ func (rq *request) backendDelete(o *metav1.DeleteOptions) DeleteOptions {
 		}
 		d.Propagation = &p
 	}
+	d.OrphanByDefault = d.Propagation == nil && rq.res != nil && slices.Contains(rq.res.Rules().OrphanByDefault, rq.gv)
 	if o.Preconditions != nil {
 		d.UID, d.ResourceVersion = o.Preconditions.UID, o.Preconditions.ResourceVersion
 	}

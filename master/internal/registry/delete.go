@@ -22,6 +22,21 @@ type deletion struct {
 	propagation     *metav1.DeletionPropagation
 	uid             *types.UID
 	resourceVersion *string
+	orphanByDefault bool
+}
+
+// propagationFor is what becomes of an object's dependents; nil when its finalizers say so already or nobody does.
+func (d deletion) propagationFor(obj Object) *metav1.DeletionPropagation {
+	if d.propagation != nil || !d.orphanByDefault {
+		return d.propagation
+	}
+	for _, f := range obj.GetFinalizers() {
+		if f == metav1.FinalizerOrphanDependents || f == metav1.FinalizerDeleteDependents {
+			return nil
+		}
+	}
+	orphan := metav1.DeletePropagationOrphan
+	return &orphan
 }
 
 // Delete implements server.Backend.
@@ -31,6 +46,7 @@ func (r *Registry) Delete(ctx context.Context, res *resource.Resource, namespace
 	err := r.Transact(ctx, func(tx *Tx) (err error) {
 		obj, done, err = r.deleteIn(tx, res, namespace, name, deletion{
 			grace: o.GracePeriodSeconds, propagation: o.Propagation, uid: o.UID, resourceVersion: o.ResourceVersion,
+			orphanByDefault: o.OrphanByDefault,
 		})
 		if err == nil && o.DryRun {
 			return errDryRun
@@ -87,7 +103,7 @@ func (r *Registry) deleteIn(tx *Tx, res *resource.Resource, namespace, name stri
 		return nil, false, err
 	}
 	obj := cur.DeepCopyObject().(Object)
-	finalizersChanged := setDeletionFinalizers(obj, d.propagation)
+	finalizersChanged := setDeletionFinalizers(obj, d.propagationFor(obj))
 	changed := finalizersChanged
 	// A deletion under way is hastened only by somebody who names a shorter time.
 	if obj.GetDeletionTimestamp() == nil || d.grace != nil {

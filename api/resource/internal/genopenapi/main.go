@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -135,17 +136,25 @@ func versionPath(gv schema.GroupVersion) string {
 	return "apis/" + gv.Group + "/" + gv.Version
 }
 
-// v3Version makes the document of one group version; that of an old one begins as a copy of apps/v1.
+// v3Version makes the document of one group version; that of an old one begins as a copy of its models'.
 func (g *generator) v3Version(gv schema.GroupVersion) (object, error) {
-	source := gv
+	sources := []schema.GroupVersion{gv}
 	if isOld(gv) {
-		source = appsV1
+		sources = modelsOf(gv)
 	}
-	doc, err := g.read("v3", strings.ReplaceAll(versionPath(source), "/", "__")+"_openapi.json")
-	if err != nil {
-		return nil, err
+	var doc, paths, schemas object
+	for i, source := range sources {
+		next, err := g.read("v3", strings.ReplaceAll(versionPath(source), "/", "__")+"_openapi.json")
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			doc, paths, schemas = next, next["paths"].(object), next["components"].(object)["schemas"].(object)
+			continue
+		}
+		maps.Copy(paths, next["paths"].(object))
+		maps.Copy(schemas, next["components"].(object)["schemas"].(object))
 	}
-	paths, schemas := doc["paths"].(object), doc["components"].(object)["schemas"].(object)
 	if isOld(gv) {
 		core, err := g.read("v3", "api__v1_openapi.json")
 		if err != nil {

@@ -8,42 +8,63 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-var appsV1 = schema.GroupVersion{Group: "apps", Version: "v1"}
+var (
+	appsV1       = schema.GroupVersion{Group: "apps", Version: "v1"}
+	networkingV1 = schema.GroupVersion{Group: "networking.k8s.io", Version: "v1"}
+	batchV1      = schema.GroupVersion{Group: "batch", Version: "v1"}
+)
 
 // evictionPath is the model for deployments/rollback: a subresource that is only posted to.
 const evictionPath = "/api/v1/namespaces/{namespace}/pods/{name}/eviction"
 
-// isOld says that Kubernetes' documents no longer have a version.
-func isOld(gv schema.GroupVersion) bool {
-	return gv.Group == "extensions" || gv.Group == "apps" && gv.Version != "v1"
+// modelsOf names today's versions of the kinds of an old version, which Kubernetes' documents no longer have; none for any
+// other version.
+func modelsOf(gv schema.GroupVersion) []schema.GroupVersion {
+	switch {
+	case gv.Group == "extensions":
+		return []schema.GroupVersion{appsV1, networkingV1}
+	case gv.Group == appsV1.Group && gv != appsV1:
+		return []schema.GroupVersion{appsV1}
+	case gv.Group == batchV1.Group && gv != batchV1:
+		return []schema.GroupVersion{batchV1}
+	case gv.Group == networkingV1.Group && gv != networkingV1:
+		return []schema.GroupVersion{networkingV1}
+	}
+	return nil
 }
 
-// addOldGroup adds paths and definitions of an old version: the paths are those of apps/v1 under another name, the
+func isOld(gv schema.GroupVersion) bool { return len(modelsOf(gv)) > 0 }
+
+// addOldGroup adds paths and definitions of an old version: the paths are those of its models under another name, the
 // definitions come from the Go types, whose doc strings k8s.io/api still carries.
 func (g *generator) addOldGroup(gv schema.GroupVersion, paths, definitions object, style refStyle) {
-	label := title(gv.Group) + title(gv.Version)
+	label := title(shortGroup(gv)) + title(gv.Version)
+	swaps := []string{
+		`{"group":"autoscaling","kind":"Scale","version":"v1"}`, gvkText(gv, "Scale"),
+		"io.k8s.api.autoscaling.v1.Scale\"", definitionPrefix(gv) + "Scale\"",
+	}
+	for _, model := range modelsOf(gv) {
+		swaps = append(swaps, definitionPrefix(model), definitionPrefix(gv),
+			title(shortGroup(model))+title(model.Version), label,
+			`"`+shortGroup(model)+"_"+model.Version+`"`, `"`+shortGroup(gv)+"_"+gv.Version+`"`)
+		for _, r := range g.table.All() {
+			swaps = append(swaps, gvkText(model, r.Kind), gvkText(gv, r.Kind))
+		}
+	}
 	rename := func(item any, more ...string) any {
-		out, err := rewrite(item.(object), append(more,
-			"io.k8s.api.apps.v1.", definitionPrefix(gv),
-			"io.k8s.api.autoscaling.v1.Scale\"", definitionPrefix(gv)+"Scale\"",
-			gvkText(appsV1, "Deployment"), gvkText(gv, "Deployment"),
-			gvkText(appsV1, "ReplicaSet"), gvkText(gv, "ReplicaSet"),
-			gvkText(appsV1, "StatefulSet"), gvkText(gv, "StatefulSet"),
-			gvkText(appsV1, "ControllerRevision"), gvkText(gv, "ControllerRevision"),
-			`{"group":"autoscaling","kind":"Scale","version":"v1"}`, gvkText(gv, "Scale"),
-			"AppsV1", label,
-			`"apps_v1"`, `"`+gv.Group+"_"+gv.Version+`"`,
-		)...)
+		out, err := rewrite(item.(object), append(more, swaps...)...)
 		if err != nil {
 			panic(err) // what was read as JSON is JSON
 		}
 		return out
 	}
-	from, to := "/"+versionPath(appsV1)+"/", "/"+versionPath(gv)+"/"
-	for path, item := range paths {
-		rest, ok := strings.CutPrefix(path, from)
-		if ok && g.keep(to+rest) {
-			paths[to+rest] = rename(item)
+	to := "/" + versionPath(gv) + "/"
+	for _, model := range modelsOf(gv) {
+		for path, item := range paths {
+			rest, ok := strings.CutPrefix(path, "/"+versionPath(model)+"/")
+			if ok && g.keep(to+rest) {
+				paths[to+rest] = rename(item)
+			}
 		}
 	}
 	if r, ok := g.table.Lookup(gv, "deployments"); ok {
@@ -52,7 +73,7 @@ func (g *generator) addOldGroup(gv schema.GroupVersion, paths, definitions objec
 				"CoreV1NamespacedPodEviction", label+"NamespacedDeploymentRollback",
 				"io.k8s.api.policy.v1.Eviction", definitionPrefix(gv)+"DeploymentRollback",
 				`{"group":"policy","kind":"Eviction","version":"v1"}`, gvkText(gv, "DeploymentRollback"),
-				`"core_v1"`, `"`+gv.Group+"_"+gv.Version+`"`,
+				`"core_v1"`, `"`+shortGroup(gv)+"_"+gv.Version+`"`,
 				"Eviction", "DeploymentRollback", "of a Pod", "of a Deployment")
 		}
 	}
@@ -72,7 +93,13 @@ func gvkText(gv schema.GroupVersion, kind string) string {
 }
 
 func definitionPrefix(gv schema.GroupVersion) string {
-	return "io.k8s.api." + gv.Group + "." + gv.Version + "."
+	return "io.k8s.api." + shortGroup(gv) + "." + gv.Version + "."
+}
+
+// shortGroup is the group as packages, operations and tags name it: networking of networking.k8s.io.
+func shortGroup(gv schema.GroupVersion) string {
+	short, _, _ := strings.Cut(gv.Group, ".")
+	return short
 }
 
 // describes says whether the documents need a kind of an old version: those served, their lists and subresources.
@@ -114,8 +141,13 @@ func (w *typeWriter) define(typ reflect.Type) {
 	if docs[""] != "" {
 		definition["description"] = docs[""]
 	}
-	// The kind of the same name in apps/v1, for what only comments in its source say.
-	model, _ := w.definitions["io.k8s.api.apps.v1."+typ.Name()].(object)
+	// The kind of the same name in a model, for what only comments in its source say.
+	var model object
+	for _, gv := range modelsOf(w.gv) {
+		if found, ok := w.definitions[definitionPrefix(gv)+typ.Name()].(object); ok {
+			model = found
+		}
+	}
 	modelProperties, _ := model["properties"].(object)
 	properties := object{}
 	var required []any
@@ -145,8 +177,13 @@ func (w *typeWriter) define(typ reflect.Type) {
 
 // typeMeta takes apiVersion and kind, with their descriptions, from another definition.
 func (w *typeWriter) typeMeta(properties object) {
-	other := w.definitions["io.k8s.api.apps.v1.Deployment"].(object)["properties"].(object)
-	properties["apiVersion"], properties["kind"] = other["apiVersion"], other["kind"]
+	for _, kind := range []string{definitionPrefix(appsV1) + "Deployment", definitionPrefix(networkingV1) + "Ingress", definitionPrefix(batchV1) + "Job"} {
+		if other, ok := w.definitions[kind].(object); ok {
+			of := other["properties"].(object)
+			properties["apiVersion"], properties["kind"] = of["apiVersion"], of["kind"]
+			return
+		}
+	}
 }
 
 func (w *typeWriter) property(field reflect.StructField, model any) object {
@@ -210,7 +247,7 @@ func (w *typeWriter) items(typ reflect.Type) object {
 func (w *typeWriter) named(typ reflect.Type) string {
 	path := typ.PkgPath()
 	if rest, ok := strings.CutPrefix(path, "k8s.io/api/"); ok {
-		if rest == w.gv.Group+"/"+w.gv.Version {
+		if rest == shortGroup(w.gv)+"/"+w.gv.Version {
 			w.define(typ)
 		}
 		return "io.k8s.api." + strings.ReplaceAll(rest, "/", ".") + "." + typ.Name()
