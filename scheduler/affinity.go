@@ -101,6 +101,8 @@ func (f affinityFilter) matches(node *corev1.Node) bool {
 	return false
 }
 
+func (affinityFilter) blocks() Blocks { return byNode }
+
 func (affinityFilter) explain(*Node) refusal {
 	return refuse("node(s) didn't match Pod's node affinity/selector")
 }
@@ -110,6 +112,8 @@ func (affinityFilter) explain(*Node) refusal {
 type fieldFilter struct{ names map[string]bool }
 
 func (f fieldFilter) fits(n *Node) bool { return f.names[n.name] }
+
+func (fieldFilter) blocks() Blocks { return byNode }
 
 func (fieldFilter) explain(*Node) refusal {
 	return refuse("node(s) didn't satisfy plugin(s) [NodeAffinity]")

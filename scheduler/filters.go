@@ -7,19 +7,42 @@ type filter interface {
 	fits(*Node) bool
 	// explain says why not; it is asked only after fits said no.
 	explain(*Node) refusal
+	// blocks names what has to change before the pod can be let in where this filter refuses it.
+	blocks() Blocks
 }
+
+// counter is a filter that has counted pods, on other nodes than the one asked about, too. It can be told of one that is
+// (1) or is not (-1) there after all, and later be told the opposite.
+type counter interface {
+	adjust(p *podInfo, n *Node, sign int)
+}
+
+// Blocks is a set of what keeps a pod waiting.
+type Blocks uint16
+
+// What filters look at.
+const (
+	byNode Blocks = 1 << iota // what is said of the node itself: its name, labels, taints
+	byPorts
+	byResources
+	byVolumes
+	bySpread
+	byAffinity
+	byAntiAffinity
+	byLoners // the anti-affinity of pods that are there
+)
 
 // refusal is why a node cannot take a pod, in kube-scheduler's words.
 type refusal struct {
 	reasons []string
-	// preemptible: the pod would fit if others on the node went.
+	// preemptible: the pod might fit if others on the node went.
 	preemptible bool
 }
 
 func refuse(reason string) refusal { return refusal{reasons: []string{reason}} }
 
-// newFilters are made for each pod anew. Those that look at pods on other nodes need the snapshot; without one (nil) they
-// are left out. Their order is kube-scheduler's: the first that refuses is the one counted.
+// newFilters are made for each pod anew. Those that look at pods on other nodes, or at volumes, need the snapshot; without
+// one (nil) they are left out. Their order is kube-scheduler's: the first that refuses is the one counted.
 func newFilters(s *Snapshot, pod *corev1.Pod, info *podInfo) []filter {
 	filters := make([]filter, 0, 8)
 	if names := requiredNodeNames(pod); names != nil {
@@ -52,6 +75,8 @@ type nameFilter struct{ name string }
 
 func (f nameFilter) fits(n *Node) bool { return n.name == f.name }
 
+func (nameFilter) blocks() Blocks { return byNode }
+
 func (nameFilter) explain(*Node) refusal {
 	return refuse("node(s) didn't match the requested node name")
 }
@@ -69,6 +94,8 @@ func (f portFilter) fits(n *Node) bool {
 	}
 	return true
 }
+
+func (portFilter) blocks() Blocks { return byPorts }
 
 func (portFilter) explain(*Node) refusal {
 	return refusal{[]string{"node(s) didn't have free ports for the requested pod ports"}, true}
@@ -92,6 +119,8 @@ func (f resourceFilter) fits(n *Node) bool {
 	}
 	return true
 }
+
+func (resourceFilter) blocks() Blocks { return byResources }
 
 func (f resourceFilter) explain(n *Node) refusal {
 	r := refusal{preemptible: true}

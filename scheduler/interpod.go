@@ -4,49 +4,40 @@ import corev1 "k8s.io/api/core/v1"
 
 // affinityToPods refuses nodes that are not in the company that the pod requires.
 type affinityToPods struct {
+	s     *Snapshot
 	terms []podTerm
-	// company counts, by domain, the pods that match all terms.
+	// company counts, by domain, the pods that match all terms; total is their sum.
 	company map[domain]int
-	// first: nobody matches yet but the pod itself, which has to begin somewhere.
-	first bool
+	total   int
+	// self: the pod matches its own terms, so while nobody else does it may begin anywhere.
+	self bool
 }
 
-// interPodFilters are made only for pods that need them; they look at every pod once. s is nil when a single node is asked
-// about at the moment of binding.
+// interPodFilters are made only for pods that need them; they look at every pod once.
 func (s *Snapshot) interPodFilters(pod *corev1.Pod) (filters []filter) {
 	if terms := requiredPodAffinity(pod); len(terms) > 0 {
-		f := affinityToPods{terms: terms, company: map[domain]int{}, first: s.matchesAll(terms, pod)}
+		f := &affinityToPods{s: s, terms: terms, company: map[domain]int{}, self: s.matchesAll(terms, pod)}
 		for _, p := range s.pods {
-			if p.node.obj != nil && s.matchesAll(terms, p.pod) {
-				s.tally(f.company, terms, p.node)
-			}
+			f.adjust(p, p.node, 1)
 		}
-		f.first = f.first && len(f.company) == 0
 		filters = append(filters, f)
 	}
 	if terms := requiredPodAntiAffinity(pod); len(terms) > 0 {
-		f := antiAffinityToPods{taken: map[domain]bool{}, reason: "node(s) didn't match pod anti-affinity rules"}
+		f := &antiAffinityToPods{s: s, terms: terms, taken: map[domain]int{}}
+		for i := range terms {
+			f.keys = appendNew(f.keys, terms[i].topology)
+		}
 		for _, p := range s.pods {
-			for i := range terms {
-				if s.termMatches(&terms[i], p.pod) {
-					f.take(p.node, terms[i].topology)
-				}
-			}
+			f.adjust(p, p.node, 1)
 		}
-		filters = append(filters, f.with(terms))
+		filters = append(filters, f)
 	}
-	if len(s.loners) > 0 {
-		f := antiAffinityToPods{taken: map[domain]bool{}, reason: "node(s) didn't satisfy existing pods anti-affinity rules"}
+	if len(s.loners) > 0 || s.lonersNominated() {
+		f := &lonersFilter{s: s, pod: pod, taken: map[domain]int{}}
 		for _, p := range s.loners {
-			for i := range p.anti {
-				if s.termMatches(&p.anti[i], pod) {
-					f.take(p.node, p.anti[i].topology)
-				}
-			}
+			f.adjust(p, p.node, 1)
 		}
-		if len(f.taken) > 0 {
-			filters = append(filters, f)
-		}
+		filters = append(filters, f)
 	}
 	return filters
 }
@@ -60,15 +51,19 @@ func (s *Snapshot) matchesAll(terms []podTerm, pod *corev1.Pod) bool {
 	return true
 }
 
-func (s *Snapshot) tally(counts map[domain]int, terms []podTerm, n *Node) {
-	for i := range terms {
-		if d, ok := domainOf(n, terms[i].topology); ok {
-			counts[d]++
+func (f *affinityToPods) adjust(p *podInfo, n *Node, sign int) {
+	if n.obj == nil || !f.s.matchesAll(f.terms, p.pod) {
+		return
+	}
+	for i := range f.terms {
+		if d, ok := domainOf(n, f.terms[i].topology); ok {
+			f.company[d] += sign
+			f.total += sign
 		}
 	}
 }
 
-func (f affinityToPods) fits(n *Node) bool {
+func (f *affinityToPods) fits(n *Node) bool {
 	together := true
 	for i := range f.terms {
 		d, ok := domainOf(n, f.terms[i].topology)
@@ -77,32 +72,21 @@ func (f affinityToPods) fits(n *Node) bool {
 		}
 		together = together && f.company[d] > 0
 	}
-	return together || f.first
+	return together || f.self && f.total == 0
 }
 
-func (affinityToPods) explain(*Node) refusal {
+func (*affinityToPods) blocks() Blocks { return byAffinity }
+
+func (*affinityToPods) explain(*Node) refusal {
 	return refuse("node(s) didn't match pod affinity rules")
 }
 
-// antiAffinityToPods refuses nodes in domains that are taken.
+// antiAffinityToPods refuses nodes in domains with pods that the pod keeps away from.
 type antiAffinityToPods struct {
-	taken  map[domain]bool
-	keys   []string
-	reason string
-}
-
-func (f *antiAffinityToPods) take(n *Node, key string) {
-	if d, ok := domainOf(n, key); ok {
-		f.taken[d] = true
-		f.keys = appendNew(f.keys, key)
-	}
-}
-
-func (f antiAffinityToPods) with(terms []podTerm) antiAffinityToPods {
-	for i := range terms {
-		f.keys = appendNew(f.keys, terms[i].topology)
-	}
-	return f
+	s     *Snapshot
+	terms []podTerm
+	taken map[domain]int
+	keys  []string
 }
 
 func appendNew(list []string, s string) []string {
@@ -114,13 +98,52 @@ func appendNew(list []string, s string) []string {
 	return append(list, s)
 }
 
-func (f antiAffinityToPods) fits(n *Node) bool {
-	for _, key := range f.keys {
-		if d, ok := domainOf(n, key); ok && f.taken[d] {
+func (f *antiAffinityToPods) adjust(p *podInfo, n *Node, sign int) {
+	for i := range f.terms {
+		if d, ok := domainOf(n, f.terms[i].topology); ok && f.s.termMatches(&f.terms[i], p.pod) {
+			f.taken[d] += sign
+		}
+	}
+}
+
+func (f *antiAffinityToPods) fits(n *Node) bool { return free(f.taken, f.keys, n) }
+
+func free(taken map[domain]int, keys []string, n *Node) bool {
+	for _, key := range keys {
+		if d, ok := domainOf(n, key); ok && taken[d] > 0 {
 			return false
 		}
 	}
 	return true
 }
 
-func (f antiAffinityToPods) explain(*Node) refusal { return refusal{[]string{f.reason}, true} }
+func (*antiAffinityToPods) blocks() Blocks { return byAntiAffinity }
+
+func (*antiAffinityToPods) explain(*Node) refusal {
+	return refusal{[]string{"node(s) didn't match pod anti-affinity rules"}, true}
+}
+
+// lonersFilter refuses nodes in domains where pods are that keep this one away.
+type lonersFilter struct {
+	s     *Snapshot
+	pod   *corev1.Pod
+	taken map[domain]int
+	keys  []string
+}
+
+func (f *lonersFilter) adjust(p *podInfo, n *Node, sign int) {
+	for i := range p.anti {
+		if d, ok := domainOf(n, p.anti[i].topology); ok && f.s.termMatches(&p.anti[i], f.pod) {
+			f.taken[d] += sign
+			f.keys = appendNew(f.keys, p.anti[i].topology)
+		}
+	}
+}
+
+func (f *lonersFilter) fits(n *Node) bool { return len(f.taken) == 0 || free(f.taken, f.keys, n) }
+
+func (*lonersFilter) blocks() Blocks { return byLoners }
+
+func (*lonersFilter) explain(*Node) refusal {
+	return refusal{[]string{"node(s) didn't satisfy existing pods anti-affinity rules"}, true}
+}

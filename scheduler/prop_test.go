@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -36,7 +37,7 @@ func TestAggregates(t *testing.T) {
 					hostPortPod("", int32(rapid.IntRange(80, 82).Draw(t, "port")), "TCP")(p)
 				}
 				d := Schedule(s, p)
-				if again := Schedule(s, p); again != d {
+				if again := Schedule(s, p); !reflect.DeepEqual(again, d) {
 					t.Fatalf("decided %+v, then %+v", d, again)
 				}
 				if d.Node == "" {

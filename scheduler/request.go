@@ -43,6 +43,16 @@ func (r *resources) equal(o *resources) bool {
 	return r.milliCPU == o.milliCPU && r.memory == o.memory && r.ephemeral == o.ephemeral && r.pods == o.pods && maps.Equal(r.other, o.other)
 }
 
+// exceeds says that there is more of something in r than in o.
+func (r *resources) exceeds(o *resources) bool {
+	for name, q := range r.other {
+		if q > o.other[name] {
+			return true
+		}
+	}
+	return r.milliCPU > o.milliCPU || r.memory > o.memory || r.ephemeral > o.ephemeral || r.pods > o.pods
+}
+
 func newResources(list corev1.ResourceList) resources {
 	var r resources
 	for name, q := range list {
@@ -92,8 +102,19 @@ type podInfo struct {
 	ports                  []hostPort
 	// owner is the UID of the controller, "" for a bare pod.
 	owner types.UID
-	// anti are the terms that keep others away.
-	anti []podTerm
+	// anti are the terms that keep others away, wishes those that attract or repel them when they look for a node.
+	anti, wishes []podTerm
+	priority     int32
+	// at is the place in the node's list.
+	at int
+}
+
+// Priority of a pod is 0 when nothing is said, as for those of before there were priorities.
+func Priority(pod *corev1.Pod) int32 {
+	if pod.Spec.Priority == nil {
+		return 0
+	}
+	return *pod.Spec.Priority
 }
 
 // newPodInfo computes what a pod asks for: the larger of the sum of its containers and any init step, plus sidecars
@@ -104,6 +125,8 @@ func newPodInfo(pod *corev1.Pod) *podInfo {
 		uid:        pod.UID,
 		pod:        pod,
 		anti:       requiredPodAntiAffinity(pod),
+		wishes:     wishesOf(pod),
+		priority:   Priority(pod),
 		generation: pod.Generation,
 		requests:   newResources(resourcehelper.PodRequests(pod, options)),
 		ports:      hostPorts(pod),

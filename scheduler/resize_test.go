@@ -20,7 +20,7 @@ func TestResizedPodMakesRoom(t *testing.T) {
 	s.SetPod(p)
 	p = p.DeepCopy()
 	p.Status.PodIP = "10.244.0.9"
-	if s.SetPod(p) {
+	if n := s.SetPod(p); n.Any() {
 		t.Error("news that have nothing to do with resources make room")
 	}
 	p = p.DeepCopy()
@@ -32,7 +32,7 @@ func TestResizedPodMakesRoom(t *testing.T) {
 		t.Error("room is given away before it is there")
 	}
 	says("200m")
-	if !s.SetPod(p) {
+	if n := s.SetPod(p); n.node == nil {
 		t.Error("a resize to less makes no room")
 	}
 	if d := Schedule(s, other); d.Node != "n1" {

@@ -16,30 +16,42 @@ type Decision struct {
 	Message string
 	// Evaluated and Feasible count the nodes that were looked at and that fitted.
 	Evaluated, Feasible int
+	// Nominated is the node that takes the pod as soon as the Victims have left it; empty when that would help nowhere.
+	Nominated string
+	Victims   []*corev1.Pod
+	// Waits: what the pod was nominated to before stands.
+	Waits bool
+	// Blocked is what kept it from a node; nothing, when there is no node.
+	Blocked Blocks
 }
 
 // enough is how many nodes that fit are compared: more comparing costs time and finds hardly a better one. (kube-scheduler
 // compares up to half of the nodes; that was measured to be four times slower at 1,000 nodes.)
 const enough = 100
 
-// Schedule picks the best node for a pod. It changes nothing; equal snapshots, seeds and pods give equal decisions.
+const noNodes = "no nodes available to schedule pods"
+
+// Schedule picks the best node for a pod, or those that have to leave one for it. It changes nothing; equal snapshots,
+// seeds and pods give equal decisions.
 func Schedule(s *Snapshot, pod *corev1.Pod) Decision {
 	if len(s.nodes) == 0 {
-		return Decision{Message: "no nodes available to schedule pods"}
+		return Decision{Message: noNodes, Waits: true}
 	}
 	if blocked, _ := s.claims(pod); blocked != "" {
-		return Decision{Message: s.refused(pod, blocked+".", len(s.nodes), 0)}
+		return s.refused(pod, blocked+".")
 	}
-	info := newPodInfo(pod)
-	filters := newFilters(s, pod, info)
-	candidates, start := s.candidates(pod, filters)
-	scorer := newScorer(s, pod, info)
-	rated := make([]raw, 0, min(enough, len(candidates)))
+	q := newQuery(s, pod)
 	d := Decision{}
+	if reserved := s.nominated[pod.UID]; reserved != nil && reserved.node.obj != nil && q.fits(reserved.node) {
+		return Decision{Node: reserved.node.name, Evaluated: 1, Feasible: 1}
+	}
+	candidates, start := s.candidates(pod, q.filters)
+	scorer := newScorer(s, pod, q.info)
+	rated := make([]raw, 0, min(enough, len(candidates)))
 	for i := range candidates {
 		n := candidates[(start+i)%len(candidates)]
 		d.Evaluated++
-		if !fitsAll(filters, n) {
+		if !q.fits(n) {
 			continue
 		}
 		if rated = append(rated, scorer.rate(n)); len(rated) >= enough {
@@ -51,8 +63,9 @@ func Schedule(s *Snapshot, pod *corev1.Pod) Decision {
 		d.Node = best.name
 		return d
 	}
-	d.Message = explain(s, pod, filters)
-	return d
+	unfit := q.unschedulable()
+	unfit.Evaluated = d.Evaluated
+	return unfit
 }
 
 // candidates are the nodes to look at and where to begin: the pods of one owner begin at different places, so that
@@ -77,75 +90,66 @@ func (s *Snapshot) candidates(pod *corev1.Pod, filters []filter) ([]*Node, int) 
 // Fits says whether a node can take a pod and, when not, why. It is what Schedule asks, for the one node that a binding
 // is about to be committed to; what concerns pods on other nodes is for Schedule alone.
 func Fits(n *Node, pod *corev1.Pod) (bool, []string) {
-	for _, f := range newFilters(nil, pod, newPodInfo(pod)) {
-		if !f.fits(n) {
-			return false, f.explain(n).reasons
-		}
+	var why refusal
+	if first(newFilters(nil, pod, newPodInfo(pod)), n, &why) != nil {
+		return false, why.reasons
 	}
 	return true, nil
 }
 
-// Explain says why no node can take the pod, or that some can.
-func Explain(s *Snapshot, pod *corev1.Pod) string {
-	if len(s.nodes) == 0 {
-		return "no nodes available to schedule pods"
-	}
-	if blocked, _ := s.claims(pod); blocked != "" {
-		return s.refused(pod, blocked+".", len(s.nodes), 0)
-	}
-	return explain(s, pod, newFilters(s, pod, newPodInfo(pod)))
-}
-
-func fitsAll(filters []filter, n *Node) bool {
-	for _, f := range filters {
-		if !f.fits(n) {
-			return false
+// unschedulable says why no node takes the pod, and who might go for it.
+func (q *query) unschedulable() Decision {
+	reasons := map[string]int{}
+	var blocked Blocks
+	var potential []*Node
+	for _, n := range q.s.nodes {
+		var why refusal
+		f := q.refusing(n, &why)
+		if f == nil {
+			continue
+		}
+		blocked |= f.blocks()
+		for _, reason := range why.reasons {
+			reasons[reason]++
+		}
+		if why.preemptible {
+			potential = append(potential, n)
 		}
 	}
-	return true
-}
-
-func explain(s *Snapshot, pod *corev1.Pod, filters []filter) string {
-	reasons := map[string]int{}
-	helpless, victimless := 0, 0
-	for _, n := range s.nodes {
-		for _, f := range filters {
-			if f.fits(n) {
-				continue
-			}
-			r := f.explain(n)
-			for _, reason := range r.reasons {
-				reasons[reason]++
-			}
-			if r.preemptible {
-				victimless++
-			} else {
-				helpless++
-			}
+	d := Decision{Blocked: blocked, Message: q.s.head() + histogram(reasons)}
+	switch policy := q.pod.Spec.PreemptionPolicy; {
+	case policy != nil && *policy == corev1.PreemptNever:
+		d.Waits = true
+		d.Message += " preemption: " + neverPreempts
+	case q.waitsForVictims():
+		d.Waits = true
+		d.Message += " preemption: " + alreadyWaiting
+	default:
+		best, outcomes := q.preempt(potential)
+		if best == nil {
+			d.Message += " preemption: " + q.s.head() + histogram(outcomes)
 			break
 		}
+		d.Nominated = best.node.name
+		for _, v := range best.victims {
+			d.Victims = append(d.Victims, v.pod)
+		}
 	}
-	if fit := len(s.nodes) - helpless - victimless; fit > 0 {
-		return fmt.Sprintf("%d/%d nodes are available.", fit, len(s.nodes))
-	}
-	return s.refused(pod, histogram(reasons), helpless, victimless)
+	return d
 }
 
-// refused words why no node takes the pod, and of how many nodes it is hopeless that others go, or nobody could.
-func (s *Snapshot) refused(pod *corev1.Pod, why string, helpless, victimless int) string {
-	head := fmt.Sprintf("0/%d nodes are available:", len(s.nodes))
-	preemption := "not eligible due to preemptionPolicy=Never."
-	if p := pod.Spec.PreemptionPolicy; p == nil || *p != corev1.PreemptNever {
-		outcomes := map[string]int{}
-		if helpless > 0 {
-			outcomes["Preemption is not helpful for scheduling"] = helpless
-		}
-		if victimless > 0 {
-			outcomes["No preemption victims found for incoming pod"] = victimless
-		}
-		preemption = head + " " + histogram(outcomes)
+func (s *Snapshot) head() string { return fmt.Sprintf("0/%d nodes are available: ", len(s.nodes)) }
+
+// refused is the decision on a pod that no node can take, for a reason of its own.
+func (s *Snapshot) refused(pod *corev1.Pod, why string) Decision {
+	d := Decision{Blocked: byVolumes, Message: s.head() + why + " preemption: "}
+	if p := pod.Spec.PreemptionPolicy; p != nil && *p == corev1.PreemptNever {
+		d.Waits = true
+		d.Message += neverPreempts
+		return d
 	}
-	return head + " " + why + " preemption: " + preemption
+	d.Message += s.head() + histogram(map[string]int{notHelpful: len(s.nodes)})
+	return d
 }
 
 // histogram words counted reasons as kube-scheduler does: sorted as text, numbers included.

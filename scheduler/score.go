@@ -1,6 +1,10 @@
 package scheduler
 
-import corev1 "k8s.io/api/core/v1"
+import (
+	"math"
+
+	corev1 "k8s.io/api/core/v1"
+)
 
 // Weights of the wishes, as kube-scheduler has them. Each wish is brought to 0..maxScore among the nodes that fit.
 const (
@@ -38,11 +42,12 @@ type scorer struct {
 	// company are the marks of the domains by the pods in them, with the topologies concerned.
 	company    map[domain]int64
 	topologies []string
+	spreads    []softSpread
 }
 
 func newScorer(s *Snapshot, pod *corev1.Pod, info *podInfo) *scorer {
 	c := &scorer{snapshot: s, info: info, soft: pod.Spec.Tolerations, preferred: preferredTerms(pod)}
-	c.company = s.company(pod)
+	c.company, c.spreads = s.company(pod), s.softSpreads(pod)
 	for d := range c.company {
 		c.topologies = appendNew(c.topologies, d.key)
 	}
@@ -62,6 +67,9 @@ type raw struct {
 	node                     *Node
 	taints, replicas, wished int64
 	company                  int64
+	// crowd is for constraints with ScheduleAnyway; a node without their topologies is outside.
+	crowd   int64
+	outside bool
 }
 
 func (c *scorer) rate(n *Node) raw {
@@ -79,6 +87,10 @@ func (c *scorer) rate(n *Node) raw {
 			r.company += c.company[d]
 		}
 	}
+	if len(c.spreads) > 0 {
+		crowd, inside := crowd(c.spreads, n)
+		r.crowd, r.outside = crowd, !inside
+	}
 	for i := range c.preferred {
 		if matches(&c.preferred[i].Preference, n.obj) {
 			r.wished += int64(c.preferred[i].Weight)
@@ -93,7 +105,11 @@ func (c *scorer) best(rated []raw) *Node {
 	var top Score
 	maxTaints, maxReplicas, minReplicas, maxWished := int64(0), int64(0), int64(0), int64(0)
 	minCompany, maxCompany := int64(0), int64(0)
+	minCrowd, maxCrowd := int64(math.MaxInt64), int64(0)
 	for i, r := range rated {
+		if !r.outside {
+			minCrowd, maxCrowd = min(minCrowd, r.crowd), max(maxCrowd, r.crowd)
+		}
 		if i == 0 {
 			minCompany, maxCompany = r.company, r.company
 		}
@@ -111,6 +127,9 @@ func (c *scorer) best(rated []raw) *Node {
 		}
 		if maxCompany > minCompany {
 			score.Wishes += weightCompany * (maxScore - fewer(r.company, minCompany, maxCompany))
+		}
+		if len(c.spreads) > 0 && !r.outside {
+			score.Wishes += weightSpread * fewer(r.crowd, minCrowd, maxCrowd)
 		}
 		if best != nil && score.Wishes < top.Wishes {
 			continue

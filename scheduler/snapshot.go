@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -16,8 +17,13 @@ type Snapshot struct {
 	// byName also has names that pods are bound to while no such Node exists (yet, or any more).
 	byName map[string]*Node
 	pods   map[types.UID]*podInfo
-	// loners are the pods with required anti-affinity.
-	loners map[types.UID]*podInfo
+	// loners are the pods with required anti-affinity, social those with other terms that concern who comes.
+	loners, social map[types.UID]*podInfo
+	// nominated are the pods that wait for others to leave a node, which is theirs then.
+	nominated map[types.UID]*podInfo
+	// priorities counts the pods of each priority.
+	priorities map[int32]int
+	budgets    map[string]*budget
 	// namespaces have the labels that namespaceSelectors look at.
 	namespaces map[string]map[string]string
 	volumes    volumes
@@ -31,6 +37,7 @@ type Snapshot struct {
 func NewSnapshot() *Snapshot {
 	return &Snapshot{
 		byName: map[string]*Node{}, pods: map[types.UID]*podInfo{}, loners: map[types.UID]*podInfo{},
+		social: map[types.UID]*podInfo{}, nominated: map[types.UID]*podInfo{}, priorities: map[int32]int{}, budgets: map[string]*budget{},
 		namespaces: map[string]map[string]string{}, images: map[string]int{}, volumes: newVolumes(),
 	}
 }
@@ -48,6 +55,8 @@ type Node struct {
 	ports            []hostPort
 	owners           map[types.UID]int32
 	images           map[string]int64
+	// pods are those that are counted; nominated those for which it is reserved.
+	pods, nominated []*podInfo
 }
 
 // Name of the node.
@@ -64,13 +73,20 @@ func (s *Snapshot) Node(name string) *Node {
 	return nil
 }
 
-// SetNode adds a node or takes over its new state. It reports whether anything changed that can make room for a pod:
-// heartbeats do not.
-func (s *Snapshot) SetNode(obj *corev1.Node) (relevant bool) {
+// SetNode adds a node or takes over its new state. Its news are none when nothing changed that filters read: heartbeats
+// change nothing.
+func (s *Snapshot) SetNode(obj *corev1.Node) News {
 	n := s.named(obj.Name)
 	old := n.obj
 	fresh := newNode(obj)
-	relevant = old == nil || !sameForScheduling(old, obj) || !slices.Equal(n.taints, fresh.taints)
+	var news News
+	if old == nil || !sameForScheduling(old, obj) || !slices.EqualFunc(n.taints, fresh.taints, sameTaint) {
+		news = News{node: n, set: true, domains: old == nil || !maps.Equal(old.Labels, obj.Labels)}
+		if old != nil {
+			before := *n
+			news.before = &before
+		}
+	}
 	if old == nil {
 		at, _ := slices.BinarySearchFunc(s.nodes, obj.Name, func(n *Node, name string) int { return strings.Compare(n.name, name) })
 		s.nodes = slices.Insert(s.nodes, at, n)
@@ -79,14 +95,14 @@ func (s *Snapshot) SetNode(obj *corev1.Node) (relevant bool) {
 	if old == nil || !sameImages(old.Status.Images, obj.Status.Images) {
 		s.setImages(n, fresh.images)
 	}
-	return relevant
+	return news
 }
 
 // RemoveNode forgets a node. Pods that are still bound to it stay counted until they are removed themselves.
-func (s *Snapshot) RemoveNode(name string) {
+func (s *Snapshot) RemoveNode(name string) News {
 	n := s.byName[name]
 	if n == nil || n.obj == nil {
-		return
+		return News{}
 	}
 	s.setImages(n, nil)
 	n.obj, n.taints, n.allocatable = nil, nil, resources{}
@@ -94,31 +110,44 @@ func (s *Snapshot) RemoveNode(name string) {
 		s.nodes = slices.Delete(s.nodes, at, at+1)
 	}
 	s.dropIfEmpty(n)
+	return News{domains: true}
 }
 
 // SetPod takes over the state of a pod that is bound to a node; a pod that is unbound or has ended is counted nowhere.
-// It reports whether that made room on a node.
-func (s *Snapshot) SetPod(pod *corev1.Pod) (freed bool) {
+func (s *Snapshot) SetPod(pod *corev1.Pod) News {
 	old := s.pods[pod.UID]
 	if pod.Spec.NodeName == "" || Ended(pod) {
 		return s.RemovePod(pod.UID)
 	}
-	same := old != nil && old.node.name == pod.Spec.NodeName && old.generation == pod.Generation
-	if same && !hasStatusResources(pod) {
+	var reserved *Node
+	if n := s.Denominate(pod.UID).node; n != nil && n.name != pod.Spec.NodeName {
+		reserved = n
+	}
+	if old == nil {
+		s.place(newPodInfo(pod), pod.Spec.NodeName)
+		return News{node: reserved, came: pod}
+	}
+	same := old.node.name == pod.Spec.NodeName && old.generation == pod.Generation
+	var info *podInfo
+	if !same || hasStatusResources(pod) {
+		if info = newPodInfo(pod); same && info.requests.equal(&old.requests) { // most news of a pod is not of a resize
+			info = nil
+		}
+	}
+	var news News
+	if (old.pod.DeletionTimestamp == nil) != (pod.DeletionTimestamp == nil) || !maps.Equal(old.pod.Labels, pod.Labels) {
+		news.left, news.came = old.pod, pod
+	}
+	if info == nil {
 		old.pod = pod
-		return false
+		return news
 	}
-	info := newPodInfo(pod)
-	if same && info.requests.equal(&old.requests) { // most news of a pod is not of a resize
-		old.pod = pod
-		return false
+	if old.node.name != pod.Spec.NodeName || old.requests.exceeds(&info.requests) {
+		news.node = old.node
 	}
-	if old != nil {
-		s.RemovePod(pod.UID)
-		freed = true
-	}
+	s.unplace(old)
 	s.place(info, pod.Spec.NodeName)
-	return freed
+	return news
 }
 
 // Assume counts a pod on a node before it is bound there, so that the next decision of the same batch knows of it.
@@ -128,32 +157,61 @@ func (s *Snapshot) Assume(pod *corev1.Pod, node string) {
 }
 
 func (s *Snapshot) place(info *podInfo, node string) {
-	info.node = s.named(node)
-	info.node.count(info, 1)
+	n := s.named(node)
+	info.node, info.at = n, len(n.pods)
+	n.pods = append(n.pods, info)
+	n.count(info, 1)
 	s.pods[info.uid] = info
+	s.priorities[info.priority]++
 	if len(info.anti) > 0 {
 		s.loners[info.uid] = info
 	}
+	if len(info.wishes) > 0 {
+		s.social[info.uid] = info
+	}
+}
+
+func (s *Snapshot) unplace(info *podInfo) {
+	delete(s.pods, info.uid)
+	delete(s.loners, info.uid)
+	delete(s.social, info.uid)
+	if s.priorities[info.priority]--; s.priorities[info.priority] == 0 {
+		delete(s.priorities, info.priority)
+	}
+	n, last := info.node, len(info.node.pods)-1
+	n.pods[info.at] = n.pods[last]
+	n.pods[info.at].at = info.at
+	n.pods[last] = nil
+	n.pods = n.pods[:last]
+	n.count(info, -1)
+	s.dropIfEmpty(n)
 }
 
 // SetNamespace takes over a namespace's labels.
-func (s *Snapshot) SetNamespace(name string, labels map[string]string) { s.namespaces[name] = labels }
+func (s *Snapshot) SetNamespace(name string, labels map[string]string) News {
+	old, had := s.namespaces[name]
+	s.namespaces[name] = labels
+	if had && maps.Equal(old, labels) {
+		return News{}
+	}
+	return News{namespaces: true}
+}
 
 // RemoveNamespace forgets a namespace.
 func (s *Snapshot) RemoveNamespace(name string) { delete(s.namespaces, name) }
 
-// RemovePod forgets a pod and reports whether it was counted anywhere.
-func (s *Snapshot) RemovePod(uid types.UID) bool {
-	info := s.pods[uid]
-	if info == nil {
-		return false
+// RemovePod forgets a pod.
+func (s *Snapshot) RemovePod(uid types.UID) News {
+	news := s.Denominate(uid)
+	if info := s.pods[uid]; info != nil {
+		news.node, news.left = info.node, info.pod
+		s.unplace(info)
 	}
-	delete(s.pods, uid)
-	delete(s.loners, uid)
-	info.node.count(info, -1)
-	s.dropIfEmpty(info.node)
-	return true
+	return news
 }
+
+// Counts says that a pod is counted on a node.
+func (s *Snapshot) Counts(uid types.UID) bool { return s.pods[uid] != nil }
 
 // Ended says that a pod's containers have all stopped for good: it holds no resources any more.
 func Ended(pod *corev1.Pod) bool {
@@ -197,7 +255,7 @@ func (s *Snapshot) named(name string) *Node {
 }
 
 func (s *Snapshot) dropIfEmpty(n *Node) {
-	if n.obj == nil && n.requested.pods == 0 {
+	if n.obj == nil && len(n.pods)+len(n.nominated) == 0 {
 		delete(s.byName, n.name)
 	}
 }
@@ -222,6 +280,10 @@ func (n *Node) count(p *podInfo, sign int64) {
 			n.ports = slices.Delete(n.ports, at, at+1)
 		}
 	}
+}
+
+func sameTaint(a, b corev1.Taint) bool {
+	return a.Key == b.Key && a.Value == b.Value && a.Effect == b.Effect
 }
 
 // sameForScheduling compares what filters read of a node, cheaply: a heartbeat changes none of it.

@@ -8,11 +8,15 @@ import (
 
 // spreadFilter keeps the pods that a constraint selects evenly over the domains of a topology, to within maxSkew.
 type spreadFilter struct {
+	s          *Snapshot
+	pod        *corev1.Pod
 	constraint *corev1.TopologySpreadConstraint
+	selector   labels.Selector
 	counts     map[string]int
-	// least is the smallest count of any domain that the pod could go to.
-	least int
-	self  int
+	// least is the smallest count of any domain that the pod could go to; not known after a change.
+	least      int
+	leastKnown bool
+	self       int
 }
 
 // spreadFilters are those of the constraints with DoNotSchedule; each looks at every pod once.
@@ -26,10 +30,13 @@ func (s *Snapshot) spreadFilters(pod *corev1.Pod) (filters []filter) {
 	return filters
 }
 
-func (s *Snapshot) newSpread(pod *corev1.Pod, c *corev1.TopologySpreadConstraint) spreadFilter {
-	f := spreadFilter{constraint: c, counts: map[string]int{}}
-	selector := withKeys(selectorOf(c.LabelSelector), pod, c.MatchLabelKeys, selection.In)
-	if selector.Matches(labels.Set(pod.Labels)) {
+func spreadSelector(pod *corev1.Pod, c *corev1.TopologySpreadConstraint) labels.Selector {
+	return withKeys(selectorOf(c.LabelSelector), pod, c.MatchLabelKeys, selection.In)
+}
+
+func (s *Snapshot) newSpread(pod *corev1.Pod, c *corev1.TopologySpreadConstraint) *spreadFilter {
+	f := &spreadFilter{s: s, pod: pod, constraint: c, selector: spreadSelector(pod, c), counts: map[string]int{}}
+	if f.selector.Matches(labels.Set(pod.Labels)) {
 		f.self = 1
 	}
 	for _, n := range s.nodes {
@@ -38,12 +45,29 @@ func (s *Snapshot) newSpread(pod *corev1.Pod, c *corev1.TopologySpreadConstraint
 		}
 	}
 	for _, p := range s.pods {
-		if p.pod.Namespace != pod.Namespace || p.pod.DeletionTimestamp != nil || !selector.Matches(labels.Set(p.pod.Labels)) {
-			continue
-		}
-		if d, ok := domainOf(p.node, c.TopologyKey); ok && s.countsForSpread(pod, c, p.node) {
-			f.counts[d.value]++
-		}
+		f.adjust(p, p.node, 1)
+	}
+	return f
+}
+
+func (f *spreadFilter) adjust(p *podInfo, n *Node, sign int) {
+	if p.pod.Namespace != f.pod.Namespace || p.pod.DeletionTimestamp != nil || !f.selector.Matches(labels.Set(p.pod.Labels)) {
+		return
+	}
+	if d, ok := domainOf(n, f.constraint.TopologyKey); ok && f.s.countsForSpread(f.pod, f.constraint, n) {
+		f.counts[d.value] += sign
+		f.leastKnown = false
+	}
+}
+
+// minimum is what the skew is measured against: nothing, while there are fewer domains than minDomains asks for.
+func (f *spreadFilter) minimum() int {
+	if f.leastKnown {
+		return f.least
+	}
+	f.least, f.leastKnown = 0, true
+	if m := f.constraint.MinDomains; m != nil && len(f.counts) < int(*m) {
+		return 0
 	}
 	first := true
 	for _, n := range f.counts {
@@ -51,10 +75,7 @@ func (s *Snapshot) newSpread(pod *corev1.Pod, c *corev1.TopologySpreadConstraint
 			f.least, first = n, false
 		}
 	}
-	if c.MinDomains != nil && len(f.counts) < int(*c.MinDomains) {
-		f.least = 0
-	}
-	return f
+	return f.least
 }
 
 // countsForSpread says whether a node is one of those over which the constraint spreads: it has all topologies, and the
@@ -77,46 +98,17 @@ func (s *Snapshot) countsForSpread(pod *corev1.Pod, c *corev1.TopologySpreadCons
 	return true
 }
 
-func (f spreadFilter) fits(n *Node) bool {
+func (f *spreadFilter) fits(n *Node) bool {
 	d, ok := domainOf(n, f.constraint.TopologyKey)
-	return ok && f.counts[d.value]+f.self-f.least <= int(f.constraint.MaxSkew)
+	return ok && f.counts[d.value]+f.self-f.minimum() <= int(f.constraint.MaxSkew)
 }
 
-func (f spreadFilter) explain(n *Node) refusal {
+func (*spreadFilter) blocks() Blocks { return bySpread }
+
+func (f *spreadFilter) explain(n *Node) refusal {
 	const reason = "node(s) didn't match pod topology spread constraints"
 	if _, ok := domainOf(n, f.constraint.TopologyKey); !ok {
 		return refuse(reason + " (missing required label)")
 	}
 	return refusal{[]string{reason}, true}
-}
-
-// company is what the soft wishes about other pods amount to in each domain: preferred affinity counts for it, preferred
-// anti-affinity and constraints with ScheduleAnyway against it. nil when the pod has none.
-func (s *Snapshot) company(pod *corev1.Pod) map[domain]int64 {
-	terms := preferredPodTerms(pod)
-	marks := map[domain]int64{}
-	if len(terms) > 0 {
-		for _, p := range s.pods {
-			for i := range terms {
-				if d, ok := domainOf(p.node, terms[i].topology); ok && s.termMatches(&terms[i], p.pod) {
-					marks[d] += terms[i].weight
-				}
-			}
-		}
-	}
-	soft := false
-	for i := range pod.Spec.TopologySpreadConstraints {
-		c := &pod.Spec.TopologySpreadConstraints[i]
-		if c.WhenUnsatisfiable != corev1.ScheduleAnyway {
-			continue
-		}
-		soft = true
-		for value, n := range s.newSpread(pod, c).counts {
-			marks[domain{c.TopologyKey, value}] -= maxScore * int64(n)
-		}
-	}
-	if len(terms) == 0 && !soft {
-		return nil
-	}
-	return marks
 }

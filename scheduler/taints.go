@@ -64,6 +64,8 @@ func (f taintFilter) fits(n *Node) bool {
 	return true
 }
 
+func (taintFilter) blocks() Blocks { return byNode }
+
 func (taintFilter) explain(*Node) refusal { return refuse("node(s) had untolerated taint(s)") }
 
 // unschedulableFilter refuses cordoned nodes.
@@ -75,5 +77,7 @@ func newUnschedulableFilter(pod *corev1.Pod) unschedulableFilter {
 }
 
 func (f unschedulableFilter) fits(n *Node) bool { return !n.obj.Spec.Unschedulable || f.tolerated }
+
+func (unschedulableFilter) blocks() Blocks { return byNode }
 
 func (unschedulableFilter) explain(*Node) refusal { return refuse("node(s) were unschedulable") }

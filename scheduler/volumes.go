@@ -20,8 +20,9 @@ func newVolumes() volumes {
 }
 
 // SetClaim takes over the state of a claim; the snapshot keeps it.
-func (s *Snapshot) SetClaim(c *corev1.PersistentVolumeClaim) {
+func (s *Snapshot) SetClaim(c *corev1.PersistentVolumeClaim) News {
 	s.volumes.claims[c.Namespace+"/"+c.Name] = c
+	return News{claim: c}
 }
 
 // RemoveClaim forgets a claim.
@@ -30,13 +31,19 @@ func (s *Snapshot) RemoveClaim(namespace, name string) {
 }
 
 // SetVolume takes over the state of a volume; the snapshot keeps it.
-func (s *Snapshot) SetVolume(v *corev1.PersistentVolume) { s.volumes.volumes[v.Name] = v }
+func (s *Snapshot) SetVolume(v *corev1.PersistentVolume) News {
+	s.volumes.volumes[v.Name] = v
+	return News{volume: v}
+}
 
 // RemoveVolume forgets a volume.
 func (s *Snapshot) RemoveVolume(name string) { delete(s.volumes.volumes, name) }
 
 // SetClass takes over the state of a class; the snapshot keeps it.
-func (s *Snapshot) SetClass(c *storagev1.StorageClass) { s.volumes.classes[c.Name] = c }
+func (s *Snapshot) SetClass(c *storagev1.StorageClass) News {
+	s.volumes.classes[c.Name] = c
+	return News{class: c}
+}
 
 // RemoveClass forgets a class.
 func (s *Snapshot) RemoveClass(name string) { delete(s.volumes.classes, name) }
@@ -143,6 +150,8 @@ func (f volumeFilter) reachable(n *Node) bool {
 	}
 	return true
 }
+
+func (volumeFilter) blocks() Blocks { return byVolumes | byNode }
 
 func (f volumeFilter) explain(n *Node) refusal {
 	var r refusal

@@ -80,9 +80,6 @@ func TestClaims(t *testing.T) {
 		if d.Node+d.Message != test.want {
 			t.Errorf("%s: %s%s\nwant %s", name, d.Node, d.Message, test.want)
 		}
-		if got := Explain(s, test.pod); d.Message != "" && got != d.Message {
-			t.Errorf("%s: explained as %s", name, got)
-		}
 	}
 	s.RemoveVolume("disk")
 	if d := Schedule(s, claiming("local")); d.Node != "" {

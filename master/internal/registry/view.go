@@ -197,6 +197,7 @@ func (tx *Tx) bind(cur *corev1.Pod, b *corev1.Binding) error {
 	}
 	maps.Copy(pod.Labels, b.Labels)
 	setPodCondition(pod, corev1.PodScheduled, corev1.ConditionTrue, "", "")
+	pod.Status.NominatedNodeName = "" // it has its node
 	res := resourceFor[*corev1.Pod](&tx.View)
 	return statusError(tx.tx.Put(keyOf(res, pod.Namespace, pod.Name), pod), res, pod.Name)
 }

@@ -32,8 +32,10 @@ func shapeOf(pod *corev1.Pod) (shape, bool) {
 // decision is what was found for a pod, and what became of it.
 type decision struct {
 	*item
-	node    string // empty: it fits nowhere
-	message string
+	scheduler.Decision
+	waiting *scheduler.Waiting
+	// evicted are the victims that were still to be deleted.
+	evicted []*corev1.Pod
 	result  result
 }
 
@@ -73,26 +75,44 @@ func (c *Controller) scheduleBatch(ctx context.Context) {
 		}
 	}
 	for _, d := range decisions {
-		c.settle(d, err, now)
+		c.settle(d, now)
 	}
 }
 
-// decide asks the scheduler and counts the pod on its node at once, for the decisions that follow.
+// hopeless is what was found for a pod that fits nowhere, and that nobody's leaving would help.
+type hopeless struct {
+	scheduler.Decision
+	waiting *scheduler.Waiting
+}
+
+// decide asks the scheduler and counts the pod on its node at once, for the decisions that follow; one that is to have
+// another's place has a reservation for it.
 func (c *Controller) decide(it *item) *decision {
 	d := &decision{item: it}
 	s, alike := shapeOf(it.pod)
-	if alike {
-		if message, known := c.hopeless[s]; known {
-			d.message = message
-			return d
-		}
+	reserved := c.snapshot.Nominated(it.pod.UID)
+	alike = alike && reserved == ""
+	if known := c.hopeless[s]; alike && known != nil {
+		d.Decision, d.waiting = known.Decision, known.waiting
+		return d
 	}
-	found := scheduler.Schedule(c.snapshot, it.pod)
-	d.node, d.message = found.Node, found.Message
-	if d.node != "" {
-		c.snapshot.Assume(it.pod, d.node)
-	} else if alike {
-		c.hopeless[s] = d.message
+	c.asked.Add(1)
+	d.Decision = scheduler.Schedule(c.snapshot, it.pod)
+	if d.Node != "" {
+		c.snapshot.Assume(it.pod, d.Node)
+		return d
+	}
+	d.waiting = scheduler.NewWaiting(it.pod, &d.Decision)
+	switch {
+	case d.Nominated != "":
+		it.nominated = d.Nominated
+		c.hear(c.snapshot.Nominate(it.pod, d.Nominated))
+	case !d.Waits:
+		it.nominated = ""
+		c.hear(c.snapshot.Denominate(it.pod.UID))
+	}
+	if alike && d.Nominated == "" {
+		c.hopeless[s] = &hopeless{d.Decision, d.waiting}
 	}
 	return d
 }
@@ -100,16 +120,19 @@ func (c *Controller) decide(it *item) *decision {
 // commit writes one decision. The node is counted afresh from the transaction's own state, since the snapshot may be
 // behind it.
 func (c *Controller) commit(tx *registry.Tx, d *decision) error {
-	d.result = gone
+	d.result, d.evicted = gone, nil
 	pod, err := registry.Get[*corev1.Pod](tx, d.pod.Namespace, d.pod.Name)
 	if err != nil || pod.UID != d.pod.UID || !waits(pod) {
 		return nil
 	}
-	if d.node == "" {
+	if d.Node == "" {
 		d.result = done
-		return markUnschedulable(tx, pod, d.message)
+		if err := c.preempt(tx, d); err != nil {
+			return err
+		}
+		return markUnschedulable(tx, pod, &d.Decision)
 	}
-	node, err := registry.Get[*corev1.Node](tx, "", d.node)
+	node, err := registry.Get[*corev1.Node](tx, "", d.Node)
 	if err != nil {
 		d.result = again
 		return nil
@@ -119,7 +142,7 @@ func (c *Controller) commit(tx *registry.Tx, d *decision) error {
 		d.result = again
 		return nil
 	}
-	if err := tx.Bind(pod, d.node); err != nil {
+	if err := tx.Bind(pod, d.Node); err != nil {
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -129,12 +152,18 @@ func (c *Controller) commit(tx *registry.Tx, d *decision) error {
 	return nil
 }
 
-func markUnschedulable(tx *registry.Tx, pod *corev1.Pod, message string) error {
+// markUnschedulable tells why on the pod, and where it will have its place.
+func markUnschedulable(tx *registry.Tx, pod *corev1.Pod, d *scheduler.Decision) error {
 	changed := pod.DeepCopy()
-	if !podstate.SetCondition(changed, time.Now(), corev1.PodCondition{
+	news := podstate.SetCondition(changed, time.Now(), corev1.PodCondition{
 		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable,
-		Message: message, ObservedGeneration: pod.Generation,
-	}) {
+		Message: d.Message, ObservedGeneration: pod.Generation,
+	})
+	if !d.Waits && changed.Status.NominatedNodeName != d.Nominated {
+		changed.Status.NominatedNodeName = d.Nominated
+		news = true
+	}
+	if !news {
 		return nil
 	}
 	_, err := registry.PutStatus(tx, changed)
@@ -142,30 +171,26 @@ func markUnschedulable(tx *registry.Tx, pod *corev1.Pod, message string) error {
 }
 
 // settle brings the queue and the snapshot in line with what was committed, and tells the user.
-func (c *Controller) settle(d *decision, failed error, now time.Time) {
+func (c *Controller) settle(d *decision, now time.Time) {
+	pod := d.pod
 	switch {
-	case d.result == done && d.node != "":
-		c.queue.remove(d.pod.UID)
-		if c.queue.placed() {
-			clear(c.hopeless)
-		}
-		c.cfg.Registry.Record(d.pod, corev1.EventTypeNormal, "Scheduled",
-			fmt.Sprintf("Successfully assigned %s/%s to %s", d.pod.Namespace, d.pod.Name, d.node), component)
-		return
+	case d.result == done && d.Node != "":
+		c.queue.remove(pod.UID)
+		c.hear(scheduler.Came(pod))
+		c.cfg.Registry.Record(pod, corev1.EventTypeNormal, "Scheduled",
+			fmt.Sprintf("Successfully assigned %s/%s to %s", pod.Namespace, pod.Name, d.Node), component)
 	case d.result == done:
-		c.queue.park(d.item, now)
-		c.cfg.Registry.Record(d.pod, corev1.EventTypeWarning, "FailedScheduling", d.message, component)
-		return
-	}
-	if d.node != "" {
-		c.snapshot.RemovePod(d.pod.UID)
-	}
-	switch {
+		c.queue.park(d.item, d.waiting, now)
+		c.cfg.Registry.Record(pod, corev1.EventTypeWarning, "FailedScheduling", d.Message, component)
+		c.tellVictims(d)
 	case d.result == gone:
-		c.queue.remove(d.pod.UID)
+		c.queue.remove(pod.UID)
+		c.hear(c.snapshot.RemovePod(pod.UID))
 	default:
+		c.hear(c.snapshot.RemovePod(pod.UID))
+		d.item.nominated = ""
 		// Tried again after a moment, by when the watch has told what has changed, or the disk has recovered.
-		c.queue.park(d.item, now)
-		d.stale = true
+		c.queue.park(d.item, nil, now)
+		c.queue.retry(d.item)
 	}
 }

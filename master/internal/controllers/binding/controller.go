@@ -3,9 +3,11 @@ package binding
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
 
 	"github.com/whalepod/whalepod/master/internal/registry"
@@ -36,9 +38,11 @@ type Controller struct {
 	log      *slog.Logger
 	snapshot *scheduler.Snapshot
 	queue    *queue
-	// hopeless are the owners whose pods were found to fit nowhere since the snapshot last changed for the better: their
-	// other pods are alike and need no look at the nodes.
-	hopeless map[shape]string
+	// hopeless are the owners of whom a pod was found to fit nowhere, while nothing has changed that concerns it: their other
+	// pods are alike and need no look at the nodes.
+	hopeless map[shape]*hopeless
+	// asked counts the questions to the scheduler.
+	asked atomic.Int64
 }
 
 // New makes the controller; Run starts it.
@@ -60,8 +64,12 @@ func (c *Controller) Run(ctx context.Context) error {
 	return nil
 }
 
+const budgets = "poddisruptionbudgets.policy"
+
 // watched is what decisions are made from.
-var watched = []string{"namespaces", "nodes", "pods", "persistentvolumeclaims", "persistentvolumes", "storageclasses.storage.k8s.io"}
+var watched = []string{
+	"namespaces", "nodes", "pods", "persistentvolumeclaims", "persistentvolumes", "storageclasses.storage.k8s.io", budgets,
+}
 
 // follow lists everything, then schedules as events come; it returns when the watch ends.
 func (c *Controller) follow(ctx context.Context) error {
@@ -135,7 +143,7 @@ func (c *Controller) serve(ctx context.Context, batches <-chan []registry.Event,
 }
 
 func (c *Controller) reset(v *registry.View) {
-	c.snapshot, c.queue, c.hopeless = scheduler.NewSnapshot(), newQueue(), map[shape]string{}
+	c.snapshot, c.queue, c.hopeless = scheduler.NewSnapshot(), newQueue(), map[shape]*hopeless{}
 	c.snapshot.Seed = c.cfg.Seed
 	for ns := range registry.List[*corev1.Namespace](v, "") {
 		c.snapshot.SetNamespace(ns.Name, ns.Labels)
@@ -152,6 +160,11 @@ func (c *Controller) reset(v *registry.View) {
 	for class := range registry.List[*storagev1.StorageClass](v, "") {
 		c.snapshot.SetClass(class)
 	}
+	for obj := range v.List(budgets, "", registry.Key{}) {
+		if b, ok := obj.(*policyv1.PodDisruptionBudget); ok {
+			c.snapshot.SetBudget(b)
+		}
+	}
 	for pod := range registry.List[*corev1.Pod](v, "") {
 		c.takePod(pod)
 	}
@@ -159,73 +172,86 @@ func (c *Controller) reset(v *registry.View) {
 
 // take brings the snapshot and the queue up to date.
 func (c *Controller) take(events []registry.Event) {
-	better := false
 	for _, e := range events {
 		switch obj := e.Object.(type) {
 		case *corev1.Namespace:
 			if e.Deleted {
 				c.snapshot.RemoveNamespace(obj.Name)
 			} else {
-				c.snapshot.SetNamespace(obj.Name, obj.Labels)
+				c.hear(c.snapshot.SetNamespace(obj.Name, obj.Labels))
 			}
 		case *corev1.Node:
 			if e.Deleted {
-				c.snapshot.RemoveNode(obj.Name)
-			} else if c.snapshot.SetNode(obj) {
-				better = true
+				c.hear(c.snapshot.RemoveNode(obj.Name))
+			} else {
+				c.hear(c.snapshot.SetNode(obj))
 			}
 		case *corev1.Pod:
 			if e.Deleted {
 				c.queue.remove(obj.UID)
-				better = c.snapshot.RemovePod(obj.UID) || better
+				c.hear(c.snapshot.RemovePod(obj.UID))
 			} else {
-				better = c.takePod(obj) || better
+				c.takePod(obj)
+			}
+		case *policyv1.PodDisruptionBudget:
+			if e.Deleted {
+				c.snapshot.RemoveBudget(obj.Namespace, obj.Name)
+			} else {
+				c.snapshot.SetBudget(obj)
 			}
 		default:
-			better = c.takeVolume(e) || better
+			c.takeVolume(e)
 		}
-	}
-	if better {
-		clear(c.hopeless)
-		c.queue.changed()
 	}
 }
 
-// takeVolume is take for what pods' claims are about; any change of it may be what a pod waits for.
-func (c *Controller) takeVolume(e registry.Event) bool {
+// takeVolume is take for what pods' claims are about.
+func (c *Controller) takeVolume(e registry.Event) {
 	switch obj := e.Object.(type) {
 	case *corev1.PersistentVolumeClaim:
 		if e.Deleted {
 			c.snapshot.RemoveClaim(obj.Namespace, obj.Name)
 		} else {
-			c.snapshot.SetClaim(obj)
+			c.hear(c.snapshot.SetClaim(obj))
 		}
 	case *corev1.PersistentVolume:
 		if e.Deleted {
 			c.snapshot.RemoveVolume(obj.Name)
 		} else {
-			c.snapshot.SetVolume(obj)
+			c.hear(c.snapshot.SetVolume(obj))
 		}
 	case *storagev1.StorageClass:
 		if e.Deleted {
 			c.snapshot.RemoveClass(obj.Name)
 		} else {
-			c.snapshot.SetClass(obj)
+			c.hear(c.snapshot.SetClass(obj))
 		}
-	default:
-		return false
 	}
-	return true
 }
 
-// takePod reports whether the pod's new state made room somewhere.
-func (c *Controller) takePod(pod *corev1.Pod) bool {
-	if waits(pod) {
-		c.queue.set(pod)
-		return false
+func (c *Controller) takePod(pod *corev1.Pod) {
+	if !waits(pod) {
+		c.queue.remove(pod.UID)
+		c.hear(c.snapshot.SetPod(pod))
+		return
 	}
-	c.queue.remove(pod.UID)
-	return c.snapshot.SetPod(pod)
+	if c.snapshot.Counts(pod.UID) {
+		return // it is bound since, by us, and this is an older state
+	}
+	c.nominate(c.queue.set(pod))
+}
+
+// hear has those tried again whom news concern.
+func (c *Controller) hear(news scheduler.News) {
+	if !news.Any() {
+		return
+	}
+	for s, h := range c.hopeless {
+		if news.Shows() || c.snapshot.Concerns(&news, h.waiting) {
+			delete(c.hopeless, s)
+		}
+	}
+	c.queue.hear(c.snapshot, &news)
 }
 
 // waits says that it is on us to find the pod a node.
