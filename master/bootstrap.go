@@ -15,6 +15,7 @@ import (
 
 	"github.com/whalepod/whalepod/master/internal/controller"
 	"github.com/whalepod/whalepod/master/internal/controllers/endpoints"
+	"github.com/whalepod/whalepod/master/internal/controllers/persistentvolume"
 	"github.com/whalepod/whalepod/master/internal/rbac"
 	"github.com/whalepod/whalepod/master/internal/registry"
 )
@@ -97,6 +98,9 @@ func (m *Master) createDefaults(tx *registry.Tx) error {
 		if err := ensure(tx, class); err != nil {
 			return err
 		}
+	}
+	if err := ensure(tx, persistentvolume.DefaultClass()); err != nil {
+		return err
 	}
 	if err := ensure(tx, m.apiService()); err != nil {
 		return err

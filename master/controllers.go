@@ -11,6 +11,7 @@ import (
 	"github.com/whalepod/whalepod/master/internal/controllers/job"
 	"github.com/whalepod/whalepod/master/internal/controllers/namespace"
 	"github.com/whalepod/whalepod/master/internal/controllers/nodelife"
+	"github.com/whalepod/whalepod/master/internal/controllers/persistentvolume"
 	"github.com/whalepod/whalepod/master/internal/controllers/quota"
 	"github.com/whalepod/whalepod/master/internal/controllers/replicaset"
 	"github.com/whalepod/whalepod/master/internal/controllers/serviceaccount"
@@ -31,8 +32,11 @@ func (m *Master) controllers() map[string]func(context.Context) error {
 		"namespace":      namespace.New(namespace.Config{Registry: r, Logger: log}).Run,
 		"serviceaccount": serviceaccount.New(serviceaccount.Config{Registry: r, Logger: log, CA: m.pki.CA()}).Run,
 		"statefulset":    statefulset.New(statefulset.Config{Registry: r, Logger: log}).Run,
-		"resourcequota":  quota.New(quota.Config{Registry: r, Logger: log}).Run,
-		"gc":             gc.New(gc.Config{Registry: r, Logger: log}).Run,
+		"persistentvolume": persistentvolume.New(persistentvolume.Config{
+			Registry: r, Logger: log, Remover: m.sessions,
+		}).Run,
+		"resourcequota": quota.New(quota.Config{Registry: r, Logger: log}).Run,
+		"gc":            gc.New(gc.Config{Registry: r, Logger: log}).Run,
 		"nodelife": nodelife.New(nodelife.Config{
 			Registry: r, Logger: log, Sessions: m.sessions, Gossip: witness{m.gossip},
 		}).Run,

@@ -28,6 +28,8 @@ import (
 type Config struct {
 	// DataDir holds what the agent keeps: identity, desired state, volumes.
 	DataDir string
+	// LocalVolumes is where the cluster's own local volumes are kept, which outlive the agent; empty: this node keeps none.
+	LocalVolumes string
 	// Identity says which node of which cluster this is; see session.Join.
 	Identity *session.Identity
 	// NodeIP is the address under which the other machines reach this one.
@@ -55,6 +57,9 @@ type Config struct {
 
 // Agent is all of it.
 type Agent struct {
+	// withdrawn tells the pods, once they are there, which of them get no new connections any more.
+	withdrawn lateWithdrawn
+
 	cfg     Config
 	log     *slog.Logger
 	machine machine
@@ -166,7 +171,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	handler := newLateHandler()
 	a.session = session.New(session.Config{
 		Identity: a.cfg.Identity, Dir: a.cfg.DataDir, Version: a.cfg.Version, Node: a.node, Desired: a.desired, Outbox: a.outbox,
-		Serve: handler.serve, Logger: a.cfg.Logger,
+		Serve: handler.serve, Logger: a.cfg.Logger, Withdrawn: a.withdrawn.tell, ReportsInForce: true,
 		Welcomed: func(c *agentv1.ClusterConfig, podCIDR string) error {
 			err := a.welcomed(c, podCIDR)
 			if errors.Is(err, errMoved) {

@@ -23,6 +23,8 @@ import (
 const (
 	// maxPods is what the kubelet allows by default; a /24 has room for twice as many.
 	maxPods = 110
+	// localVolumes is the annotation that tells the master where to make local volumes.
+	localVolumes = "whalepod.io/local-volumes"
 	// Kubernetes tells no more images of a node than this (--node-status-max-images).
 	maxImages = 50
 )
@@ -106,6 +108,9 @@ func (a *Agent) node(ctx context.Context) (*corev1.Node, error) {
 	}
 	for k, v := range a.cfg.Labels {
 		n.Labels[k] = v
+	}
+	if a.cfg.LocalVolumes != "" {
+		n.Annotations[localVolumes] = a.cfg.LocalVolumes
 	}
 	n.Status = *a.nodeStatus(info, infoErr)
 	return n, nil

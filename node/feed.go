@@ -40,9 +40,11 @@ func (a *Agent) feedServices(ctx context.Context, p *dataPlane) error {
 			return nil
 		case <-sub.C():
 		}
+		mark := a.desired.Marked() // before Take
 		for _, ref := range sub.Take() {
 			a.feedService(p, ref)
 		}
+		p.proxy.Reached(mark)
 	}
 }
 

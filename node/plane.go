@@ -48,6 +48,7 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 	defer plane.network.Close()
 	manager := a.newPods(c, plane)
 	handler.set(a.streams(manager))
+	a.withdrawn.set(manager.Withdrawn)
 	a.mu.Lock()
 	a.plane = plane
 	a.mu.Unlock()
@@ -130,6 +131,7 @@ func (a *Agent) newProxy(ctx context.Context, c *cluster, p *dataPlane) error {
 			}
 			return p.network.ClearUDP(out)
 		},
+		InForce:   a.outbox.InForce,
 		Withdrawn: func(nodes []string) error { return p.network.ClearDead(a.addressesOf(nodes)) },
 	})
 	return err

@@ -21,7 +21,7 @@ import (
 
 func (a *Agent) newPods(c *cluster, p *dataPlane) *pods.Manager {
 	return pods.New(pods.Config{
-		NodeName: a.cfg.Identity.Node, DataDir: a.cfg.DataDir, Desired: a.desired, Engine: a.cfg.Engine,
+		NodeName: a.cfg.Identity.Node, DataDir: a.cfg.DataDir, LocalDir: a.cfg.LocalVolumes, Desired: a.desired, Engine: a.cfg.Engine,
 		Network: &podNetwork{network: p.network, proxy: p.proxy, names: map[string]string{}},
 		Report:  reporter{a.outbox}, Record: recorder{a.outbox}, Tokens: tokens{a.session},
 		Cluster:     func() netfiles.Cluster { return netfiles.Cluster{Domain: c.domain, DNS: c.dns.String()} },
@@ -60,6 +60,11 @@ func (n *podNetwork) Attach(ctx context.Context, pod runtime.PodRef, pid int, wa
 	}
 	n.setPorts(pod, ip, ports)
 	return ip.String(), nil
+}
+
+// Busy implements pods.Conversations.
+func (n *podNetwork) Busy(_ context.Context, pid int) (bool, error) {
+	return network.Busy(network.NetNSOfPID(pid))
 }
 
 func (n *podNetwork) setPorts(pod runtime.PodRef, ip netip.Addr, ports []pods.HostPort) {

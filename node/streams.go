@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"net"
+	"sync"
 	"sync/atomic"
 )
 
@@ -20,4 +21,30 @@ func (l *lateHandler) serve(ctx context.Context, conn net.Conn) {
 	if h := l.h.Load(); h != nil {
 		(*h)(ctx, conn)
 	}
+}
+
+// lateWithdrawn remembers what was told until the pods are there to be told.
+type lateWithdrawn struct {
+	mu   sync.Mutex
+	to   func(podUID string)
+	held []string
+}
+
+func (l *lateWithdrawn) tell(podUID string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.to == nil {
+		l.held = append(l.held, podUID)
+		return
+	}
+	l.to(podUID)
+}
+
+func (l *lateWithdrawn) set(to func(podUID string)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, uid := range l.held {
+		to(uid)
+	}
+	l.to, l.held = to, nil
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -52,23 +53,24 @@ func main() {
 
 // options of all commands.
 type options struct {
-	dataDir, dockerHost, nodeIP, logLevel, labels, resolvConf string
-	gossipPort, mtu                                           int
-	alwaysVXLAN                                               bool
-	evictionHard                                              string
-	systemReserved, kubeReserved                              corev1.ResourceList
-	imageGC                                                   pressure.ImagePolicy
-	join                                                      session.JoinOptions
+	dataDir, volumesDir, dockerHost, nodeIP, logLevel, labels, resolvConf string
+	gossipPort, mtu                                                       int
+	alwaysVXLAN                                                           bool
+	evictionHard                                                          string
+	systemReserved, kubeReserved                                          corev1.ResourceList
+	imageGC                                                               pressure.ImagePolicy
+	join                                                                  session.JoinOptions
 }
 
 func parse(command string, args []string) (*options, error) {
 	o := &options{}
 	fs := flag.NewFlagSet("wp-agent "+command, flag.ContinueOnError)
-	fs.StringVar(&o.dataDir, "data-dir", "/var/lib/whalepod/agent", "where identity, desired state and volumes are kept")
+	fs.StringVar(&o.dataDir, "data-dir", "/var/lib/whalepod/agent", "where identity, desired state and pods' own volumes are kept")
 	fs.StringVar(&o.dockerHost, "docker-host", "unix:///var/run/docker.sock", "the Docker Engine")
 	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	if command != "uninstall" {
 		o.pressureFlags(fs)
+		fs.StringVar(&o.volumesDir, "volumes-dir", "", "where the data of persistent volumes are kept that the cluster makes on this node (default: volumes beside --data-dir)")
 		fs.StringVar(&o.nodeIP, "node-ip", "", "IP address under which the other machines reach this one (default: the one that reaches the master)")
 		fs.IntVar(&o.gossipPort, "gossip-port", 7946, "port of the gossip between machines, TCP and UDP; the same on all nodes")
 		fs.IntVar(&o.mtu, "mtu", 0, "MTU of pods (default: that of the link)")
@@ -88,6 +90,13 @@ func parse(command string, args []string) (*options, error) {
 	}
 	if fs.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q; options begin with --", fs.Arg(0))
+	}
+	if o.volumesDir == "" {
+		o.volumesDir = filepath.Join(filepath.Dir(filepath.Clean(o.dataDir)), "volumes")
+	}
+	var err error
+	if o.volumesDir, err = filepath.Abs(o.volumesDir); err != nil {
+		return nil, err
 	}
 	return o, o.imageGC.Validate()
 }
@@ -185,7 +194,7 @@ func runAgent(ctx context.Context, o *options, id *session.Identity, log *slog.L
 	}
 	defer engine.Close()
 	a, err := node.New(node.Config{
-		DataDir: o.dataDir, Identity: id, NodeIP: ip, GossipPort: o.gossipPort, Engine: engine, Labels: labels,
+		DataDir: o.dataDir, LocalVolumes: o.volumesDir, Identity: id, NodeIP: ip, GossipPort: o.gossipPort, Engine: engine, Labels: labels,
 		EvictionHard: o.evictionHard, ImageGC: o.imageGC, Reserved: pressure.Sum(o.systemReserved, o.kubeReserved),
 		AlwaysVXLAN: o.alwaysVXLAN, MTU: o.mtu, ResolvConf: o.resolvConf, Version: version.Kubernetes(), Logger: log,
 	})

@@ -62,3 +62,13 @@ func (s *State) Namespace(name string) (*corev1.Namespace, bool) {
 func (s *State) RuntimeClass(name string) (*nodev1.RuntimeClass, bool) {
 	return get[*nodev1.RuntimeClass](s, RuntimeClasses, name)
 }
+
+// Claim that a pod of this node has.
+func (s *State) Claim(namespace, name string) (*corev1.PersistentVolumeClaim, bool) {
+	return get[*corev1.PersistentVolumeClaim](s, Claims, Key(namespace, name))
+}
+
+// Volume that a claim of this node's pods is bound to.
+func (s *State) Volume(name string) (*corev1.PersistentVolume, bool) {
+	return get[*corev1.PersistentVolume](s, Volumes, name)
+}

@@ -23,6 +23,8 @@ const (
 	Nodes           Resource = "nodes"
 	Namespaces      Resource = "namespaces"
 	RuntimeClasses  Resource = "runtimeclasses"
+	Claims          Resource = "persistentvolumeclaims"
+	Volumes         Resource = "persistentvolumes"
 )
 
 // Object is any of the kinds above. k8s.io/api's types implement it.
@@ -43,6 +45,8 @@ var constructors = map[Resource]func() Object{
 	Nodes:           func() Object { return &corev1.Node{} },
 	Namespaces:      func() Object { return &corev1.Namespace{} },
 	RuntimeClasses:  func() Object { return &nodev1.RuntimeClass{} },
+	Claims:          func() Object { return &corev1.PersistentVolumeClaim{} },
+	Volumes:         func() Object { return &corev1.PersistentVolume{} },
 }
 
 // New makes an empty object of a resource; nil when the resource is not one an agent knows.

@@ -33,6 +33,7 @@ type State struct {
 	mu       sync.RWMutex
 	objects  map[Resource]map[string]entry
 	revision uint64
+	mark     uint64
 	// complete: what is here is all there is (told by the master, or read whole from disk).
 	complete bool
 	// restored: there was something on disk.
@@ -238,6 +239,26 @@ func (s *State) Revision() uint64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.revision
+}
+
+// Mark notes that the master wants to hear when all that was applied up to now is in force. It wakes those who follow Services
+// or EndpointSlices.
+func (s *State) Mark(mark uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mark = mark
+	for _, sub := range s.subs {
+		if slices.Contains(sub.resources, EndpointSlices) {
+			sub.poke()
+		}
+	}
+}
+
+// Marked is the last mark. Whoever reads it before Take has taken all that was applied before the mark.
+func (s *State) Marked() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.mark
 }
 
 // Close writes what is pending and closes the file.

@@ -24,7 +24,7 @@ func (s *State) Subscribe(resources ...Resource) *Subscription {
 	return sub
 }
 
-// C is readable when there is something to Take.
+// C is readable when there is something to Take, or a new mark.
 func (sub *Subscription) C() <-chan struct{} { return sub.wake }
 
 // Take returns what changed since the last Take, each once.
@@ -58,6 +58,10 @@ func (sub *Subscription) add(refs []Ref) {
 	if len(sub.pending) == 0 || len(sub.pending) == before {
 		return
 	}
+	sub.poke()
+}
+
+func (sub *Subscription) poke() {
 	select {
 	case sub.wake <- struct{}{}:
 	default:

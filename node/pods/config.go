@@ -53,11 +53,13 @@ type Config struct {
 	NodeName string
 	// DataDir is the agent's directory; this package uses DataDir/pods, status, images and image-volumes.
 	DataDir string
-	Desired *desired.State
-	Engine  runtime.Engine
-	Network Network
-	Report  Reporter
-	Record  Recorder
+	// LocalDir has the cluster's own local volumes, which outlive pods and agents; empty: this node keeps none.
+	LocalDir string
+	Desired  *desired.State
+	Engine   runtime.Engine
+	Network  Network
+	Report   Reporter
+	Record   Recorder
 	// Tokens for serviceAccountToken volumes; nil: such volumes fail.
 	Tokens volume.TokenSource
 	// Mounter for tmpfs and subPath; nil: the kernel.

@@ -7,21 +7,141 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// drainTime is how long a pod that a Service sends requests to goes on serving after it was deleted. Its deletion and its
-// withdrawal from the Service are told to all nodes at the same moment, and each takes a while to change its rules; a server
-// that stops listening before the last of them has done so refuses requests. In Kubernetes people write a preStop hook of
-// "sleep" for that. It is part of the grace period, and a hook that takes longer hides it.
-const drainTime = time.Second
+// A deleted pod that a Service sends requests to goes on serving for a while: its deletion and its withdrawal from the Service
+// are told to all nodes at the same moment, and a server that stops listening before the last of them has changed its rules
+// refuses requests. In Kubernetes people write a preStop hook of "sleep" for that. Here the master says when all nodes have
+// withdrawn it, and then the requests that it has taken are answered. All of it is part of the grace period.
+const (
+	// drainLimit is how long that takes at most: a node that does not answer must not keep pods for ever, and neither must
+	// requests that never end.
+	drainLimit = 5 * time.Second
+	// drainGrace is the shortest grace period with which a pod drains at all; --now is shorter.
+	drainGrace = 2 * time.Second
+	// Packets that are on their way to it when the last node changes its rules have this long to arrive.
+	arrivalTime = 150 * time.Millisecond
+	// How often its connections are looked at, and how long one lasts at the most of which nothing can be known.
+	lookEvery   = 50 * time.Millisecond
+	requestTime = time.Second
+)
 
-// drain notes, once, until when a deleted pod may still be sent requests.
-func (w *worker) drain() {
-	if !w.drained.IsZero() {
+// Conversations is what a Network may be able to tell.
+type Conversations interface {
+	// Busy tells whether servers in the network namespace of a process are in the middle of answering somebody.
+	Busy(ctx context.Context, pid int) (bool, error)
+}
+
+// drainTime is how much of a grace period may pass before the containers are told to end.
+func drainTime(grace time.Duration) time.Duration {
+	if grace < drainGrace {
+		return 0
+	}
+	return min(grace/2, drainLimit)
+}
+
+// draining is the time between a pod's deletion and the end of its last request.
+type draining struct {
+	began     time.Time
+	withdrawn chan struct{} // closed when no node sends requests any more
+	done      chan struct{} // closed when none is left
+}
+
+// wait until the pod has drained, for as long as the grace period lets, or until ctx ends. A pod that never drained does not wait.
+func (d *draining) wait(ctx context.Context, grace time.Duration) {
+	if d == nil || drainTime(grace) == 0 {
 		return
 	}
-	w.drained = time.Now()
-	if w.pod.DeletionTimestamp != nil && w.m.served(w.ref.Namespace, w.uid) {
-		w.drained = w.drained.Add(drainTime)
+	t := time.NewTimer(time.Until(d.began.Add(drainTime(grace))))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-d.done:
+	case <-t.C:
 	}
+}
+
+// drain begins, once, to find out when a deleted pod has answered its last request.
+func (w *worker) drain() {
+	if w.drainBegan || w.pod.DeletionTimestamp == nil {
+		return
+	}
+	w.drainBegan = true
+	if !w.m.served(w.ref.Namespace, w.uid) {
+		return
+	}
+	pid := 0
+	if sb := w.sandbox(); sb != nil && !w.pod.Spec.HostNetwork {
+		pid = sb.PID
+	}
+	d := &draining{began: time.Now(), withdrawn: w.m.withdrawnFor(w.uid), done: make(chan struct{})}
+	w.draining = d
+	ctx := w.ctx
+	w.m.wg.Go(func() {
+		defer close(d.done)
+		ctx, cancel := context.WithTimeout(ctx, drainLimit)
+		defer cancel()
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.withdrawn:
+		}
+		w.m.awaitAnswers(ctx, pid)
+	})
+}
+
+// awaitAnswers waits until nobody is being answered in a pod, or until ctx ends.
+func (m *Manager) awaitAnswers(ctx context.Context, pid int) {
+	c, able := m.cfg.Network.(Conversations)
+	if !able || pid == 0 { // it shares the host's network with others, or there is nobody to ask
+		pause(ctx, requestTime)
+		return
+	}
+	for next := arrivalTime; pause(ctx, next); next = lookEvery {
+		busy, err := c.Busy(ctx, pid)
+		if err != nil {
+			m.log.Debug("connections of a pod cannot be seen", "pid", pid, "err", err)
+			pause(ctx, requestTime)
+			return
+		}
+		if !busy {
+			return
+		}
+	}
+}
+
+// pause tells whether the time passed before ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// Withdrawn says that no node sends new connections to a pod any more. It may come before the pod's deletion.
+func (m *Manager) Withdrawn(uid string) {
+	c := m.withdrawnFor(uid)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-c:
+	default:
+		close(c)
+	}
+}
+
+// withdrawnFor is closed when that is known of a pod. It is forgotten with the pod's worker.
+func (m *Manager) withdrawnFor(uid string) chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.withdrawn[uid]
+	if c == nil {
+		c = make(chan struct{})
+		m.withdrawn[uid] = c
+	}
+	return c
 }
 
 // served tells whether a Service has sent requests to the pod up to now. Endpoints stay in their slice while they end, with
@@ -42,14 +162,4 @@ func (m *Manager) served(namespace, uid string) bool {
 		}
 	}
 	return false
-}
-
-// wait until then, or until ctx ends.
-func wait(ctx context.Context, until time.Time) {
-	t := time.NewTimer(time.Until(until))
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }

@@ -31,6 +31,24 @@ type network struct {
 	attached map[string]string
 	serial   int
 	err      error
+	// busy until then, unless nothing can be seen.
+	busy  time.Time
+	blind bool
+}
+
+func (n *network) set(blind bool, busy time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.blind, n.busy = blind, busy
+}
+
+func (n *network) Busy(_ context.Context, pid int) (bool, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.blind || pid == 0 {
+		return false, fmt.Errorf("no such file")
+	}
+	return time.Now().Before(n.busy), nil
 }
 
 func (n *network) Attach(_ context.Context, pod runtime.PodRef, pid int, want string, _ []HostPort) (string, error) {
@@ -220,6 +238,10 @@ func (n *node) apply(objects ...desired.Object) {
 			r = desired.Nodes
 		case *nodev1.RuntimeClass:
 			r = desired.RuntimeClasses
+		case *corev1.PersistentVolumeClaim:
+			r = desired.Claims
+		case *corev1.PersistentVolume:
+			r = desired.Volumes
 		}
 		changes = append(changes, desired.Change{Resource: r, Key: desired.Key(o.GetNamespace(), o.GetName()), Object: o})
 	}

@@ -99,16 +99,14 @@ func (w *worker) kill(ctx context.Context, cur *runtime.Container, message strin
 	k = &kill{cancel: cancel, grace: grace}
 	w.kills[cur.ID] = k
 	c, pod, id := w.container(cur.Name), w.pod, cur.ID
-	target, drained := w.target(c, id), w.drained
+	target, drained := w.target(c, id), w.draining
 	w.m.wg.Go(func() {
 		defer cancel()
 		began := time.Now()
 		if hook && c != nil && c.Lifecycle != nil && c.Lifecycle.PreStop != nil && grace > 0 {
 			w.preStop(ctx, pod, c.Lifecycle.PreStop, target, grace)
 		}
-		if grace > drainTime {
-			wait(ctx, drained)
-		}
+		drained.wait(ctx, grace)
 		left := max(grace-time.Since(began), minGrace)
 		call, done := context.WithTimeout(ctx, left+callTimeout)
 		defer done()

@@ -39,9 +39,11 @@ type Manager struct {
 
 	mu      sync.Mutex
 	workers map[string]*worker // by UID
-	listed  bool               // the engine has been read once
-	engine  error              // why it is not there; nil while its events come in
-	wg      sync.WaitGroup
+	// withdrawn are closed when no node sends new connections to the pod of that UID any more.
+	withdrawn map[string]chan struct{}
+	listed    bool  // the engine has been read once
+	engine    error // why it is not there; nil while its events come in
+	wg        sync.WaitGroup
 }
 
 // VolumesDir is where the pods' volumes are, below the agent's directory.
@@ -61,19 +63,23 @@ func New(cfg Config) *Manager {
 		cfg: cfg, log: log,
 		pulls: image.New(image.Config{Images: cfg.Engine, Parallel: cfg.ParallelPulls, NodeConfigs: cfg.RegistryConfigs, Dir: imagesDir(cfg.DataDir), Log: log}),
 		volumes: volume.New(volume.Config{
-			Dir: VolumesDir(cfg.DataDir), Source: cfg.Desired, Tokens: cfg.Tokens, Mounter: cfg.Mounter, Images: cfg.Engine, ImagesDir: imageVolumesDir(cfg.DataDir), Log: cfg.Log,
+			Dir: VolumesDir(cfg.DataDir), Source: cfg.Desired, Tokens: cfg.Tokens, Mounter: cfg.Mounter, Images: cfg.Engine, ImagesDir: imageVolumesDir(cfg.DataDir),
+			LocalDir: cfg.LocalDir, Log: cfg.Log,
 		}),
 		prober:  probe.New(cfg.Engine),
 		starts:  make(chan struct{}, cfg.ParallelStarts),
 		read:    make(chan struct{}),
-		workers: map[string]*worker{},
-		asks:    map[string]*ask{},
-		engine:  errNotRead,
+		workers: map[string]*worker{}, withdrawn: map[string]chan struct{}{},
+		asks:   map[string]*ask{},
+		engine: errNotRead,
 	}
 	return m
 }
 
 var errNotRead = errors.New("container engine has not been read yet")
+
+// RemoveLocalVolume deletes the data of a local volume, by the name of its directory.
+func (m *Manager) RemoveLocalVolume(name string) error { return m.volumes.RemoveLocal(name) }
 
 // Ready is closed when the engine has been read for the first time, so that pods can be worked on.
 func (m *Manager) Ready() <-chan struct{} { return m.read }
@@ -98,7 +104,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer m.pulls.Wait()
 	defer m.wg.Wait()
 	defer cancel()
-	sub := m.cfg.Desired.Subscribe(desired.Pods, desired.ConfigMaps, desired.Secrets)
+	sub := m.cfg.Desired.Subscribe(desired.Pods, desired.ConfigMaps, desired.Secrets, desired.Claims, desired.Volumes)
 	defer sub.Close()
 	lists := make(chan listing)
 	m.wg.Go(func() { m.watchEngine(ctx, lists) })
@@ -187,6 +193,13 @@ func (m *Manager) reconcile(ctx context.Context) {
 		}
 		w.post(func(in *inbox) { in.gone = true })
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for uid := range m.withdrawn {
+		if !wanted[uid] && m.workers[uid] == nil {
+			delete(m.withdrawn, uid)
+		}
+	}
 }
 
 // Republish reports every pod's status again, for a master that may have missed some.
@@ -240,7 +253,7 @@ func (m *Manager) takeListing(ctx context.Context, l listing) {
 	}
 }
 
-// pokeReferrers wakes the pods that use a config map or secret which changed.
+// pokeReferrers wakes the pods that use a config map, secret or claim which changed.
 func (m *Manager) pokeReferrers(refs []desired.Ref) {
 	changed := map[string]bool{}
 	for _, r := range refs {
@@ -249,6 +262,12 @@ func (m *Manager) pokeReferrers(refs []desired.Ref) {
 			changed["configmap/"+r.Key] = true
 		case desired.Secrets:
 			changed["secret/"+r.Key] = true
+		case desired.Claims:
+			changed["claim/"+r.Key] = true
+		case desired.Volumes:
+			if v, ok := m.cfg.Desired.Volume(r.Key); ok && v.Spec.ClaimRef != nil {
+				changed["claim/"+desired.Key(v.Spec.ClaimRef.Namespace, v.Spec.ClaimRef.Name)] = true
+			}
 		}
 	}
 	if len(changed) == 0 {

@@ -93,7 +93,8 @@ type worker struct {
 	unpacks    map[string]*unpack    // by volume
 	retries    map[string]*retry     // by container name: the engine refused to create it
 	kills      map[string]*kill
-	drained    time.Time // before that, a deleted pod's containers are not told to end
+	draining   *draining // nil unless the pod was deleted while a Service sent requests to it
+	drainBegan bool
 	hooks      map[string]*hook
 	probes     map[string]*probing
 	messages   map[string]string

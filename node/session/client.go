@@ -51,6 +51,10 @@ type Config struct {
 	Serve func(ctx context.Context, conn net.Conn)
 	// Welcomed is told at each beginning of a session what the cluster agrees on and this node's part of the pod range.
 	Welcomed func(cluster *agentv1.ClusterConfig, podCIDR string) error
+	// Withdrawn, if not nil, is told of deleted pods to which no node sends new connections any more.
+	Withdrawn func(podUID string)
+	// ReportsInForce says that somebody calls Outbox.InForce with the marks of Desired.
+	ReportsInForce bool
 	// Dial replaces TCP in tests.
 	Dial   func(ctx context.Context, address string) (net.Conn, error)
 	Logger *slog.Logger
@@ -145,7 +149,9 @@ func (c *Client) session(ctx context.Context, api agentv1.AgentClient) error {
 	if err != nil {
 		return err
 	}
-	if err := stream.Send(&agentv1.FromAgent{Message: &agentv1.FromAgent_Hello{Hello: &agentv1.Hello{Node: data, Version: c.cfg.Version}}}); err != nil {
+	if err := stream.Send(&agentv1.FromAgent{Message: &agentv1.FromAgent_Hello{Hello: &agentv1.Hello{
+		Node: data, Version: c.cfg.Version, ReportsInForce: c.cfg.ReportsInForce,
+	}}}); err != nil {
 		return recvError(stream, err)
 	}
 	m, err := stream.Recv()
@@ -233,6 +239,11 @@ func (c *Client) report(ctx context.Context, stream agentv1.Agent_SessionClient,
 				return nil
 			}
 			continue
+		case mark := <-c.cfg.Outbox.inForce:
+			if err := sendInForce(stream, mark); err != nil {
+				return nil
+			}
+			continue
 		case <-c.cfg.Outbox.wake:
 		}
 		b, err := c.cfg.Outbox.batch()
@@ -244,13 +255,24 @@ func (c *Client) report(ctx context.Context, stream agentv1.Agent_SessionClient,
 				return nil
 			}
 		}
-		// The first report goes at once, those right behind it together.
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(mergeFor):
+		// The first report goes at once, those right behind it together; but pods wait for marks.
+		for merged := time.After(mergeFor); merged != nil; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case mark := <-c.cfg.Outbox.inForce:
+				if err := sendInForce(stream, mark); err != nil {
+					return nil
+				}
+			case <-merged:
+				merged = nil
+			}
 		}
 	}
+}
+
+func sendInForce(stream agentv1.Agent_SessionClient, mark uint64) error {
+	return stream.Send(&agentv1.FromAgent{Message: &agentv1.FromAgent_InForce{InForce: &agentv1.InForce{Mark: mark}}})
 }
 
 func (c *Client) receive(ctx context.Context, stream agentv1.Agent_SessionClient, api agentv1.AgentClient) error {
@@ -268,6 +290,10 @@ func (c *Client) receive(ctx context.Context, stream agentv1.Agent_SessionClient
 			c.tunnels.open(ctx, api, m.OpenTunnel.Id)
 		case *agentv1.FromMaster_Acknowledge:
 			c.cfg.Outbox.acknowledge(m.Acknowledge.Sequence)
+		case *agentv1.FromMaster_Withdrawn:
+			if c.cfg.Withdrawn != nil {
+				c.cfg.Withdrawn(m.Withdrawn.PodUid)
+			}
 		}
 	}
 }
@@ -295,6 +321,11 @@ func (c *Client) apply(m *agentv1.Changes) error {
 	if err := c.cfg.Desired.Apply(changes); err != nil {
 		c.log.Error("desired state is not on the disk; a restart without the master would miss it", "err", err)
 	}
+	defer func() {
+		if m.Mark != 0 {
+			c.cfg.Desired.Mark(m.Mark)
+		}
+	}()
 	if !m.Complete {
 		return nil
 	}

@@ -44,6 +44,8 @@ type Outbox struct {
 	wake chan struct{}
 	// usage is told once or never: what is old says nothing.
 	usage chan *agentv1.Usage
+	// inForce holds the newest mark that was not told yet.
+	inForce chan uint64
 
 	mu       sync.Mutex
 	pods     map[types.UID]*podReport
@@ -56,7 +58,7 @@ type Outbox struct {
 
 // NewOutbox makes an empty one.
 func NewOutbox() *Outbox {
-	return &Outbox{wake: make(chan struct{}, 1), usage: make(chan *agentv1.Usage, maxUsage), pods: map[types.UID]*podReport{}, inFlight: map[uint64][]Event{}}
+	return &Outbox{wake: make(chan struct{}, 1), usage: make(chan *agentv1.Usage, maxUsage), inForce: make(chan uint64, 1), pods: map[types.UID]*podReport{}, inFlight: map[uint64][]Event{}}
 }
 
 // Pod tells a pod's status, which belongs to the outbox afterwards.
@@ -97,6 +99,21 @@ func (o *Outbox) Usage(u *agentv1.Usage) {
 		}
 		select {
 		case <-o.usage:
+		default:
+		}
+	}
+}
+
+// InForce tells that this node's rules are what the desired state said at a mark; see desired.State.Mark. For one caller.
+func (o *Outbox) InForce(mark uint64) {
+	for {
+		select {
+		case o.inForce <- mark:
+			return
+		default:
+		}
+		select {
+		case <-o.inForce: // the newer one stands for both
 		default:
 		}
 	}

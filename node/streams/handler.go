@@ -57,7 +57,9 @@ type Config struct {
 	Dial func(ctx context.Context, pid int, port uint16) (net.Conn, error)
 	// Loaded, if not nil, is told the names of images that were loaded, before the client hears that they are.
 	Loaded func(ctx context.Context, names []string)
-	Log    *slog.Logger
+	// RemoveVolume deletes the data of a local volume, by the name of its directory; nil: there are none on this node.
+	RemoveVolume func(name string) error
+	Log          *slog.Logger
 }
 
 // Handler serves streams.
@@ -66,13 +68,14 @@ type Handler struct {
 	lookup Lookup
 	dial   func(ctx context.Context, pid int, port uint16) (net.Conn, error)
 	loaded func(ctx context.Context, names []string)
+	remove func(name string) error
 	log    *slog.Logger
 	mux    http.ServeMux
 }
 
 // New makes a Handler.
 func New(cfg Config) *Handler {
-	h := &Handler{engine: cfg.Engine, lookup: cfg.Lookup, dial: cfg.Dial, loaded: cfg.Loaded, log: cfg.Log}
+	h := &Handler{engine: cfg.Engine, lookup: cfg.Lookup, dial: cfg.Dial, loaded: cfg.Loaded, remove: cfg.RemoveVolume, log: cfg.Log}
 	if h.dial == nil {
 		h.dial = dialPod
 	}
@@ -88,6 +91,7 @@ func New(cfg Config) *Handler {
 	h.mux.HandleFunc("/portForward/{namespace}/{pod}/{uid}", h.portForward)
 	h.mux.HandleFunc("/portForward/{namespace}/{pod}", h.portForward)
 	h.mux.HandleFunc("POST /images/load", h.load)
+	h.mux.HandleFunc("DELETE /localVolumes/{name}", h.removeVolume)
 	return h
 }
 

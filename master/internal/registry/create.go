@@ -96,6 +96,9 @@ func (r *Registry) prepareCreate(v *View, res *resource.Resource, namespace stri
 		return generated, r.admitPod(v, o)
 	case *corev1.PersistentVolumeClaim:
 		admitClaim(v, o)
+		protect(o, claimProtection)
+	case *corev1.PersistentVolume:
+		protect(o, volumeProtection)
 	}
 	return generated, nil
 }

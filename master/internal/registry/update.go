@@ -245,7 +245,12 @@ func (r *Registry) admitWrite(tx *Tx, obj, old Object) error {
 		return r.allocate(tx, o, before)
 	case *schedulingv1.PriorityClass:
 		return admitPriorityClass(tx, o)
-	case *corev1.Pod, *corev1.PersistentVolumeClaim:
+	case *corev1.Pod:
+		return admitLimits(tx, o, old)
+	case *corev1.PersistentVolumeClaim:
+		if err := admitResizeOfClaim(tx, o, old); err != nil {
+			return err
+		}
 		return admitLimits(tx, o, old)
 	case *corev1.ResourceQuota:
 		admitQuota(tx, o, old)

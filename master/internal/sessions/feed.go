@@ -13,13 +13,19 @@ import (
 
 // What nodes are told of, in the order of a snapshot: what pods refer to comes before them.
 var feedResources = []string{
-	"nodes", "services", "endpointslices.discovery.k8s.io", "configmaps", "secrets", runtimeClasses, "pods",
+	"nodes", "services", "endpointslices.discovery.k8s.io", "configmaps", "secrets", runtimeClasses, claims, volumes, "pods",
 }
 
-const runtimeClasses = "runtimeclasses.node.k8s.io"
+const (
+	runtimeClasses = "runtimeclasses.node.k8s.io"
+	claims         = "persistentvolumeclaims"
+	volumes        = "persistentvolumes"
+)
 
 // A message holds at most this many bytes of objects, unless a single one is larger.
 const feedChunk = 1 << 20
+
+const endpointSlices = "endpointslices.discovery.k8s.io"
 
 // feed is what one session has been told. It belongs to the session's sending goroutine.
 type feed struct {
@@ -27,7 +33,8 @@ type feed struct {
 	node string
 	// sent remembers the revision of each object sent, and so what to take back.
 	sent map[registry.Key]string
-	// refs are the ConfigMaps, Secrets and RuntimeClasses that each pod refers to; users counts the pods of each.
+	// refs are the ConfigMaps, Secrets, RuntimeClasses and claims that each pod refers to, and the volume of each claim;
+	// users counts who refers to each.
 	refs  map[registry.Key][]registry.Key
 	users map[registry.Key]int
 
@@ -35,6 +42,8 @@ type feed struct {
 	size  int
 	// begin marks the next message as the first of a snapshot.
 	begin bool
+	// rules: what is told in this turn changes the node's rules.
+	rules bool
 }
 
 func newFeed(s *Server, node string) *feed {
@@ -43,14 +52,19 @@ func newFeed(s *Server, node string) *feed {
 	}
 }
 
-// send tells the agent about the keys, or everything.
-func (f *feed) send(keys map[registry.Key]struct{}, all bool, send func(*agentv1.FromMaster) error) error {
+// send tells the agent about the keys, or everything. If that changes the node's rules, it asks the agent to say when they are
+// in force, by the mark.
+func (f *feed) send(keys map[registry.Key]struct{}, all bool, mark uint64, send func(*agentv1.FromMaster) error) (asked bool, err error) {
 	var fail error
-	flush := func(complete bool, rev int64) {
-		if fail != nil || (len(f.batch) == 0 && !complete) {
+	flush := func(last bool, rev int64) {
+		asked = last && (f.rules || all)
+		if fail != nil || (len(f.batch) == 0 && !asked) {
 			return
 		}
-		m := &agentv1.Changes{Changes: f.batch, Begin: f.begin, Complete: complete, Revision: rev}
+		m := &agentv1.Changes{Changes: f.batch, Begin: f.begin, Complete: last && all, Revision: rev}
+		if asked {
+			m.Mark = mark
+		}
 		f.batch, f.size, f.begin = nil, 0, false
 		fail = send(&agentv1.FromMaster{Message: &agentv1.FromMaster_Changes{Changes: m}})
 	}
@@ -58,8 +72,9 @@ func (f *feed) send(keys map[registry.Key]struct{}, all bool, send func(*agentv1
 		*f = *newFeed(f.s, f.node)
 		f.begin = true
 	}
+	f.rules = false
 	// Sending under a View is fine: a View is a pointer to a state that does not change and holds up nobody.
-	err := f.s.cfg.Registry.View(func(v *registry.View) error {
+	err = f.s.cfg.Registry.View(func(v *registry.View) error {
 		if all {
 			f.snapshot(v, func() { flush(false, v.Revision()) })
 		} else {
@@ -70,13 +85,18 @@ func (f *feed) send(keys map[registry.Key]struct{}, all bool, send func(*agentv1
 				}
 			}
 		}
-		flush(all, v.Revision())
+		flush(true, v.Revision())
 		return nil
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
-	return fail
+	return asked, fail
+}
+
+// rules: objects of this resource become rules of the nodes.
+func rules(k registry.Key) bool {
+	return k.Resource == "services" || k.Resource == endpointSlices
 }
 
 func (f *feed) snapshot(v *registry.View, flush func()) {
@@ -93,7 +113,7 @@ func (f *feed) snapshot(v *registry.View, flush func()) {
 		each(registry.Key{Resource: "services", Namespace: o.Namespace, Name: o.Name})
 	}
 	for o := range registry.List[*discoveryv1.EndpointSlice](v, "") {
-		each(registry.Key{Resource: "endpointslices.discovery.k8s.io", Namespace: o.Namespace, Name: o.Name})
+		each(registry.Key{Resource: endpointSlices, Namespace: o.Namespace, Name: o.Name})
 	}
 	for o := range registry.ByIndex[*corev1.Pod](v, registry.IndexNode, f.node) {
 		each(registry.Key{Resource: "pods", Namespace: o.Namespace, Name: o.Name})
@@ -115,11 +135,17 @@ func (f *feed) tell(v *registry.View, k registry.Key) {
 			return
 		}
 		f.refer(v, k, podRefs(pod))
-	case "configmaps", "secrets", runtimeClasses:
+	case "configmaps", "secrets", runtimeClasses, volumes:
 		if f.users[k] == 0 {
 			f.take(k)
 			return
 		}
+	case claims:
+		if f.users[k] == 0 {
+			f.take(k)
+			return
+		}
+		f.refer(v, k, claimRefs(o))
 	case "nodes":
 		if n, ok := o.(*corev1.Node); ok {
 			o = peerOf(n, n.Name == f.node)
@@ -155,10 +181,11 @@ func (f *feed) take(k registry.Key) {
 
 func (f *feed) add(c *agentv1.Change) {
 	f.batch = append(f.batch, c)
+	f.rules = f.rules || rules(registry.Key{Resource: c.Resource})
 	f.size += len(c.Object)
 }
 
-// refer notes what a pod refers to, sends what is new to this node and takes back what nobody refers to any more.
+// refer notes what a pod, or a claim, refers to, sends what is new to this node and takes back what nobody refers to any more.
 func (f *feed) refer(v *registry.View, pod registry.Key, refs []registry.Key) {
 	old := f.refs[pod]
 	for _, k := range refs {
@@ -169,6 +196,9 @@ func (f *feed) refer(v *registry.View, pod registry.Key, refs []registry.Key) {
 		if f.users[k] == 0 {
 			delete(f.users, k)
 			f.take(k)
+			if k.Resource == claims {
+				f.refer(v, k, nil)
+			}
 		}
 	}
 	if len(refs) == 0 {

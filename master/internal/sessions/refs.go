@@ -8,7 +8,7 @@ import (
 	"github.com/whalepod/whalepod/master/internal/registry"
 )
 
-// podRefs lists the ConfigMaps, Secrets and RuntimeClasses that a pod's node must know, each once.
+// podRefs lists the ConfigMaps, Secrets, RuntimeClasses and claims that a pod's node must know, each once.
 func podRefs(pod *corev1.Pod) []registry.Key {
 	var keys []registry.Key
 	add := func(resource, name string) {
@@ -55,6 +55,12 @@ func podRefs(pod *corev1.Pod) []registry.Key {
 	}
 	for _, v := range pod.Spec.Volumes {
 		volumeRefs(v, add)
+		switch {
+		case v.PersistentVolumeClaim != nil:
+			add(claims, v.PersistentVolumeClaim.ClaimName)
+		case v.Ephemeral != nil:
+			add(claims, pod.Name+"-"+v.Name) // as its claim is named
+		}
 	}
 	return keys
 }
@@ -77,4 +83,12 @@ func volumeRefs(v corev1.Volume, add func(resource, name string)) {
 			add("secrets", src.Secret.Name)
 		}
 	}
+}
+
+// claimRefs is the volume that a claim is bound to.
+func claimRefs(claim registry.Object) []registry.Key {
+	if c, ok := claim.(*corev1.PersistentVolumeClaim); ok && c.Spec.VolumeName != "" {
+		return []registry.Key{{Resource: volumes, Name: c.Spec.VolumeName}}
+	}
+	return nil
 }

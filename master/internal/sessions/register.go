@@ -69,6 +69,9 @@ func (s *Server) register(ctx context.Context, said *corev1.Node) (string, error
 			node.Labels = map[string]string{}
 		}
 		copyOwnLabels(node.Labels, said.Labels)
+		if dir, ok := said.Annotations[localVolumes]; ok {
+			metav1.SetMetaDataAnnotation(&node.ObjectMeta, localVolumes, dir)
+		}
 		if node.Spec.PodCIDR == "" {
 			if err := s.assignPodCIDR(tx, node, said.Spec.PodCIDR); err != nil {
 				return err
@@ -121,6 +124,9 @@ func (s *Server) assignPodCIDR(tx *registry.Tx, node *corev1.Node, wish string) 
 	}
 	return fmt.Errorf("the pod range %s has no free /%d for another node; start the master with a larger --pod-cidr", whole, s.cfg.NodeMaskBits)
 }
+
+// localVolumes is the annotation by which an agent says where it keeps local volumes; see the controller persistentvolume.
+const localVolumes = "whalepod.io/local-volumes"
 
 // Labels that are the machine's own to say at any time. Others it may bring when it joins; after that they are the admin's.
 var ownLabels = []string{

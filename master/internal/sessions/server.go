@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -55,6 +56,9 @@ type Server struct {
 	cfg Config
 	log *slog.Logger
 	enc encodings
+	// marks numbers changes for all sessions together, so that what an agent says late of an earlier session is no later mark.
+	marks  atomic.Uint64
+	drains *drainer
 
 	mu       sync.Mutex
 	sessions map[string]*session
@@ -65,10 +69,13 @@ type Server struct {
 
 // New makes a server; Run and Serve start it.
 func New(cfg Config) *Server {
-	return &Server{
+	s := &Server{
 		cfg: cfg, log: cfg.Logger.With("component", "sessions"), sessions: map[string]*session{},
 		lastSeen: map[string]time.Time{}, changed: make(chan struct{}, 1), tunnels: map[string]*pendingTunnel{},
 	}
+	s.marks.Store(uint64(time.Now().UnixNano())) // later than those of a master before this one
+	s.drains = newDrainer(s)
+	return s
 }
 
 // Serve answers agents on a listener until ctx ends.
@@ -146,6 +153,8 @@ func (s *Server) add(n *session) {
 	s.sessions[n.node] = n
 	s.lastSeen[n.node] = time.Now()
 	s.mu.Unlock()
+	n.markAll(s.marks.Add(1))
+	s.drains.joined(n)
 	if old != nil {
 		old.cancel(status.Errorf(codes.Aborted, "node %s began another session", n.node))
 	}
@@ -159,6 +168,7 @@ func (s *Server) remove(n *session) {
 		delete(s.lastSeen, n.node)
 	}
 	s.mu.Unlock()
+	s.drains.left(n)
 	s.poke()
 }
 

@@ -30,10 +30,18 @@ type session struct {
 	done <-chan struct{}
 	out  chan *agentv1.FromMaster
 	wake chan struct{}
+	// reports: the agent says what it has put in force.
+	reports bool
 
 	mu    sync.Mutex
 	dirty map[registry.Key]struct{}
 	all   bool
+	// withdrawn are the UIDs of pods that the agent is to be told about; see drains.
+	withdrawn []string
+	// Marks number what sessions are told, across all of them. marked is that of the last change to Services or endpoints which
+	// concerns the agent, taken how far the sender has come, asked the last one that the agent was asked for, and inForce
+	// that up to which it has everything in force.
+	marked, taken, asked, inForce uint64
 }
 
 func newSession(ctx context.Context, node string, cancel func(error)) *session {
@@ -43,19 +51,22 @@ func newSession(ctx context.Context, node string, cancel func(error)) *session {
 	}
 }
 
-func (n *session) mark(keys ...registry.Key) {
+// mark keys to be told. The number is that of a change to Services or endpoints; 0 for none.
+func (n *session) mark(number uint64, keys ...registry.Key) {
 	n.mu.Lock()
 	for _, k := range keys {
 		n.dirty[k] = struct{}{}
 	}
+	n.marked = max(n.marked, number)
 	n.mu.Unlock()
 	n.poke()
 }
 
 // markAll asks for a complete snapshot.
-func (n *session) markAll() {
+func (n *session) markAll(number uint64) {
 	n.mu.Lock()
 	n.all = true
+	n.marked = max(n.marked, number)
 	n.mu.Unlock()
 	n.poke()
 }
@@ -67,12 +78,20 @@ func (n *session) poke() {
 	}
 }
 
-func (n *session) take() (keys map[registry.Key]struct{}, all bool) {
+// taken is what a session's sender has to say.
+type taken struct {
+	keys      map[registry.Key]struct{}
+	all       bool
+	mark      uint64
+	withdrawn []string
+}
+
+func (n *session) take() taken {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	keys, all = n.dirty, n.all
-	n.dirty, n.all = map[registry.Key]struct{}{}, false
-	return keys, all
+	t := taken{n.dirty, n.all, n.marked, n.withdrawn}
+	n.dirty, n.all, n.withdrawn = map[registry.Key]struct{}{}, false, nil
+	return t
 }
 
 // Session implements agentv1.AgentServer.
@@ -103,7 +122,7 @@ func (s *Server) Session(stream agentv1.Agent_SessionServer) error {
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	n := newSession(ctx, node, cancel)
-	n.machine = machineOf(said)
+	n.machine, n.reports = machineOf(said), hello.ReportsInForce
 	// The welcome is in the queue before anybody else can find the session.
 	n.out <- &agentv1.FromMaster{Message: &agentv1.FromMaster_Welcome{Welcome: &agentv1.Welcome{
 		Config: s.cfg.Cluster, PodCidr: cidr, HeartbeatMillis: HeartbeatEvery.Milliseconds(),
@@ -146,6 +165,12 @@ func (s *Server) receive(ctx context.Context, n *session, stream agentv1.Agent_S
 		if u := m.GetUsage(); u != nil && s.cfg.Usage != nil {
 			s.cfg.Usage(n.node, u)
 		}
+		if f := m.GetInForce(); f != nil {
+			if n.isInForce(f.Mark) {
+				s.drains.heard(n)
+			}
+			continue
+		}
 		batch := m.GetStatus()
 		if batch == nil {
 			continue // a heartbeat has said what it has to say
@@ -178,9 +203,19 @@ func (s *Server) send(ctx context.Context, n *session, stream agentv1.Agent_Sess
 				return err
 			}
 		case <-n.wake:
-			keys, all := n.take()
-			if err := f.send(keys, all, stream.Send); err != nil {
+			t := n.take()
+			asked, err := f.send(t.keys, t.all, t.mark, stream.Send)
+			if err != nil {
 				return err
+			}
+			if n.hasSent(t.mark, asked) {
+				s.drains.heard(n)
+			}
+			for _, uid := range t.withdrawn {
+				m := &agentv1.FromMaster{Message: &agentv1.FromMaster_Withdrawn{Withdrawn: &agentv1.Withdrawn{PodUid: uid}}}
+				if err := stream.Send(m); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -189,13 +224,23 @@ func (s *Server) send(ctx context.Context, n *session, stream agentv1.Agent_Sess
 // Run routes changes to sessions until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		w, err := s.cfg.Registry.ViewAndWatch(feedResources, func(*registry.View) error { return nil })
+		var ending []*corev1.Pod
+		w, err := s.cfg.Registry.ViewAndWatch(feedResources, func(v *registry.View) error {
+			for pod := range registry.List[*corev1.Pod](v, "") {
+				if drains(pod) {
+					ending = append(ending, pod)
+				}
+			}
+			return nil
+		})
 		if err != nil {
 			return err
 		}
+		number := s.marks.Add(1)
 		for _, n := range s.all() {
-			n.markAll()
+			n.markAll(number)
 		}
+		s.drains.begin(ending)
 		why := s.route(ctx, w)
 		w.Close()
 		if ctx.Err() == nil {
@@ -217,11 +262,15 @@ func (s *Server) route(ctx context.Context, w interface {
 		if err != nil {
 			return err
 		}
+		number := uint64(0)
 		byNode := map[string][]registry.Key{}
 		var everybody []registry.Key
 		for _, e := range events {
 			if e.Key.Resource != "pods" {
 				everybody = append(everybody, e.Key)
+				if rules(e.Key) && number == 0 {
+					number = s.marks.Add(1)
+				}
 				s.endIfDeleted(e)
 				continue
 			}
@@ -233,14 +282,15 @@ func (s *Server) route(ctx context.Context, w interface {
 		}
 		for node, keys := range byNode {
 			if n := s.session(node); n != nil {
-				n.mark(keys...)
+				n.mark(0, keys...)
 			}
 		}
 		if len(everybody) > 0 {
 			for _, n := range s.all() {
-				n.mark(everybody...)
+				n.mark(number, everybody...)
 			}
 		}
+		s.drains.follow(events)
 	}
 }
 

@@ -22,6 +22,8 @@ import (
 type Source interface {
 	ConfigMap(namespace, name string) (*corev1.ConfigMap, bool)
 	Secret(namespace, name string) (*corev1.Secret, bool)
+	Claim(namespace, name string) (*corev1.PersistentVolumeClaim, bool)
+	Volume(name string) (*corev1.PersistentVolume, bool)
 }
 
 // Config of a Manager.
@@ -34,7 +36,9 @@ type Config struct {
 	// Images gives the files of images, which are kept in ImagesDir for all pods together; nil: image volumes fail.
 	Images    runtime.Exporter
 	ImagesDir string
-	Log       *slog.Logger
+	// LocalDir is where the cluster's own local volumes are, a directory each; empty: there are none on this node.
+	LocalDir string
+	Log      *slog.Logger
 }
 
 // Manager keeps the volumes of all pods. Safe for concurrent use; calls for one pod must not overlap.
@@ -125,6 +129,9 @@ func (m *Manager) prepare(ctx context.Context, pod *corev1.Pod, v *corev1.Volume
 		return Mounted{Path: dir}, m.emptyDir(dir, v.EmptyDir, fsGroup(pod))
 	case v.HostPath != nil:
 		return Mounted{Path: filepath.Clean(v.HostPath.Path)}, hostPath(v.HostPath)
+	}
+	if claim := ClaimName(pod, v); claim != "" {
+		return m.claimed(pod, v, claim)
 	}
 	p, kind, renew, err := m.payload(ctx, pod, v, facts)
 	if err != nil {

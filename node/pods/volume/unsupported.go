@@ -14,8 +14,6 @@ func unsupported(v *corev1.Volume) error {
 	switch {
 	case s.GCEPersistentDisk != nil, s.AWSElasticBlockStore != nil, s.AzureDisk != nil, s.AzureFile != nil, s.VsphereVolume != nil, s.Cinder != nil, s.PortworxVolume != nil:
 		return fmt.Errorf("%s is a cloud vendor's own disk and this node is not in that cloud; use hostPath, emptyDir or nfs", sourceName(s))
-	case s.PersistentVolumeClaim != nil:
-		return fmt.Errorf("persistentVolumeClaim %q: no volume on this node is bound to it", s.PersistentVolumeClaim.ClaimName)
 	}
 	return fmt.Errorf("no volume plugin matched: %s volumes are not supported on this node", sourceName(s))
 }

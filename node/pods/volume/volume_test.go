@@ -64,6 +64,8 @@ func (m *mounts) Below(dir string) ([]string, error) {
 type source struct {
 	maps    map[string]*corev1.ConfigMap
 	secrets map[string]*corev1.Secret
+	claims  map[string]*corev1.PersistentVolumeClaim
+	volumes map[string]*corev1.PersistentVolume
 }
 
 func (s source) ConfigMap(_, name string) (*corev1.ConfigMap, bool) {
@@ -71,6 +73,14 @@ func (s source) ConfigMap(_, name string) (*corev1.ConfigMap, bool) {
 	return c, ok
 }
 func (s source) Secret(_, name string) (*corev1.Secret, bool) { c, ok := s.secrets[name]; return c, ok }
+func (s source) Claim(_, name string) (*corev1.PersistentVolumeClaim, bool) {
+	c, ok := s.claims[name]
+	return c, ok
+}
+func (s source) Volume(name string) (*corev1.PersistentVolume, bool) {
+	v, ok := s.volumes[name]
+	return v, ok
+}
 
 func ref[T any](v T) *T { return &v }
 
