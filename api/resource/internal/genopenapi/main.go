@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/whalepod/whalepod/api/resource"
@@ -81,7 +82,7 @@ func (g *generator) v2() (object, error) {
 	}
 	paths, definitions := doc["paths"].(object), doc["definitions"].(object)
 	style := swagger
-	for _, gv := range g.table.GroupVersions() {
+	for _, gv := range g.versions() {
 		if isOld(gv) {
 			g.addOldGroup(gv, paths, definitions, style)
 		}
@@ -94,7 +95,7 @@ func (g *generator) v2() (object, error) {
 	parameters := doc["parameters"].(object)
 	keepReferenced(refStyle{prefix: "#/parameters/"}, parameters, []any{paths})
 	roots := []any{paths, parameters}
-	for _, gv := range g.table.GroupVersions() {
+	for _, gv := range g.versions() {
 		roots = append(roots, g.kindRefs(gv, definitions, style)...)
 	}
 	keepReferenced(style, definitions, roots)
@@ -112,7 +113,7 @@ func (g *generator) v3() (map[string]object, error) {
 		}
 		add(path, doc)
 	}
-	for _, gv := range g.table.GroupVersions() {
+	for _, gv := range g.versions() {
 		doc, err := g.v3Version(gv)
 		if err != nil {
 			return nil, err
@@ -200,7 +201,7 @@ func (g *generator) keep(path string) bool {
 	case parts[0] == "api":
 		gv, parts = schema.GroupVersion{Version: parts[1]}, parts[2:]
 	case parts[0] == "apis" && len(parts) == 2:
-		for _, gv := range g.table.GroupVersions() {
+		for _, gv := range g.versions() {
 			if gv.Group == parts[1] {
 				return true
 			}
@@ -226,10 +227,17 @@ func (g *generator) keep(path string) bool {
 }
 
 func (g *generator) serves(gv schema.GroupVersion) bool {
-	for _, served := range g.table.GroupVersions() {
+	for _, served := range g.versions() {
 		if served == gv {
 			return true
 		}
 	}
 	return false
+}
+
+// versions that have kinds which are stored. Kubernetes' own documents do not know the others, which are further servers' there.
+func (g *generator) versions() []schema.GroupVersion {
+	return slices.DeleteFunc(slices.Clone(g.table.GroupVersions()), func(gv schema.GroupVersion) bool {
+		return !slices.ContainsFunc(g.table.All(), func(r *resource.Resource) bool { return slices.Contains(r.Served, gv) })
+	})
 }

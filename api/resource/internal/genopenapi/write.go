@@ -32,7 +32,7 @@ const (
 func (g *generator) mergeSchema(docs map[string]object) ([]byte, error) {
 	all, kinds := object{}, map[string]string{}
 	var roots []any
-	for _, gv := range g.table.GroupVersions() {
+	for _, gv := range g.versions() {
 		schemas := docs[versionPath(gv)]["components"].(object)["schemas"].(object)
 		for name, definition := range schemas {
 			for _, gvk := range kindsOf(definition) {
