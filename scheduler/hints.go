@@ -57,6 +57,11 @@ func NewWaiting(pod *corev1.Pod, d *Decision) *Waiting {
 	return w
 }
 
+// WaitingForClaims is a pod that has a node as soon as its claims have their volumes.
+func WaitingForClaims(pod *corev1.Pod) *Waiting {
+	return NewWaiting(pod, &Decision{Blocked: byVolumes})
+}
+
 // Concerns says whether the news can be what the pod waits for: then it is worth another try.
 func (s *Snapshot) Concerns(n *News, w *Waiting) bool {
 	pod := w.info.pod

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -83,9 +84,8 @@ func (s *Snapshot) claims(pod *corev1.Pod) (blocked string, f filter) {
 			} else {
 				out.bound = append(out.bound, v)
 			}
-		case claim.Spec.VolumeName == "" && s.waitsForConsumer(claim):
-			// Nobody binds or makes volumes for a node that was chosen, so there is none on any.
-			out.unbound = true
+		case claim.Spec.VolumeName == "" && WaitsForConsumer(s.volumes.classes[ClassOf(claim)]):
+			out.delayed = append(out.delayed, s.delay(claim))
 		default:
 			return "pod has unbound immediate PersistentVolumeClaims", nil
 		}
@@ -123,24 +123,56 @@ func (s *Snapshot) claimsOf(pod *corev1.Pod) (claims []*corev1.PersistentVolumeC
 	return claims, ""
 }
 
-// waitsForConsumer: the claim's class leaves the choice of a volume to the choice of a node.
-func (s *Snapshot) waitsForConsumer(claim *corev1.PersistentVolumeClaim) bool {
-	name := claim.Annotations[corev1.BetaStorageClassAnnotation]
-	if name == "" && claim.Spec.StorageClassName != nil {
-		name = *claim.Spec.StorageClassName
+// Delayed are the pod's claims that get a volume when its node is chosen.
+func (s *Snapshot) Delayed(pod *corev1.Pod) []*corev1.PersistentVolumeClaim {
+	_, f := s.claims(pod)
+	v, _ := f.(volumeFilter)
+	out := make([]*corev1.PersistentVolumeClaim, 0, len(v.delayed))
+	for _, d := range v.delayed {
+		out = append(out, d.claim)
 	}
-	class := s.volumes.classes[name]
-	return class != nil && class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
+	return out
+}
+
+// delayed is a claim that waits for a node, and what it can have there.
+type delayed struct {
+	claim *corev1.PersistentVolumeClaim
+	class *storagev1.StorageClass
+	free  []*corev1.PersistentVolume
+}
+
+func (s *Snapshot) delay(claim *corev1.PersistentVolumeClaim) delayed {
+	d := delayed{claim: claim, class: s.volumes.classes[ClassOf(claim)]}
+	for _, v := range s.volumes.volumes {
+		if Free(v, claim) {
+			d.free = append(d.free, v)
+		}
+	}
+	return d
+}
+
+func (d delayed) possible(n *Node) bool {
+	return n.obj != nil && (provisions(d.class, n.obj) ||
+		slices.ContainsFunc(d.free, func(v *corev1.PersistentVolume) bool { return Reachable(v, n.obj) }))
 }
 
 // volumeFilter refuses nodes from which the volumes of the pod's claims cannot be reached.
 type volumeFilter struct {
 	bound   []*corev1.PersistentVolume
 	missing bool // a claim is bound to a volume that is not there
-	unbound bool // a claim waits for a volume
+	delayed []delayed
 }
 
-func (f volumeFilter) fits(n *Node) bool { return !f.missing && !f.unbound && f.reachable(n) }
+func (f volumeFilter) fits(n *Node) bool { return !f.missing && f.bindable(n) && f.reachable(n) }
+
+func (f volumeFilter) bindable(n *Node) bool {
+	for _, d := range f.delayed {
+		if !d.possible(n) {
+			return false
+		}
+	}
+	return true
+}
 
 func (f volumeFilter) reachable(n *Node) bool {
 	for _, v := range f.bound {
@@ -158,7 +190,7 @@ func (f volumeFilter) explain(n *Node) refusal {
 	if !f.reachable(n) {
 		r.reasons = append(r.reasons, "node(s) didn't match PersistentVolume's node affinity")
 	}
-	if f.unbound {
+	if !f.bindable(n) {
 		r.reasons = append(r.reasons, "node(s) didn't find available persistent volumes to bind")
 	}
 	if f.missing {

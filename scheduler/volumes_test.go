@@ -81,6 +81,18 @@ func TestClaims(t *testing.T) {
 			t.Errorf("%s: %s%s\nwant %s", name, d.Node, d.Message, test.want)
 		}
 	}
+	s.SetClass(&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, VolumeBindingMode: &late, Provisioner: "whalepod.io/local"})
+	if d := Schedule(s, claiming("late", "local")); d.Node != "n2" {
+		t.Error("a volume that can be made anywhere, beside one of n2:", d.Node+d.Message)
+	}
+	s.SetClass(&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, VolumeBindingMode: &late, Provisioner: "kubernetes.io/no-provisioner"})
+	s.SetVolume(&corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: "free"}, Status: corev1.PersistentVolumeStatus{Phase: corev1.VolumeAvailable},
+		Spec: corev1.PersistentVolumeSpec{StorageClassName: "late", NodeAffinity: s.volumes.volumes["disk"].Spec.NodeAffinity},
+	})
+	if d := Schedule(s, claiming("late")); d.Node != "n2" || len(s.Delayed(claiming("late"))) != 1 {
+		t.Error("the only free volume is on n2:", d.Node+d.Message)
+	}
 	s.RemoveVolume("disk")
 	if d := Schedule(s, claiming("local")); d.Node != "" {
 		t.Error("a claim whose volume is gone holds nobody up")

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -45,6 +46,51 @@ func TestClaimIsWaitedFor(t *testing.T) {
 			claim.Annotations = map[string]string{"pv.kubernetes.io/bind-completed": "yes"}
 		})
 		ct.Settle(time.Minute)
+		if p := ct.Get[*corev1.Pod](e, "default", "db"); p.Spec.NodeName != "node1" {
+			t.Errorf("bound, and still %+v", p.Status)
+		}
+	})
+}
+
+// A claim that waits for its first consumer learns the node that was chosen; the pod keeps its place there, and comes to it
+// when the claim has its volume.
+func TestNodeIsSelectedForClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t)
+		ct.Node(e, "node1")
+		late := storagev1.VolumeBindingWaitForFirstConsumer
+		ct.Create(e, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, VolumeBindingMode: &late, Provisioner: "example.com/disk"})
+		class := "late"
+		ct.Create(e, &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "data"},
+			Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: &class, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+				Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": resource.MustParse("1Gi")}}}})
+		p := ct.Pod("db", nil)
+		p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}
+		p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("3")}
+		ct.Create(e, p)
+		ct.Settle(time.Second)
+		claim := ct.Get[*corev1.PersistentVolumeClaim](e, "default", "data")
+		if got := claim.Annotations[selectedNode]; got != "node1" {
+			t.Fatalf("selected: %q", got)
+		}
+		rival := ct.Pod("rival", nil)
+		rival.Spec.Containers[0].Resources.Requests = p.Spec.Containers[0].Resources.Requests
+		ct.Create(e, rival)
+		ct.Settle(time.Minute)
+		for _, name := range []string{"db", "rival"} {
+			if p := ct.Get[*corev1.Pod](e, "default", name); p.Spec.NodeName != "" {
+				t.Errorf("%s is on %s", name, p.Spec.NodeName)
+			}
+		}
+		ct.Create(e, &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "disk"}, Spec: corev1.PersistentVolumeSpec{
+			Capacity: claim.Spec.Resources.Requests, AccessModes: claim.Spec.AccessModes,
+			PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/mnt"}}}})
+		ct.Change(e, "default", "data", func(claim *corev1.PersistentVolumeClaim) {
+			claim.Spec.VolumeName = "disk"
+			claim.Annotations["pv.kubernetes.io/bind-completed"] = "yes"
+		})
+		ct.Settle(time.Second)
 		if p := ct.Get[*corev1.Pod](e, "default", "db"); p.Spec.NodeName != "node1" {
 			t.Errorf("bound, and still %+v", p.Status)
 		}

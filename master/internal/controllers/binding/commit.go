@@ -48,6 +48,8 @@ const (
 	done
 	// again: the node has changed meanwhile; decide anew.
 	again
+	// held: the pod's claims get their volumes for the node that was chosen; then it is bound.
+	held
 )
 
 // scheduleBatch decides for the next pods and commits the decisions in one transaction.
@@ -142,6 +144,10 @@ func (c *Controller) commit(tx *registry.Tx, d *decision) error {
 		d.result = again
 		return nil
 	}
+	if claims := c.snapshot.Delayed(pod); len(claims) > 0 {
+		d.result = held
+		return selectNode(tx, claims, d.Node)
+	}
 	if err := tx.Bind(pod, d.Node); err != nil {
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 			return nil
@@ -183,6 +189,10 @@ func (c *Controller) settle(d *decision, now time.Time) {
 		c.queue.park(d.item, d.waiting, now)
 		c.cfg.Registry.Record(pod, corev1.EventTypeWarning, "FailedScheduling", d.Message, component)
 		c.tellVictims(d)
+	case d.result == held:
+		c.hear(c.snapshot.RemovePod(pod.UID))
+		c.hear(c.snapshot.Nominate(pod, d.Node)) // its place is kept for as long as that takes
+		c.queue.park(d.item, scheduler.WaitingForClaims(pod), now)
 	case d.result == gone:
 		c.queue.remove(pod.UID)
 		c.hear(c.snapshot.RemovePod(pod.UID))

@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/whalepod/whalepod/scheduler"
 )
 
 // world is what a claim's plan depends on. Objects are shared: copies are changed.
@@ -74,7 +76,7 @@ func (o *outcome) keep(w world, claim *corev1.PersistentVolumeClaim) {
 	switch {
 	case volume == nil:
 		lost("ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!")
-	case volume.Spec.ClaimRef != nil && !claimedBy(volume, claim):
+	case volume.Spec.ClaimRef != nil && !scheduler.ClaimedBy(volume, claim):
 		lost("ClaimMisbound", "Two claims are bound to the same volume, this one is bound incorrectly")
 	default:
 		o.bind(w, claim, volume)
@@ -87,13 +89,13 @@ func (o *outcome) asked(w world, claim *corev1.PersistentVolumeClaim) {
 	switch {
 	case volume == nil: // it waits for the volume to be made
 	case volume.Spec.ClaimRef == nil:
-		if why := mismatch(volume, claim); why != "" {
+		if why := scheduler.Mismatch(volume, claim); why != "" {
 			o.tell(corev1.EventTypeWarning, "VolumeMismatch", "Cannot bind to requested volume %q: %s", volume.Name, why)
 			break
 		}
 		o.bind(w, claim, volume)
 		return
-	case claimedBy(volume, claim):
+	case scheduler.ClaimedBy(volume, claim):
 		o.bind(w, claim, volume)
 		return
 	default:
@@ -119,7 +121,7 @@ func (o *outcome) search(w world, claim *corev1.PersistentVolumeClaim) {
 			return
 		}
 	}
-	delayed := waits(w.class) && node == nil
+	delayed := scheduler.WaitsForConsumer(w.class) && node == nil
 	if volume := best(claim, w.volumes, node); volume != nil && (!delayed || volume.Spec.ClaimRef != nil) {
 		o.bind(w, claim, volume)
 		return
@@ -127,17 +129,13 @@ func (o *outcome) search(w world, claim *corev1.PersistentVolumeClaim) {
 	switch {
 	case delayed:
 		o.tell(corev1.EventTypeNormal, "WaitForFirstConsumer", "waiting for first consumer to be created before binding")
-	case classOf(claim) == "":
+	case scheduler.ClassOf(claim) == "":
 		o.tell(corev1.EventTypeNormal, "FailedBinding", "no persistent volumes available for this claim and no storage class is set")
 	case w.class == nil:
-		o.tell(corev1.EventTypeWarning, "ProvisioningFailed", "storageclass.storage.k8s.io %q not found", classOf(claim))
+		o.tell(corev1.EventTypeWarning, "ProvisioningFailed", "storageclass.storage.k8s.io %q not found", scheduler.ClassOf(claim))
 	default:
 		o.provision(w, claim, node)
 	}
-}
-
-func waits(class *storagev1.StorageClass) bool {
-	return class != nil && class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
 }
 
 // reselect has the scheduler choose a node anew.

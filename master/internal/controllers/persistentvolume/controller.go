@@ -16,6 +16,7 @@ import (
 
 	"github.com/whalepod/whalepod/master/internal/controller"
 	"github.com/whalepod/whalepod/master/internal/registry"
+	"github.com/whalepod/whalepod/scheduler"
 )
 
 const (
@@ -91,11 +92,13 @@ func (c *Controller) keys(v *registry.View, e registry.Event, add func(controlle
 		if ref := o.Spec.ClaimRef; ref != nil {
 			add(claimKey(ref.Namespace, ref.Name))
 		} else if !e.Deleted {
-			unbound(v, add, func(claim *corev1.PersistentVolumeClaim) bool { return classOf(claim) == classOfVolume(o) })
+			unbound(v, add, func(claim *corev1.PersistentVolumeClaim) bool {
+				return scheduler.ClassOf(claim) == scheduler.ClassOfVolume(o)
+			})
 		}
 	case *storagev1.StorageClass:
 		unbound(v, add, func(claim *corev1.PersistentVolumeClaim) bool {
-			return classOf(claim) == o.Name || claim.Spec.StorageClassName == nil
+			return scheduler.ClassOf(claim) == o.Name || claim.Spec.StorageClassName == nil
 		})
 	case *corev1.Pod:
 		podKeys(e, o, add)
@@ -201,7 +204,7 @@ func worldOf(v registry.Viewer, key controller.Key) (world, error) {
 		node:     func(name string) *corev1.Node { return find[*corev1.Node](v, name) },
 		fallback: registry.DefaultStorageClass(v),
 	}
-	if class := classOf(claim); class != "" {
+	if class := scheduler.ClassOf(claim); class != "" {
 		w.class = find[*storagev1.StorageClass](v, class)
 	}
 	if claim.DeletionTimestamp != nil {
@@ -316,7 +319,7 @@ func (c *Controller) remove(ctx context.Context, key controller.Key, volume *cor
 	node, known := "", false
 	err := c.cfg.Registry.View(func(v *registry.View) error {
 		for n := range registry.List[*corev1.Node](v, "") {
-			if reachable(volume, n) {
+			if scheduler.Reachable(volume, n) {
 				node, known = n.Name, true
 				break
 			}

@@ -7,6 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/whalepod/whalepod/scheduler"
 )
 
 // maxFileName is NAME_MAX of Linux' file systems, in bytes.
@@ -60,7 +62,7 @@ func unfit(claim *corev1.PersistentVolumeClaim) string {
 		}
 	}
 	switch {
-	case blockMode(claim.Spec.VolumeMode):
+	case scheduler.Block(claim.Spec.VolumeMode):
 		return "volumeMode Block cannot be had: such a volume is a directory"
 	case claim.Spec.Selector != nil:
 		return "claim.Spec.Selector is not supported"
@@ -83,7 +85,7 @@ func newVolume(w world, claim *corev1.PersistentVolumeClaim, node *corev1.Node, 
 		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{annProvisionedBy: Provisioner}},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity:    corev1.ResourceList{corev1.ResourceStorage: claim.Spec.Resources.Requests[corev1.ResourceStorage]},
-			AccessModes: claim.Spec.AccessModes, PersistentVolumeReclaimPolicy: policy, StorageClassName: classOf(claim), VolumeMode: &filesystem,
+			AccessModes: claim.Spec.AccessModes, PersistentVolumeReclaimPolicy: policy, StorageClassName: scheduler.ClassOf(claim), VolumeMode: &filesystem,
 			VolumeAttributesClassName: claim.Spec.VolumeAttributesClassName, MountOptions: class.MountOptions,
 			PersistentVolumeSource: corev1.PersistentVolumeSource{
 				Local: &corev1.LocalVolumeSource{Path: path.Join(dir, dirName(name, claim))},
