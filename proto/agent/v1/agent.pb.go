@@ -477,6 +477,7 @@ type FromAgent struct {
 	//	*FromAgent_Status
 	//	*FromAgent_Heartbeat
 	//	*FromAgent_Usage
+	//	*FromAgent_InForce
 	Message       isFromAgent_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -555,6 +556,15 @@ func (x *FromAgent) GetUsage() *Usage {
 	return nil
 }
 
+func (x *FromAgent) GetInForce() *InForce {
+	if x != nil {
+		if x, ok := x.Message.(*FromAgent_InForce); ok {
+			return x.InForce
+		}
+	}
+	return nil
+}
+
 type isFromAgent_Message interface {
 	isFromAgent_Message()
 }
@@ -575,6 +585,10 @@ type FromAgent_Usage struct {
 	Usage *Usage `protobuf:"bytes,4,opt,name=usage,proto3,oneof"`
 }
 
+type FromAgent_InForce struct {
+	InForce *InForce `protobuf:"bytes,5,opt,name=in_force,json=inForce,proto3,oneof"`
+}
+
 func (*FromAgent_Hello) isFromAgent_Message() {}
 
 func (*FromAgent_Status) isFromAgent_Message() {}
@@ -583,14 +597,18 @@ func (*FromAgent_Heartbeat) isFromAgent_Message() {}
 
 func (*FromAgent_Usage) isFromAgent_Message() {}
 
+func (*FromAgent_InForce) isFromAgent_Message() {}
+
 // Hello is the first message of a session.
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// v1.Node: labels, capacity, addresses, node info. The name must be that of the certificate.
-	Node          []byte `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	Version       string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Node    []byte `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The agent answers marks of Changes with InForce.
+	ReportsInForce bool `protobuf:"varint,3,opt,name=reports_in_force,json=reportsInForce,proto3" json:"reports_in_force,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
@@ -635,6 +653,13 @@ func (x *Hello) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *Hello) GetReportsInForce() bool {
+	if x != nil {
+		return x.ReportsInForce
+	}
+	return false
 }
 
 // StatusBatch holds what changed since the last one.
@@ -933,6 +958,51 @@ func (*Heartbeat) Descriptor() ([]byte, []int) {
 	return file_agent_proto_rawDescGZIP(), []int{12}
 }
 
+// InForce says that this node's rules are what the Services and EndpointSlices said up to the Changes with this mark.
+type InForce struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mark          uint64                 `protobuf:"varint,1,opt,name=mark,proto3" json:"mark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InForce) Reset() {
+	*x = InForce{}
+	mi := &file_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InForce) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InForce) ProtoMessage() {}
+
+func (x *InForce) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InForce.ProtoReflect.Descriptor instead.
+func (*InForce) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *InForce) GetMark() uint64 {
+	if x != nil {
+		return x.Mark
+	}
+	return 0
+}
+
 // Usage is what a node and its containers use. It is not acknowledged and not sent again: the next one replaces it.
 type Usage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -949,7 +1019,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_agent_proto_msgTypes[13]
+	mi := &file_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1031,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[13]
+	mi := &file_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1044,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Usage) GetUnixNano() int64 {
@@ -1017,7 +1087,7 @@ type PodUsage struct {
 
 func (x *PodUsage) Reset() {
 	*x = PodUsage{}
-	mi := &file_agent_proto_msgTypes[14]
+	mi := &file_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1099,7 @@ func (x *PodUsage) String() string {
 func (*PodUsage) ProtoMessage() {}
 
 func (x *PodUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[14]
+	mi := &file_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1112,7 @@ func (x *PodUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodUsage.ProtoReflect.Descriptor instead.
 func (*PodUsage) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PodUsage) GetNamespace() string {
@@ -1083,7 +1153,7 @@ type ContainerUsage struct {
 
 func (x *ContainerUsage) Reset() {
 	*x = ContainerUsage{}
-	mi := &file_agent_proto_msgTypes[15]
+	mi := &file_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1165,7 @@ func (x *ContainerUsage) String() string {
 func (*ContainerUsage) ProtoMessage() {}
 
 func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[15]
+	mi := &file_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1178,7 @@ func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerUsage.ProtoReflect.Descriptor instead.
 func (*ContainerUsage) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ContainerUsage) GetName() string {
@@ -1138,7 +1208,7 @@ type Sample struct {
 
 func (x *Sample) Reset() {
 	*x = Sample{}
-	mi := &file_agent_proto_msgTypes[16]
+	mi := &file_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1220,7 @@ func (x *Sample) String() string {
 func (*Sample) ProtoMessage() {}
 
 func (x *Sample) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[16]
+	mi := &file_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1233,7 @@ func (x *Sample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sample.ProtoReflect.Descriptor instead.
 func (*Sample) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Sample) GetCpuNanos() uint64 {
@@ -1195,6 +1265,7 @@ type FromMaster struct {
 	//	*FromMaster_Changes
 	//	*FromMaster_OpenTunnel
 	//	*FromMaster_Acknowledge
+	//	*FromMaster_Withdrawn
 	Message       isFromMaster_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1202,7 +1273,7 @@ type FromMaster struct {
 
 func (x *FromMaster) Reset() {
 	*x = FromMaster{}
-	mi := &file_agent_proto_msgTypes[17]
+	mi := &file_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1285,7 @@ func (x *FromMaster) String() string {
 func (*FromMaster) ProtoMessage() {}
 
 func (x *FromMaster) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[17]
+	mi := &file_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1298,7 @@ func (x *FromMaster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromMaster.ProtoReflect.Descriptor instead.
 func (*FromMaster) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FromMaster) GetMessage() isFromMaster_Message {
@@ -1273,6 +1344,15 @@ func (x *FromMaster) GetAcknowledge() *Acknowledge {
 	return nil
 }
 
+func (x *FromMaster) GetWithdrawn() *Withdrawn {
+	if x != nil {
+		if x, ok := x.Message.(*FromMaster_Withdrawn); ok {
+			return x.Withdrawn
+		}
+	}
+	return nil
+}
+
 type isFromMaster_Message interface {
 	isFromMaster_Message()
 }
@@ -1293,6 +1373,10 @@ type FromMaster_Acknowledge struct {
 	Acknowledge *Acknowledge `protobuf:"bytes,4,opt,name=acknowledge,proto3,oneof"`
 }
 
+type FromMaster_Withdrawn struct {
+	Withdrawn *Withdrawn `protobuf:"bytes,5,opt,name=withdrawn,proto3,oneof"`
+}
+
 func (*FromMaster_Welcome) isFromMaster_Message() {}
 
 func (*FromMaster_Changes) isFromMaster_Message() {}
@@ -1300,6 +1384,8 @@ func (*FromMaster_Changes) isFromMaster_Message() {}
 func (*FromMaster_OpenTunnel) isFromMaster_Message() {}
 
 func (*FromMaster_Acknowledge) isFromMaster_Message() {}
+
+func (*FromMaster_Withdrawn) isFromMaster_Message() {}
 
 // Welcome answers a Hello.
 type Welcome struct {
@@ -1315,7 +1401,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_agent_proto_msgTypes[18]
+	mi := &file_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1413,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[18]
+	mi := &file_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1426,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Welcome) GetConfig() *ClusterConfig {
@@ -1367,18 +1453,20 @@ func (x *Welcome) GetHeartbeatMillis() int64 {
 // Changes of the desired state. A session begins with all of it: begin is set on the first message of such a snapshot and
 // complete on the last; what the node knows beyond it is gone. A snapshot may come again later.
 type Changes struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Changes       []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
-	Complete      bool                   `protobuf:"varint,2,opt,name=complete,proto3" json:"complete,omitempty"`
-	Revision      int64                  `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	Begin         bool                   `protobuf:"varint,4,opt,name=begin,proto3" json:"begin,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Changes  []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	Complete bool                   `protobuf:"varint,2,opt,name=complete,proto3" json:"complete,omitempty"`
+	Revision int64                  `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Begin    bool                   `protobuf:"varint,4,opt,name=begin,proto3" json:"begin,omitempty"`
+	// When not 0, the master wants to hear (InForce) when all up to here is in force. A later mark stands for those before it.
+	Mark          uint64 `protobuf:"varint,5,opt,name=mark,proto3" json:"mark,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Changes) Reset() {
 	*x = Changes{}
-	mi := &file_agent_proto_msgTypes[19]
+	mi := &file_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1478,7 @@ func (x *Changes) String() string {
 func (*Changes) ProtoMessage() {}
 
 func (x *Changes) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[19]
+	mi := &file_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1491,7 @@ func (x *Changes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Changes.ProtoReflect.Descriptor instead.
 func (*Changes) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Changes) GetChanges() []*Change {
@@ -1434,6 +1522,13 @@ func (x *Changes) GetBegin() bool {
 	return false
 }
 
+func (x *Changes) GetMark() uint64 {
+	if x != nil {
+		return x.Mark
+	}
+	return 0
+}
+
 type Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in "pods" or "endpointslices.discovery.k8s.io".
@@ -1449,7 +1544,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_agent_proto_msgTypes[20]
+	mi := &file_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1556,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[20]
+	mi := &file_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1569,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Change) GetResource() string {
@@ -1521,7 +1616,7 @@ type OpenTunnel struct {
 
 func (x *OpenTunnel) Reset() {
 	*x = OpenTunnel{}
-	mi := &file_agent_proto_msgTypes[21]
+	mi := &file_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1628,7 @@ func (x *OpenTunnel) String() string {
 func (*OpenTunnel) ProtoMessage() {}
 
 func (x *OpenTunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[21]
+	mi := &file_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1641,7 @@ func (x *OpenTunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenTunnel.ProtoReflect.Descriptor instead.
 func (*OpenTunnel) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *OpenTunnel) GetId() string {
@@ -1565,7 +1660,7 @@ type Acknowledge struct {
 
 func (x *Acknowledge) Reset() {
 	*x = Acknowledge{}
-	mi := &file_agent_proto_msgTypes[22]
+	mi := &file_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1672,7 @@ func (x *Acknowledge) String() string {
 func (*Acknowledge) ProtoMessage() {}
 
 func (x *Acknowledge) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[22]
+	mi := &file_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1685,7 @@ func (x *Acknowledge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledge.ProtoReflect.Descriptor instead.
 func (*Acknowledge) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Acknowledge) GetSequence() uint64 {
@@ -1598,6 +1693,52 @@ func (x *Acknowledge) GetSequence() uint64 {
 		return x.Sequence
 	}
 	return 0
+}
+
+// Withdrawn says that no node sends new connections to a pod of this node any more, which is being deleted. It may come
+// before the deletion itself.
+type Withdrawn struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PodUid        string                 `protobuf:"bytes,1,opt,name=pod_uid,json=podUid,proto3" json:"pod_uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Withdrawn) Reset() {
+	*x = Withdrawn{}
+	mi := &file_agent_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Withdrawn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Withdrawn) ProtoMessage() {}
+
+func (x *Withdrawn) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
+func (*Withdrawn) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Withdrawn) GetPodUid() string {
+	if x != nil {
+		return x.PodUid
+	}
+	return ""
 }
 
 type TunnelData struct {
@@ -1609,7 +1750,7 @@ type TunnelData struct {
 
 func (x *TunnelData) Reset() {
 	*x = TunnelData{}
-	mi := &file_agent_proto_msgTypes[23]
+	mi := &file_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1762,7 @@ func (x *TunnelData) String() string {
 func (*TunnelData) ProtoMessage() {}
 
 func (x *TunnelData) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[23]
+	mi := &file_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +1775,7 @@ func (x *TunnelData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelData.ProtoReflect.Descriptor instead.
 func (*TunnelData) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TunnelData) GetData() []byte {
@@ -1679,16 +1820,18 @@ const file_agent_proto_rawDesc = "" +
 	"\n" +
 	"gossip_key\x18\x05 \x01(\fR\tgossipKey\x12!\n" +
 	"\fgossip_seeds\x18\x06 \x03(\tR\vgossipSeeds\x12#\n" +
-	"\rapi_endpoints\x18\a \x03(\tR\fapiEndpoints\"\xf2\x01\n" +
+	"\rapi_endpoints\x18\a \x03(\tR\fapiEndpoints\"\xab\x02\n" +
 	"\tFromAgent\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.whalepod.agent.v1.HelloH\x00R\x05hello\x128\n" +
 	"\x06status\x18\x02 \x01(\v2\x1e.whalepod.agent.v1.StatusBatchH\x00R\x06status\x12<\n" +
 	"\theartbeat\x18\x03 \x01(\v2\x1c.whalepod.agent.v1.HeartbeatH\x00R\theartbeat\x120\n" +
-	"\x05usage\x18\x04 \x01(\v2\x18.whalepod.agent.v1.UsageH\x00R\x05usageB\t\n" +
-	"\amessage\"5\n" +
+	"\x05usage\x18\x04 \x01(\v2\x18.whalepod.agent.v1.UsageH\x00R\x05usage\x127\n" +
+	"\bin_force\x18\x05 \x01(\v2\x1a.whalepod.agent.v1.InForceH\x00R\ainForceB\t\n" +
+	"\amessage\"_\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\"\xa4\x01\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12(\n" +
+	"\x10reports_in_force\x18\x03 \x01(\bR\x0ereportsInForce\"\xa4\x01\n" +
 	"\vStatusBatch\x120\n" +
 	"\x04pods\x18\x01 \x03(\v2\x1c.whalepod.agent.v1.PodStatusR\x04pods\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\fR\x04node\x123\n" +
@@ -1711,7 +1854,9 @@ const file_agent_proto_rawDesc = "" +
 	"\amessage\x18\a \x01(\tR\amessage\x12\x1b\n" +
 	"\tunix_nano\x18\b \x01(\x03R\bunixNano\x12\x12\n" +
 	"\x04kind\x18\t \x01(\tR\x04kind\"\v\n" +
-	"\tHeartbeat\"\x9e\x01\n" +
+	"\tHeartbeat\"\x1d\n" +
+	"\aInForce\x12\x12\n" +
+	"\x04mark\x18\x01 \x01(\x04R\x04mark\"\x9e\x01\n" +
 	"\x05Usage\x12\x1b\n" +
 	"\tunix_nano\x18\x01 \x01(\x03R\bunixNano\x12-\n" +
 	"\x04node\x18\x02 \x01(\v2\x19.whalepod.agent.v1.SampleR\x04node\x12/\n" +
@@ -1730,24 +1875,26 @@ const file_agent_proto_rawDesc = "" +
 	"\x06Sample\x12\x1b\n" +
 	"\tcpu_nanos\x18\x01 \x01(\x04R\bcpuNanos\x12\x16\n" +
 	"\x06memory\x18\x02 \x01(\x04R\x06memory\x12#\n" +
-	"\rwindow_millis\x18\x03 \x01(\rR\fwindowMillis\"\x8d\x02\n" +
+	"\rwindow_millis\x18\x03 \x01(\rR\fwindowMillis\"\xcb\x02\n" +
 	"\n" +
 	"FromMaster\x126\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1a.whalepod.agent.v1.WelcomeH\x00R\awelcome\x126\n" +
 	"\achanges\x18\x02 \x01(\v2\x1a.whalepod.agent.v1.ChangesH\x00R\achanges\x12@\n" +
 	"\vopen_tunnel\x18\x03 \x01(\v2\x1d.whalepod.agent.v1.OpenTunnelH\x00R\n" +
 	"openTunnel\x12B\n" +
-	"\vacknowledge\x18\x04 \x01(\v2\x1e.whalepod.agent.v1.AcknowledgeH\x00R\vacknowledgeB\t\n" +
+	"\vacknowledge\x18\x04 \x01(\v2\x1e.whalepod.agent.v1.AcknowledgeH\x00R\vacknowledge\x12<\n" +
+	"\twithdrawn\x18\x05 \x01(\v2\x1c.whalepod.agent.v1.WithdrawnH\x00R\twithdrawnB\t\n" +
 	"\amessage\"\x89\x01\n" +
 	"\aWelcome\x128\n" +
 	"\x06config\x18\x01 \x01(\v2 .whalepod.agent.v1.ClusterConfigR\x06config\x12\x19\n" +
 	"\bpod_cidr\x18\x02 \x01(\tR\apodCidr\x12)\n" +
-	"\x10heartbeat_millis\x18\x03 \x01(\x03R\x0fheartbeatMillis\"\x8c\x01\n" +
+	"\x10heartbeat_millis\x18\x03 \x01(\x03R\x0fheartbeatMillis\"\xa0\x01\n" +
 	"\aChanges\x123\n" +
 	"\achanges\x18\x01 \x03(\v2\x19.whalepod.agent.v1.ChangeR\achanges\x12\x1a\n" +
 	"\bcomplete\x18\x02 \x01(\bR\bcomplete\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x14\n" +
-	"\x05begin\x18\x04 \x01(\bR\x05begin\"\x88\x01\n" +
+	"\x05begin\x18\x04 \x01(\bR\x05begin\x12\x12\n" +
+	"\x04mark\x18\x05 \x01(\x04R\x04mark\"\x88\x01\n" +
 	"\x06Change\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -1758,7 +1905,9 @@ const file_agent_proto_rawDesc = "" +
 	"OpenTunnel\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\")\n" +
 	"\vAcknowledge\x12\x1a\n" +
-	"\bsequence\x18\x01 \x01(\x04R\bsequence\" \n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\"$\n" +
+	"\tWithdrawn\x12\x17\n" +
+	"\apod_uid\x18\x01 \x01(\tR\x06podUid\" \n" +
 	"\n" +
 	"TunnelData\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data2\x80\x03\n" +
@@ -1781,7 +1930,7 @@ func file_agent_proto_rawDescGZIP() []byte {
 	return file_agent_proto_rawDescData
 }
 
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_agent_proto_goTypes = []any{
 	(*JoinRequest)(nil),    // 0: whalepod.agent.v1.JoinRequest
 	(*JoinResponse)(nil),   // 1: whalepod.agent.v1.JoinResponse
@@ -1796,51 +1945,55 @@ var file_agent_proto_goTypes = []any{
 	(*PodStatus)(nil),      // 10: whalepod.agent.v1.PodStatus
 	(*PodEvent)(nil),       // 11: whalepod.agent.v1.PodEvent
 	(*Heartbeat)(nil),      // 12: whalepod.agent.v1.Heartbeat
-	(*Usage)(nil),          // 13: whalepod.agent.v1.Usage
-	(*PodUsage)(nil),       // 14: whalepod.agent.v1.PodUsage
-	(*ContainerUsage)(nil), // 15: whalepod.agent.v1.ContainerUsage
-	(*Sample)(nil),         // 16: whalepod.agent.v1.Sample
-	(*FromMaster)(nil),     // 17: whalepod.agent.v1.FromMaster
-	(*Welcome)(nil),        // 18: whalepod.agent.v1.Welcome
-	(*Changes)(nil),        // 19: whalepod.agent.v1.Changes
-	(*Change)(nil),         // 20: whalepod.agent.v1.Change
-	(*OpenTunnel)(nil),     // 21: whalepod.agent.v1.OpenTunnel
-	(*Acknowledge)(nil),    // 22: whalepod.agent.v1.Acknowledge
-	(*TunnelData)(nil),     // 23: whalepod.agent.v1.TunnelData
+	(*InForce)(nil),        // 13: whalepod.agent.v1.InForce
+	(*Usage)(nil),          // 14: whalepod.agent.v1.Usage
+	(*PodUsage)(nil),       // 15: whalepod.agent.v1.PodUsage
+	(*ContainerUsage)(nil), // 16: whalepod.agent.v1.ContainerUsage
+	(*Sample)(nil),         // 17: whalepod.agent.v1.Sample
+	(*FromMaster)(nil),     // 18: whalepod.agent.v1.FromMaster
+	(*Welcome)(nil),        // 19: whalepod.agent.v1.Welcome
+	(*Changes)(nil),        // 20: whalepod.agent.v1.Changes
+	(*Change)(nil),         // 21: whalepod.agent.v1.Change
+	(*OpenTunnel)(nil),     // 22: whalepod.agent.v1.OpenTunnel
+	(*Acknowledge)(nil),    // 23: whalepod.agent.v1.Acknowledge
+	(*Withdrawn)(nil),      // 24: whalepod.agent.v1.Withdrawn
+	(*TunnelData)(nil),     // 25: whalepod.agent.v1.TunnelData
 }
 var file_agent_proto_depIdxs = []int32{
 	6,  // 0: whalepod.agent.v1.JoinResponse.config:type_name -> whalepod.agent.v1.ClusterConfig
 	8,  // 1: whalepod.agent.v1.FromAgent.hello:type_name -> whalepod.agent.v1.Hello
 	9,  // 2: whalepod.agent.v1.FromAgent.status:type_name -> whalepod.agent.v1.StatusBatch
 	12, // 3: whalepod.agent.v1.FromAgent.heartbeat:type_name -> whalepod.agent.v1.Heartbeat
-	13, // 4: whalepod.agent.v1.FromAgent.usage:type_name -> whalepod.agent.v1.Usage
-	10, // 5: whalepod.agent.v1.StatusBatch.pods:type_name -> whalepod.agent.v1.PodStatus
-	11, // 6: whalepod.agent.v1.StatusBatch.events:type_name -> whalepod.agent.v1.PodEvent
-	16, // 7: whalepod.agent.v1.Usage.node:type_name -> whalepod.agent.v1.Sample
-	14, // 8: whalepod.agent.v1.Usage.pods:type_name -> whalepod.agent.v1.PodUsage
-	15, // 9: whalepod.agent.v1.PodUsage.containers:type_name -> whalepod.agent.v1.ContainerUsage
-	16, // 10: whalepod.agent.v1.ContainerUsage.sample:type_name -> whalepod.agent.v1.Sample
-	18, // 11: whalepod.agent.v1.FromMaster.welcome:type_name -> whalepod.agent.v1.Welcome
-	19, // 12: whalepod.agent.v1.FromMaster.changes:type_name -> whalepod.agent.v1.Changes
-	21, // 13: whalepod.agent.v1.FromMaster.open_tunnel:type_name -> whalepod.agent.v1.OpenTunnel
-	22, // 14: whalepod.agent.v1.FromMaster.acknowledge:type_name -> whalepod.agent.v1.Acknowledge
-	6,  // 15: whalepod.agent.v1.Welcome.config:type_name -> whalepod.agent.v1.ClusterConfig
-	20, // 16: whalepod.agent.v1.Changes.changes:type_name -> whalepod.agent.v1.Change
-	0,  // 17: whalepod.agent.v1.Agent.Join:input_type -> whalepod.agent.v1.JoinRequest
-	2,  // 18: whalepod.agent.v1.Agent.Renew:input_type -> whalepod.agent.v1.RenewRequest
-	4,  // 19: whalepod.agent.v1.Agent.Token:input_type -> whalepod.agent.v1.TokenRequest
-	7,  // 20: whalepod.agent.v1.Agent.Session:input_type -> whalepod.agent.v1.FromAgent
-	23, // 21: whalepod.agent.v1.Agent.Tunnel:input_type -> whalepod.agent.v1.TunnelData
-	1,  // 22: whalepod.agent.v1.Agent.Join:output_type -> whalepod.agent.v1.JoinResponse
-	3,  // 23: whalepod.agent.v1.Agent.Renew:output_type -> whalepod.agent.v1.RenewResponse
-	5,  // 24: whalepod.agent.v1.Agent.Token:output_type -> whalepod.agent.v1.TokenResponse
-	17, // 25: whalepod.agent.v1.Agent.Session:output_type -> whalepod.agent.v1.FromMaster
-	23, // 26: whalepod.agent.v1.Agent.Tunnel:output_type -> whalepod.agent.v1.TunnelData
-	22, // [22:27] is the sub-list for method output_type
-	17, // [17:22] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	14, // 4: whalepod.agent.v1.FromAgent.usage:type_name -> whalepod.agent.v1.Usage
+	13, // 5: whalepod.agent.v1.FromAgent.in_force:type_name -> whalepod.agent.v1.InForce
+	10, // 6: whalepod.agent.v1.StatusBatch.pods:type_name -> whalepod.agent.v1.PodStatus
+	11, // 7: whalepod.agent.v1.StatusBatch.events:type_name -> whalepod.agent.v1.PodEvent
+	17, // 8: whalepod.agent.v1.Usage.node:type_name -> whalepod.agent.v1.Sample
+	15, // 9: whalepod.agent.v1.Usage.pods:type_name -> whalepod.agent.v1.PodUsage
+	16, // 10: whalepod.agent.v1.PodUsage.containers:type_name -> whalepod.agent.v1.ContainerUsage
+	17, // 11: whalepod.agent.v1.ContainerUsage.sample:type_name -> whalepod.agent.v1.Sample
+	19, // 12: whalepod.agent.v1.FromMaster.welcome:type_name -> whalepod.agent.v1.Welcome
+	20, // 13: whalepod.agent.v1.FromMaster.changes:type_name -> whalepod.agent.v1.Changes
+	22, // 14: whalepod.agent.v1.FromMaster.open_tunnel:type_name -> whalepod.agent.v1.OpenTunnel
+	23, // 15: whalepod.agent.v1.FromMaster.acknowledge:type_name -> whalepod.agent.v1.Acknowledge
+	24, // 16: whalepod.agent.v1.FromMaster.withdrawn:type_name -> whalepod.agent.v1.Withdrawn
+	6,  // 17: whalepod.agent.v1.Welcome.config:type_name -> whalepod.agent.v1.ClusterConfig
+	21, // 18: whalepod.agent.v1.Changes.changes:type_name -> whalepod.agent.v1.Change
+	0,  // 19: whalepod.agent.v1.Agent.Join:input_type -> whalepod.agent.v1.JoinRequest
+	2,  // 20: whalepod.agent.v1.Agent.Renew:input_type -> whalepod.agent.v1.RenewRequest
+	4,  // 21: whalepod.agent.v1.Agent.Token:input_type -> whalepod.agent.v1.TokenRequest
+	7,  // 22: whalepod.agent.v1.Agent.Session:input_type -> whalepod.agent.v1.FromAgent
+	25, // 23: whalepod.agent.v1.Agent.Tunnel:input_type -> whalepod.agent.v1.TunnelData
+	1,  // 24: whalepod.agent.v1.Agent.Join:output_type -> whalepod.agent.v1.JoinResponse
+	3,  // 25: whalepod.agent.v1.Agent.Renew:output_type -> whalepod.agent.v1.RenewResponse
+	5,  // 26: whalepod.agent.v1.Agent.Token:output_type -> whalepod.agent.v1.TokenResponse
+	18, // 27: whalepod.agent.v1.Agent.Session:output_type -> whalepod.agent.v1.FromMaster
+	25, // 28: whalepod.agent.v1.Agent.Tunnel:output_type -> whalepod.agent.v1.TunnelData
+	24, // [24:29] is the sub-list for method output_type
+	19, // [19:24] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_agent_proto_init() }
@@ -1853,12 +2006,14 @@ func file_agent_proto_init() {
 		(*FromAgent_Status)(nil),
 		(*FromAgent_Heartbeat)(nil),
 		(*FromAgent_Usage)(nil),
+		(*FromAgent_InForce)(nil),
 	}
-	file_agent_proto_msgTypes[17].OneofWrappers = []any{
+	file_agent_proto_msgTypes[18].OneofWrappers = []any{
 		(*FromMaster_Welcome)(nil),
 		(*FromMaster_Changes)(nil),
 		(*FromMaster_OpenTunnel)(nil),
 		(*FromMaster_Acknowledge)(nil),
+		(*FromMaster_Withdrawn)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1866,7 +2021,7 @@ func file_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
