@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/whalepod/whalepod/master/internal/controllers/binding"
+	"github.com/whalepod/whalepod/master/internal/controllers/certificates"
 	"github.com/whalepod/whalepod/master/internal/controllers/clusterrole"
 	"github.com/whalepod/whalepod/master/internal/controllers/deployment"
 	"github.com/whalepod/whalepod/master/internal/controllers/endpoints"
@@ -22,6 +23,7 @@ import (
 func (m *Master) controllers() map[string]func(context.Context) error {
 	r, log := m.registry, m.cfg.Logger
 	return map[string]func(context.Context) error{
+		"certificates":   certificates.New(certificates.Config{Registry: r, Logger: log, Sign: m.pki.Sign}).Run,
 		"clusterrole":    clusterrole.New(clusterrole.Config{Registry: r, Logger: log}).Run,
 		"deployment":     deployment.New(deployment.Config{Registry: r, Logger: log}).Run,
 		"replicaset":     replicaset.New(replicaset.Config{Registry: r, Logger: log}).Run,

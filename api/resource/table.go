@@ -30,6 +30,7 @@ var kinds = []func() *Resource{
 	csiDrivers, csiNodes, csiStorageCapacities,
 	limitRanges, resourceQuotas,
 	deviceClasses, resourceClaims, resourceClaimTemplates, resourceSlices,
+	ingresses, ingressClasses, networkPolicies, certificateSigningRequests,
 }
 
 // groupOrder is the order in which discovery offers groups; kubectl resolves a short name such as "deployments" to the

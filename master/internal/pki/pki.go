@@ -283,6 +283,25 @@ func (p *PKI) SignNode(name string, csr []byte) (pem []byte, err error) {
 	return certPEM(der), err
 }
 
+// Sign makes a certificate of the cluster's CA for a public key, in PEM. It ends with the CA at the latest.
+func (p *PKI) Sign(tmpl *x509.Certificate, public any) (pem []byte, err error) {
+	if tmpl.NotAfter.After(p.caCert.NotAfter) {
+		tmpl.NotAfter = p.caCert.NotAfter
+	}
+	if !tmpl.NotAfter.After(tmpl.NotBefore) {
+		return nil, fmt.Errorf("the cluster's CA ends at %s, before the certificate would begin", p.caCert.NotAfter)
+	}
+	if tmpl.SerialNumber, err = newSerial(); err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, p.caCert, public, p.caKey)
+	return certPEM(der), err
+}
+
+func newSerial() (*big.Int, error) {
+	return rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+}
+
 func clientTemplate(user string, groups ...string) *x509.Certificate {
 	return &x509.Certificate{
 		Subject:     pkix.Name{CommonName: user, Organization: groups},
@@ -292,7 +311,7 @@ func clientTemplate(user string, groups ...string) *x509.Certificate {
 }
 
 func sign(tmpl, parent *x509.Certificate, pub crypto.PublicKey, key crypto.Signer, life time.Duration) ([]byte, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	serial, err := newSerial()
 	if err != nil {
 		return nil, err
 	}

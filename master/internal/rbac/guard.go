@@ -26,18 +26,19 @@ const (
 	verbBind     = "bind"
 )
 
-// guard is a backend that lets nobody grant rights that they do not have, neither in a role nor by a binding.
+// guard is a backend that lets nobody grant rights that they do not have, neither in a role nor by a binding, and lets
+// only those decide on certificates who may do so for their signer.
 type guard struct {
 	server.Backend
 	*Authorizer
 	table *resource.Table
 }
 
-// Guard puts itself between the API server and the backend for the kinds of this group.
+// Guard puts itself between the API server and the backend for the kinds of this group and for certificate requests.
 func Guard(b server.Backend, z *Authorizer, t *resource.Table) server.Backend { return &guard{b, z, t} }
 
 func (g *guard) unguarded(r *resource.Resource, u *server.User) bool {
-	return r.Storage.Group != rbacv1.GroupName || slices.Contains(u.Groups, groupMasters)
+	return r.Storage.Group != rbacv1.GroupName && r.Key() != signingRequests || slices.Contains(u.Groups, groupMasters)
 }
 
 // Create implements server.Backend.
@@ -66,6 +67,9 @@ func (g *guard) Update(ctx context.Context, r *resource.Resource, sub, namespace
 		next, err := change(current)
 		if err != nil {
 			return nil, err
+		}
+		if r.Key() == signingRequests {
+			return next, g.checkSigner(&o.User, sub, next, old)
 		}
 		return next, g.check(&request{r: r, namespace: namespace, name: name, user: &o.User}, next, old)
 	})

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
@@ -27,6 +29,9 @@ const (
 
 // Create implements server.Backend.
 func (r *Registry) Create(ctx context.Context, res *resource.Resource, namespace string, obj resource.Object, o server.WriteOptions) (resource.Object, error) {
+	if csr, ok := obj.(*certificatesv1.CertificateSigningRequest); ok {
+		stampRequester(csr, o.User)
+	}
 	var generated bool
 	if err := r.View(func(v *View) (err error) {
 		generated, err = r.prepareCreate(v, res, namespace, obj)
@@ -99,6 +104,10 @@ func (r *Registry) prepareCreate(v *View, res *resource.Resource, namespace stri
 		protect(o, claimProtection)
 	case *corev1.PersistentVolume:
 		protect(o, volumeProtection)
+	case *networkingv1.Ingress:
+		admitIngress(v, o)
+	case *certificatesv1.CertificateSigningRequest:
+		return generated, admitSigningRequest(o)
 	}
 	return generated, nil
 }
