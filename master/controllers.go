@@ -6,6 +6,7 @@ import (
 	"github.com/whalepod/whalepod/master/internal/controllers/binding"
 	"github.com/whalepod/whalepod/master/internal/controllers/certificates"
 	"github.com/whalepod/whalepod/master/internal/controllers/clusterrole"
+	"github.com/whalepod/whalepod/master/internal/controllers/cronjob"
 	"github.com/whalepod/whalepod/master/internal/controllers/deployment"
 	"github.com/whalepod/whalepod/master/internal/controllers/endpoints"
 	"github.com/whalepod/whalepod/master/internal/controllers/gc"
@@ -29,6 +30,7 @@ func (m *Master) controllers() map[string]func(context.Context) error {
 		"replicaset":     replicaset.New(replicaset.Config{Registry: r, Logger: log}).Run,
 		"replication":    replicaset.NewReplication(replicaset.Config{Registry: r, Logger: log}).Run,
 		"job":            job.New(job.Config{Registry: r, Logger: log}).Run,
+		"cronjob":        cronjob.New(cronjob.Config{Registry: r, Logger: log}).Run,
 		"endpoints":      endpoints.New(endpoints.Config{Registry: r, Logger: log}).Run,
 		"scheduler":      binding.New(binding.Config{Registry: r, Logger: log}).Run,
 		"namespace":      namespace.New(namespace.Config{Registry: r, Logger: log}).Run,
