@@ -8,20 +8,21 @@ import (
 
 // Group versions in use by the kinds of this package.
 var (
-	coreV1       = schema.GroupVersion{Version: "v1"}
-	appsV1       = schema.GroupVersion{Group: "apps", Version: "v1"}
-	appsV1beta2  = schema.GroupVersion{Group: "apps", Version: "v1beta2"}
-	appsV1beta1  = schema.GroupVersion{Group: "apps", Version: "v1beta1"}
-	extensionsV1 = schema.GroupVersion{Group: "extensions", Version: "v1beta1"}
-	eventsV1     = schema.GroupVersion{Group: "events.k8s.io", Version: "v1"}
-	leaseV1      = schema.GroupVersion{Group: "coordination.k8s.io", Version: "v1"}
-	discoveryV1  = schema.GroupVersion{Group: "discovery.k8s.io", Version: "v1"}
-	autoscaleV1  = schema.GroupVersion{Group: "autoscaling", Version: "v1"}
-	policyV1     = schema.GroupVersion{Group: "policy", Version: "v1"}
-	authnV1      = schema.GroupVersion{Group: "authentication.k8s.io", Version: "v1"}
-	batchV1      = schema.GroupVersion{Group: "batch", Version: "v1"}
-	batchV1beta1 = schema.GroupVersion{Group: "batch", Version: "v1beta1"}
-	rbacV1       = schema.GroupVersion{Group: "rbac.authorization.k8s.io", Version: "v1"}
+	coreV1        = schema.GroupVersion{Version: "v1"}
+	appsV1        = schema.GroupVersion{Group: "apps", Version: "v1"}
+	appsV1beta2   = schema.GroupVersion{Group: "apps", Version: "v1beta2"}
+	appsV1beta1   = schema.GroupVersion{Group: "apps", Version: "v1beta1"}
+	extensionsV1  = schema.GroupVersion{Group: "extensions", Version: "v1beta1"}
+	eventsV1      = schema.GroupVersion{Group: "events.k8s.io", Version: "v1"}
+	leaseV1       = schema.GroupVersion{Group: "coordination.k8s.io", Version: "v1"}
+	discoveryV1   = schema.GroupVersion{Group: "discovery.k8s.io", Version: "v1"}
+	autoscaleV1   = schema.GroupVersion{Group: "autoscaling", Version: "v1"}
+	policyV1      = schema.GroupVersion{Group: "policy", Version: "v1"}
+	policyV1beta1 = schema.GroupVersion{Group: "policy", Version: "v1beta1"}
+	authnV1       = schema.GroupVersion{Group: "authentication.k8s.io", Version: "v1"}
+	batchV1       = schema.GroupVersion{Group: "batch", Version: "v1"}
+	batchV1beta1  = schema.GroupVersion{Group: "batch", Version: "v1beta1"}
+	rbacV1        = schema.GroupVersion{Group: "rbac.authorization.k8s.io", Version: "v1"}
 )
 
 // categoryAll is what `kubectl get all` lists.

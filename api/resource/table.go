@@ -23,6 +23,7 @@ var kinds = []func() *Resource{
 	namespaces, nodes, pods, services, endpoints, configMaps, secrets, events, serviceAccounts,
 	endpointSlices, leases,
 	deployments, replicaSets, replicationControllers, statefulSets, controllerRevisions, jobs, cronJobs,
+	daemonSets, podDisruptionBudgets,
 	horizontalPodAutoscalers,
 	roles, roleBindings, clusterRoles, clusterRoleBindings,
 	podTemplates, priorityClasses, runtimeClasses,

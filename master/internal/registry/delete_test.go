@@ -220,7 +220,7 @@ func TestEviction(t *testing.T) {
 		return err
 	}
 	wantErr(t, evict(policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: "other"}}), metav1.StatusReasonBadRequest, "name in URL does not match name in Eviction object")
-	wantErr(t, evict(policyv1.Eviction{DeleteOptions: metav1.NewPreconditionDeleteOptions("other")}), metav1.StatusReasonConflict, "Precondition failed")
+	wantErr(t, evict(policyv1.Eviction{DeleteOptions: metav1.NewPreconditionDeleteOptions("other")}), metav1.StatusReasonConflict, "the UID in the precondition (other) does not match the UID in record")
 	dry := policyv1.Eviction{DeleteOptions: &metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}}}
 	if err := evict(dry); err != nil || mustGet(e, p).ResourceVersion != p.ResourceVersion {
 		t.Error("dry run", err)

@@ -12,6 +12,7 @@ var (
 	appsV1       = schema.GroupVersion{Group: "apps", Version: "v1"}
 	networkingV1 = schema.GroupVersion{Group: "networking.k8s.io", Version: "v1"}
 	batchV1      = schema.GroupVersion{Group: "batch", Version: "v1"}
+	policyV1     = schema.GroupVersion{Group: "policy", Version: "v1"}
 )
 
 // evictionPath is the model for deployments/rollback: a subresource that is only posted to.
@@ -27,6 +28,8 @@ func modelsOf(gv schema.GroupVersion) []schema.GroupVersion {
 		return []schema.GroupVersion{appsV1}
 	case gv.Group == batchV1.Group && gv != batchV1:
 		return []schema.GroupVersion{batchV1}
+	case gv.Group == policyV1.Group && gv != policyV1:
+		return []schema.GroupVersion{policyV1}
 	case gv.Group == networkingV1.Group && gv != networkingV1:
 		return []schema.GroupVersion{networkingV1}
 	}
@@ -177,7 +180,7 @@ func (w *typeWriter) define(typ reflect.Type) {
 
 // typeMeta takes apiVersion and kind, with their descriptions, from another definition.
 func (w *typeWriter) typeMeta(properties object) {
-	for _, kind := range []string{definitionPrefix(appsV1) + "Deployment", definitionPrefix(networkingV1) + "Ingress", definitionPrefix(batchV1) + "Job"} {
+	for _, kind := range []string{definitionPrefix(appsV1) + "Deployment", definitionPrefix(networkingV1) + "Ingress", definitionPrefix(batchV1) + "Job", definitionPrefix(policyV1) + "PodDisruptionBudget"} {
 		if other, ok := w.definitions[kind].(object); ok {
 			of := other["properties"].(object)
 			properties["apiVersion"], properties["kind"] = of["apiVersion"], of["kind"]
