@@ -65,8 +65,9 @@ type Config struct {
 	ServiceCIDR, PodCIDR netip.Prefix
 	ClusterDomain        string
 	DNSIP                netip.Addr
-	// NodeGrace is how long pods stay bound to a node that was lost.
-	NodeGrace time.Duration
+	// NodeGrace is how long pods stay bound to a node that was lost, and NotReadyToleration to one that says that it is not
+	// ready, unless their manifests say something else.
+	NodeGrace, NotReadyToleration time.Duration
 	// Kubeconfig is where the admin's kubeconfig is kept; empty for admin.kubeconfig in DataDir.
 	Kubeconfig string
 	// GossipPort is this master's own port; NodeGossipPort that of the agents.
@@ -132,7 +133,7 @@ func (m *Master) compose() error {
 	}
 	m.registry = registry.New(m.store, registry.Config{
 		Table: m.table, ServiceCIDR: cfg.ServiceCIDR, NodePortFirst: nodePortFirst, NodePortLast: nodePortLast,
-		TolerationSeconds: int64(cfg.NodeGrace.Seconds()), Signer: m.tokens, Logger: cfg.Logger,
+		NotReadySeconds: int64(cfg.NotReadyToleration.Seconds()), UnreachableSeconds: int64(cfg.NodeGrace.Seconds()), Signer: m.tokens, Logger: cfg.Logger,
 	})
 	m.policy = rbac.New(m.registry)
 	if err := m.checkRanges(); err != nil {

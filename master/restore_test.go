@@ -27,7 +27,7 @@ func config(dir string) Config {
 	return Config{
 		DataDir: dir, Advertise: netip.MustParseAddr("127.0.0.1"), APIPort: 6443, AgentsPort: 6444,
 		ServiceCIDR: netip.MustParsePrefix("10.254.0.0/16"), PodCIDR: netip.MustParsePrefix("10.244.0.0/16"),
-		ClusterDomain: "cluster.local", DNSIP: netip.MustParseAddr("10.254.254.1"), NodeGrace: 10 * time.Second,
+		ClusterDomain: "cluster.local", DNSIP: netip.MustParseAddr("10.254.254.1"), NodeGrace: 10 * time.Second, NotReadyToleration: 10 * time.Second,
 		Gossip: silence{}, Version: "v1.36.3", Logger: slog.New(slog.DiscardHandler),
 	}
 }

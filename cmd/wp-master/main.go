@@ -39,11 +39,16 @@ func main() {
 	}
 }
 
+// defaultToleration is how long pods of a node that is lost or not ready wait for it: 10 s, where Kubernetes' default is
+// 300 s, since a machine's death is known here within seconds.
+const defaultToleration = 10 * time.Second
+
 // flags as the command line gives them.
 type flags struct {
 	dataDir, bind, advertise, serviceCIDR, podCIDR, domain, dnsIP, kubeconfig, sans, restore, logLevel string
 	apiPort, agentsPort, gossipPort, nodeGossipPort                                                    int
 	nodeGrace                                                                                          time.Duration
+	unreachable, notReady                                                                              int64
 	version                                                                                            bool
 }
 
@@ -64,7 +69,9 @@ func parse(args []string) (*flags, error) {
 	fs.StringVar(&f.kubeconfig, "kubeconfig", "", "where to keep the admin's kubeconfig (default: admin.kubeconfig in the data directory)")
 	fs.StringVar(&f.sans, "extra-sans", "", "further names and addresses of the master for its certificate, separated by commas")
 	fs.StringVar(&f.restore, "restore", "", "start from this copy, made by `wpctl cluster backup`; the data directory must hold no state")
-	fs.DurationVar(&f.nodeGrace, "node-grace", 10*time.Second, "how long pods stay bound to a node that was lost")
+	fs.DurationVar(&f.nodeGrace, "node-grace", defaultToleration, "how long pods stay bound to a node that was lost, counted from its last sign of life, unless their manifests say")
+	fs.Int64Var(&f.unreachable, "default-unreachable-toleration-seconds", -1, "the same in seconds, as kube-apiserver calls it")
+	fs.Int64Var(&f.notReady, "default-not-ready-toleration-seconds", -1, "how long pods stay bound to a node that is not ready (default: as --node-grace)")
 	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.BoolVar(&f.version, "version", false, "print the version and end")
 	if err := fs.Parse(args); err != nil {
@@ -72,6 +79,12 @@ func parse(args []string) (*flags, error) {
 	}
 	if fs.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q; options begin with --", fs.Arg(0))
+	}
+	if f.unreachable >= 0 {
+		f.nodeGrace = time.Duration(f.unreachable) * time.Second
+	}
+	if f.notReady < 0 {
+		f.notReady = int64(f.nodeGrace.Seconds())
 	}
 	return f, nil
 }
@@ -114,7 +127,7 @@ func run(ctx context.Context, args []string) error {
 func config(f *flags, log *slog.Logger) (*master.Config, error) {
 	c := &master.Config{
 		DataDir: f.dataDir, APIPort: f.apiPort, AgentsPort: f.agentsPort, GossipPort: f.gossipPort, NodeGossipPort: f.nodeGossipPort,
-		ClusterDomain: f.domain, NodeGrace: f.nodeGrace, Kubeconfig: f.kubeconfig,
+		ClusterDomain: f.domain, NodeGrace: f.nodeGrace, NotReadyToleration: time.Duration(f.notReady) * time.Second, Kubeconfig: f.kubeconfig,
 		Version: version.Kubernetes(), Commit: version.Commit, BuildDate: version.BuildDate, Logger: log,
 	}
 	for _, san := range strings.Split(f.sans, ",") {

@@ -82,7 +82,7 @@ func (c *cluster) startMaster() {
 		DataDir: filepath.Join(c.dir, "master"), API: api, Agents: nodes,
 		Advertise: netip.MustParseAddr("127.0.0.1"), APIPort: 6443, AgentsPort: 6444,
 		ServiceCIDR: netip.MustParsePrefix("10.254.0.0/16"), PodCIDR: netip.MustParsePrefix("10.244.0.0/16"),
-		ClusterDomain: "cluster.local", DNSIP: netip.MustParseAddr("10.254.254.1"), NodeGrace: 10 * time.Second,
+		ClusterDomain: "cluster.local", DNSIP: netip.MustParseAddr("10.254.254.1"), NodeGrace: 10 * time.Second, NotReadyToleration: 10 * time.Second,
 		GossipPort: 7946, NodeGossipPort: 7946, Gossip: c.gossip, Version: "v0.0.0-test", Logger: c.logger("master"),
 	})
 	if err != nil {

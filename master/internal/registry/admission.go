@@ -19,13 +19,15 @@ func (r *Registry) admitPod(v *View, pod *corev1.Pod) error {
 }
 
 func (r *Registry) admitTolerations(pod *corev1.Pod) {
-	for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
-		if tolerates(pod, key) {
+	for _, t := range []struct {
+		key     string
+		seconds int64
+	}{{corev1.TaintNodeNotReady, r.cfg.NotReadySeconds}, {corev1.TaintNodeUnreachable, r.cfg.UnreachableSeconds}} {
+		if tolerates(pod, t.key) {
 			continue
 		}
-		seconds := r.cfg.TolerationSeconds
 		pod.Spec.Tolerations = append(pod.Spec.Tolerations, corev1.Toleration{
-			Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &seconds,
+			Key: t.key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &t.seconds,
 		})
 	}
 }

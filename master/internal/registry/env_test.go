@@ -56,7 +56,7 @@ func open(t testing.TB, o options) *env {
 	}
 	r := registry.New(s, registry.Config{
 		Table: table(), ServiceCIDR: netip.MustParsePrefix(o.cidr), NodePortFirst: 30000, NodePortLast: 30000 + o.ports - 1,
-		TolerationSeconds: 10, Logger: slog.New(slog.DiscardHandler),
+		NotReadySeconds: 10, UnreachableSeconds: 10, Logger: slog.New(slog.DiscardHandler),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup

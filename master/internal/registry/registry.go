@@ -33,9 +33,9 @@ type Config struct {
 	ServiceCIDR netip.Prefix
 	// NodePortFirst and NodePortLast bound the ports of NodePort Services, both included.
 	NodePortFirst, NodePortLast int32
-	// TolerationSeconds are added to pods that say nothing about nodes that are not ready or unreachable: how long a pod
-	// stays bound to a lost node.
-	TolerationSeconds int64
+	// NotReadySeconds and UnreachableSeconds are how long a pod stays bound to a node that is not ready, or not reachable, when
+	// it says nothing about that itself.
+	NotReadySeconds, UnreachableSeconds int64
 	// Signer makes service account tokens; may be nil.
 	Signer TokenSigner
 	Logger *slog.Logger

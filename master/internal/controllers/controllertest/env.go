@@ -50,7 +50,7 @@ func New(t testing.TB) *Env {
 	}
 	e.Registry = registry.New(s, registry.Config{
 		Table: Table(), ServiceCIDR: netip.MustParsePrefix("10.254.0.0/16"), NodePortFirst: 30000, NodePortLast: 32767,
-		TolerationSeconds: 10, Logger: e.Logger,
+		NotReadySeconds: 10, UnreachableSeconds: 10, Logger: e.Logger,
 	})
 	for _, run := range []func(context.Context) error{s.Run, e.Registry.Run} {
 		running.Go(func() {

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/whalepod/whalepod/master/internal/controller"
 	"github.com/whalepod/whalepod/master/internal/controllers/podstate"
@@ -18,7 +19,9 @@ import (
 
 const (
 	component = "node-controller"
-	workers   = 2
+	// evictor is the name under which Kubernetes evicts pods because of taints.
+	evictor = "taint-eviction-controller"
+	workers = 2
 	// DefaultSilentAfter is Kubernetes' --node-monitor-grace-period.
 	DefaultSilentAfter = 40 * time.Second
 	// missingFor is how long a Node must be missing before pods bound to its name are deleted: an agent may register anew.
@@ -45,6 +48,10 @@ type Controller struct {
 	mu        sync.Mutex
 	witnesses map[string]witness
 	missing   map[string]time.Time
+	// said is what the agents of lost nodes said of them last.
+	said map[string][]corev1.NodeCondition
+	// pending are the pods that will have to leave their node, by node.
+	pending map[string]map[types.UID]*corev1.Pod
 }
 
 // New makes the controller; Run starts it.
@@ -54,7 +61,8 @@ func New(cfg Config) *Controller {
 	}
 	c := &Controller{
 		cfg: cfg, log: cfg.Logger.With("component", component),
-		witnesses: map[string]witness{}, missing: map[string]time.Time{},
+		witnesses: map[string]witness{}, missing: map[string]time.Time{}, said: map[string][]corev1.NodeCondition{},
+		pending: map[string]map[types.UID]*corev1.Pod{},
 	}
 	c.loop = controller.New(controller.Config{
 		Name: component, Registry: cfg.Registry, Logger: cfg.Logger, Workers: workers,
@@ -115,8 +123,8 @@ type turn struct {
 	taints     bool
 	became     corev1.ConditionStatus
 	podStatus  []*corev1.Pod
-	evict      []eviction
-	after      time.Duration
+	verdict
+	after time.Duration
 }
 
 func (t *turn) idle() bool {
@@ -130,8 +138,12 @@ func (c *Controller) reconcile(ctx context.Context, key controller.Key) (time.Du
 		return err
 	}
 	err := c.cfg.Registry.View(func(v *registry.View) error { return look(v) })
-	if err != nil || t.idle() {
-		return after(t), err
+	if err != nil {
+		return 0, err
+	}
+	if t.idle() {
+		c.tellCancelled(key.Name, t)
+		return t.after, nil
 	}
 	err = c.cfg.Registry.Transact(ctx, func(tx *registry.Tx) error {
 		if err := look(tx); err != nil {
@@ -143,14 +155,16 @@ func (c *Controller) reconcile(ctx context.Context, key controller.Key) (time.Du
 		return 0, err
 	}
 	c.tell(t)
+	c.tellCancelled(key.Name, t)
 	return t.after, nil
 }
 
-func after(t *turn) time.Duration {
-	if t == nil {
-		return 0
+// soonest of two durations, of which 0 means never.
+func soonest(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
 	}
-	return t.after
+	return a
 }
 
 func (c *Controller) look(v registry.Viewer, name string) (*turn, error) {
@@ -166,10 +180,12 @@ func (c *Controller) look(v registry.Viewer, name string) (*turn, error) {
 	w := c.witness(name, now)
 	f := find(now, w, c.cfg.SilentAfter)
 	t := &turn{node: old.DeepCopy(), after: f.again}
-	if !f.undecided {
-		setConditions(now, t.node, f.lost, w.session)
+	if said := c.remember(old, f.lost); !f.undecided {
+		setConditions(now, t.node, f.lost, w.session, said)
 	}
-	t.node.Spec.Taints = taints(now, t.node, f.moved || f.undecided && isMoving(old), w.goneSince)
+	var again time.Duration
+	t.node.Spec.Taints, again = taints(now, t.node, f.moved || f.undecided && isMoving(old), w.goneSince)
+	t.after = soonest(t.after, again)
 	t.conditions = !apiequality.Semantic.DeepEqual(old.Status.Conditions, t.node.Status.Conditions)
 	t.taints = !apiequality.Semantic.DeepEqual(old.Spec.Taints, t.node.Spec.Taints)
 	if before, is := nodeCondition(old, corev1.NodeReady), nodeCondition(t.node, corev1.NodeReady); is != nil && (before == nil || before.Status != is.Status) {
@@ -189,11 +205,23 @@ func (c *Controller) look(v registry.Viewer, name string) (*turn, error) {
 			t.podStatus = append(t.podStatus, p)
 		}
 	}
-	var next time.Duration
-	if t.evict, next = evictions(now, t.node.Spec.Taints, pods, f.moved); next > 0 && (t.after == 0 || next < t.after) {
-		t.after = next
-	}
+	t.verdict = judge(now, t.node.Spec.Taints, pods, f.moved, isOut(t.node))
+	t.after = soonest(t.after, t.next)
 	return t, nil
+}
+
+// remember keeps what the agent of a node says as long as the node is in service, and returns what it said last.
+func (c *Controller) remember(n *corev1.Node, lost bool) []corev1.NodeCondition {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case isLost(n):
+	case lost:
+		c.said[n.Name] = n.Status.Conditions
+	default:
+		delete(c.said, n.Name)
+	}
+	return c.said[n.Name]
 }
 
 // lookMissing finds the pods of a name that no Node has: nobody runs them, and nobody could say that they have ended.
@@ -274,6 +302,40 @@ func markDisrupted(tx *registry.Tx, pod *corev1.Pod) error {
 	return err
 }
 
+// tellCancelled tells of pods that would have had to go and may stay.
+func (c *Controller) tellCancelled(node string, t *turn) {
+	now := make(map[types.UID]*corev1.Pod, len(t.pending))
+	for _, pod := range t.pending {
+		now[pod.UID] = pod
+	}
+	c.mu.Lock()
+	before := c.pending[node]
+	if c.pending[node] = now; len(now) == 0 {
+		delete(c.pending, node)
+	}
+	c.mu.Unlock()
+	for _, e := range t.evict {
+		delete(before, e.pod.UID)
+	}
+	for uid, pod := range before {
+		if now[uid] != nil || !c.stays(pod) {
+			continue
+		}
+		c.cfg.Registry.Record(pod, corev1.EventTypeNormal, "TaintManagerEviction",
+			fmt.Sprintf("Cancelling deletion of Pod %s/%s", pod.Namespace, pod.Name), evictor)
+	}
+}
+
+// stays says that a pod is still there, and not on its way out.
+func (c *Controller) stays(pod *corev1.Pod) (stays bool) {
+	_ = c.cfg.Registry.View(func(v *registry.View) error {
+		p, err := registry.Get[*corev1.Pod](v, pod.Namespace, pod.Name)
+		stays = err == nil && p.UID == pod.UID && p.DeletionTimestamp == nil
+		return nil
+	})
+	return stays
+}
+
 func (c *Controller) tell(t *turn) {
 	if t.node != nil && t.conditions && t.became != "" {
 		status := "NodeNotReady"
@@ -291,6 +353,6 @@ func (c *Controller) tell(t *turn) {
 	for _, e := range t.evict {
 		c.log.Info("pod evicted", "pod", e.pod.Namespace+"/"+e.pod.Name, "node", e.pod.Spec.NodeName, "forced", e.force)
 		c.cfg.Registry.Record(e.pod, corev1.EventTypeNormal, "TaintManagerEviction",
-			fmt.Sprintf("Marking for deletion Pod %s/%s", e.pod.Namespace, e.pod.Name), component)
+			fmt.Sprintf("Marking for deletion Pod %s/%s", e.pod.Namespace, e.pod.Name), evictor)
 	}
 }

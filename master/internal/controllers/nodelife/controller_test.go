@@ -124,7 +124,7 @@ func TestRestartedMasterKeepsADeadNodeDead(t *testing.T) {
 		ct.Node(b.Env, "node1")
 		b.pod("web")
 		ct.ChangeStatus(b.Env, "default", "web", func(p *corev1.Pod) { *p = *withdraw(time.Now(), p) })
-		ct.ChangeStatus(b.Env, "", "node1", func(n *corev1.Node) { setConditions(time.Now(), n, true, false) })
+		ct.ChangeStatus(b.Env, "", "node1", func(n *corev1.Node) { setConditions(time.Now(), n, true, false, nil) })
 		b.Start(New(Config{Registry: b.Registry, Logger: b.Logger, Sessions: b.sessions, Gossip: b.gossip}).Run)
 		synctest.Wait()
 		if b.ready() != corev1.ConditionUnknown || b.podReady("web") {

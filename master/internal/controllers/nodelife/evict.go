@@ -16,23 +16,32 @@ type eviction struct {
 	force bool
 }
 
-// evictions says which pods of a node have to go now, and after what time the next one will have to (0: never).
-func evictions(now time.Time, taints []corev1.Taint, pods []*corev1.Pod, moved bool) (out []eviction, next time.Duration) {
+// verdict is what is to become of a node's pods.
+type verdict struct {
+	evict []eviction
+	// pending are those that have to go later, unless something changes; next is when the first of them does (0: never).
+	pending []*corev1.Pod
+	next    time.Duration
+}
+
+// judge says which pods of a node have to go. moved: the node is lost, and they may run elsewhere though it cannot confirm
+// that they have ended; out: a person says that they have.
+func judge(now time.Time, taints []corev1.Taint, pods []*corev1.Pod, moved, out bool) (v verdict) {
 	wait := func(d time.Duration) {
-		if next == 0 || d < next {
-			next = d
+		if v.next == 0 || d < v.next {
+			v.next = d
 		}
 	}
 	for _, pod := range pods {
-		force := moved && mayForce(pod)
+		force := out || moved && mayForce(pod)
 		if pod.DeletionTimestamp != nil {
-			if !force {
-				continue
-			}
-			if left := pod.DeletionTimestamp.Sub(now); left > 0 {
+			left := pod.DeletionTimestamp.Sub(now)
+			switch {
+			case !force:
+			case left > 0 && !out:
 				wait(left)
-			} else {
-				out = append(out, eviction{pod, true})
+			default:
+				v.evict = append(v.evict, eviction{pod, true})
 			}
 			continue
 		}
@@ -41,15 +50,18 @@ func evictions(now time.Time, taints []corev1.Taint, pods []*corev1.Pod, moved b
 		case !ends:
 		case left > 0:
 			wait(left)
+			v.pending = append(v.pending, pod)
 		default:
-			out = append(out, eviction{pod, force})
+			v.evict = append(v.evict, eviction{pod, force})
 		}
 	}
-	return out, next
+	return v
 }
 
-// mayForce: pods of a StatefulSet may write to what only one may write to; they go when their node is known to be gone,
-// which a person says by deleting the Node or the pod.
+// mayForce: pods of a StatefulSet have an identity that only one may have, and write to what only one may write to. Nobody
+// can tell a machine without power from one whose agent has died or that was cut off, with its containers running on; so
+// these pods go when their node confirms it, or when a person says that it will not run them again: by deleting the Node or
+// the pod, or with the taint node.kubernetes.io/out-of-service.
 func mayForce(pod *corev1.Pod) bool {
 	ref := metav1.GetControllerOfNoCopy(pod)
 	return ref == nil || ref.Kind != "StatefulSet"

@@ -63,9 +63,9 @@ func nodeCondition(n *corev1.Node, t corev1.NodeConditionType) *corev1.NodeCondi
 }
 
 // setConditions makes the conditions of a lost node Unknown, and takes that back when the node turns out to have been
-// there: its agent says again what it knows, but only when that changes. Of one whose session lives although gossip calls it
-// dead, all but Ready is still known.
-func setConditions(now time.Time, n *corev1.Node, lost, session bool) {
+// there: its agent says again what it knows, but only when that changes, so until then it is what the agent said before. Of
+// one whose session lives although gossip calls it dead, all but Ready is still known.
+func setConditions(now time.Time, n *corev1.Node, lost, session bool, said []corev1.NodeCondition) {
 	at := metav1.NewTime(now.Truncate(time.Second))
 	for _, t := range reported {
 		c := nodeCondition(n, t)
@@ -82,8 +82,26 @@ func setConditions(now time.Time, n *corev1.Node, lost, session bool) {
 			if t == corev1.NodeReady {
 				c.Status, c.Reason, c.Message = corev1.ConditionTrue, "KubeletReady", "kubelet is posting ready status"
 			}
+			if i := slices.IndexFunc(said, func(s corev1.NodeCondition) bool { return s.Type == t }); i >= 0 {
+				c.Status, c.Reason, c.Message = said[i].Status, said[i].Reason, said[i].Message
+			}
 		}
 	}
+}
+
+// isLost says that the node's state is what setConditions made it.
+func isLost(n *corev1.Node) bool {
+	c := nodeCondition(n, corev1.NodeReady)
+	return c != nil && c.Status == corev1.ConditionUnknown && c.Reason == reasonUnknown
+}
+
+// isOut says that a person has declared the node out of service: it will not run its pods again before they have been
+// taken off it (Kubernetes' non-graceful node shutdown).
+func isOut(n *corev1.Node) bool {
+	c := nodeCondition(n, corev1.NodeReady)
+	return c != nil && c.Status != corev1.ConditionTrue && slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool {
+		return t.Key == corev1.TaintNodeOutOfService
+	})
 }
 
 // isMoving says whether the node has been found lost with its pods to be moved.
@@ -110,11 +128,14 @@ var ours = []string{
 	corev1.TaintNodeDiskPressure, corev1.TaintNodePIDPressure, corev1.TaintNodeNetworkUnavailable,
 }
 
+// notReadyFor is how long a node that says itself that it is not ready keeps its pods: a container engine that is upgraded
+// is away for some seconds, and what would have to run the pods' ends is the engine.
+const notReadyFor = 30 * time.Second
+
 // taints are those that the node should have: other people's as they are, ours by its conditions. Each NoExecute taint
-// carries the time from which tolerationSeconds count: of a node that is not reachable that is when it was found so, or last
-// heard of if that was later, although its pods are moved only when its session is known to be gone.
-func taints(now time.Time, n *corev1.Node, moved bool, heard time.Time) []corev1.Taint {
-	var want []corev1.Taint
+// carries the time from which tolerationSeconds count: of a node that is not reachable that is when it was last heard of,
+// although its pods are moved only when its session is known to be gone. again is when to look again though nothing happens.
+func taints(now time.Time, n *corev1.Node, moved bool, heard time.Time) (want []corev1.Taint, again time.Duration) {
 	for _, t := range n.Spec.Taints {
 		if !slices.Contains(ours, t.Key) {
 			want = append(want, t)
@@ -140,6 +161,13 @@ func taints(now time.Time, n *corev1.Node, moved bool, heard time.Time) []corev1
 		}
 	case c == nil || c.Status == corev1.ConditionFalse:
 		add(corev1.TaintNodeNotReady, corev1.TaintEffectNoSchedule)
+		if c == nil {
+			break
+		}
+		if again = c.LastTransitionTime.Add(notReadyFor).Sub(now); again <= 0 {
+			again = 0
+			add(corev1.TaintNodeNotReady, corev1.TaintEffectNoExecute)
+		}
 	}
 	for _, p := range pressures {
 		if c := nodeCondition(n, p.condition); c != nil && c.Status == corev1.ConditionTrue {
@@ -147,17 +175,22 @@ func taints(now time.Time, n *corev1.Node, moved bool, heard time.Time) []corev1
 		}
 	}
 	for i := range want {
-		if want[i].TimeAdded == nil && want[i].Effect == corev1.TaintEffectNoExecute {
-			at := metav1.NewTime(unreachableSince(n, heard, now).Truncate(time.Second))
-			want[i].TimeAdded = &at
+		if want[i].TimeAdded != nil || want[i].Effect != corev1.TaintEffectNoExecute {
+			continue
 		}
+		at := metav1.NewTime(now.Add(time.Second - 1).Truncate(time.Second)) // nobody goes before the time is over
+		if want[i].Key == corev1.TaintNodeUnreachable {
+			at = metav1.NewTime(unreachableSince(n, heard, now).Truncate(time.Second))
+		}
+		want[i].TimeAdded = &at
 	}
-	return want
+	return want, again
 }
 
+// unreachableSince is the last sign of life; without one, when the node was found lost.
 func unreachableSince(n *corev1.Node, heard, now time.Time) time.Time {
 	since := heard
-	if c := nodeCondition(n, corev1.NodeReady); c != nil && c.LastTransitionTime.After(since) {
+	if c := nodeCondition(n, corev1.NodeReady); since.IsZero() && c != nil {
 		since = c.LastTransitionTime.Time
 	}
 	if since.IsZero() || since.After(now) {

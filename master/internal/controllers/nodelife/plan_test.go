@@ -32,22 +32,23 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// Pods' tolerationSeconds count from when the node was found unreachable or last heard of, not from when both were known.
+// Pods' tolerationSeconds count from when the node was last heard of, not from when that was noticed.
 func TestUnreachableSince(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	ago := func(s int) time.Time { return now.Add(time.Duration(-s) * time.Second) }
 	for name, test := range map[string]struct {
 		unknown, heard, want time.Time
 	}{
-		"found dead, then its session falls silent":    {ago(6), ago(8), ago(6)},
+		"found dead, then its session falls silent":    {ago(6), ago(8), ago(8)},
 		"in doubt for long, but its session was alive": {ago(600), ago(7), ago(7)},
-		"no session was there to fall silent":          {ago(0), time.Time{}, ago(0)},
-		"clocks were set back":                         {now.Add(time.Hour), ago(7), now},
+		"no session was there to fall silent":          {ago(3), time.Time{}, ago(3)},
+		"clocks were set back":                         {ago(0), now.Add(time.Hour), now},
 	} {
 		n := &corev1.Node{Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{
 			{Type: corev1.NodeReady, Status: corev1.ConditionUnknown, LastTransitionTime: metav1.NewTime(test.unknown)},
 		}}}
-		for _, taint := range taints(now, n, true, test.heard) {
+		list, _ := taints(now, n, true, test.heard)
+		for _, taint := range list {
 			if taint.Effect == corev1.TaintEffectNoExecute && !taint.TimeAdded.Time.Equal(test.want) {
 				t.Errorf("%s: since %s, want %s", name, taint.TimeAdded, test.want)
 			}
@@ -67,10 +68,10 @@ func TestPressureOutlivesDoubt(t *testing.T) {
 			t.Errorf("Ready %s, DiskPressure %s; want %s, %s", r, d, ready, disk)
 		}
 	}
-	setConditions(now, n, true, true)
+	setConditions(now, n, true, true, nil)
 	want(corev1.ConditionUnknown, corev1.ConditionTrue)
-	setConditions(now, n, false, true)
+	setConditions(now, n, false, true, nil)
 	want(corev1.ConditionTrue, corev1.ConditionTrue)
-	setConditions(now, n, true, false)
+	setConditions(now, n, true, false, nil)
 	want(corev1.ConditionUnknown, corev1.ConditionUnknown)
 }

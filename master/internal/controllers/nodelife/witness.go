@@ -95,4 +95,5 @@ func (c *Controller) forget(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.witnesses, name)
+	delete(c.said, name)
 }
