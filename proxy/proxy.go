@@ -53,7 +53,9 @@ type Config struct {
 	// Withdrawn is told which nodes' endpoints have just been left out because the nodes are dead, after the rules are in
 	// force: connections that the kernel still translates to them lead nowhere. It may be nil.
 	Withdrawn func(nodes []string) error
-	Logger    *slog.Logger
+	// InForce is told the last mark of Reached once all that was given before it is in force. It may be nil.
+	InForce func(mark uint64)
+	Logger  *slog.Logger
 }
 
 // Proxy keeps the node's rules equal to what it was told. Its methods return at once; Run does the work.
@@ -75,6 +77,8 @@ type Proxy struct {
 	stale     []UDPFlow
 	withdrawn []string
 	died      []string // with mu: nodes for withdrawn
+	reached   uint64   // with mu
+	inForce   uint64   // with applying: the last mark told
 
 	readyOnce sync.Once
 	ready     chan struct{}
@@ -134,6 +138,16 @@ func (p *Proxy) SetDeadNodes(dead map[string]bool) {
 // Synced says that everything there is has been given. Before that nothing is applied, so that a restarted agent never
 // withdraws rules that work.
 func (p *Proxy) Synced() { p.change(func() { p.complete = true }) }
+
+// Reached gives what was given up to now a mark, which comes back by InForce; see desired.State.Mark.
+func (p *Proxy) Reached(mark uint64) {
+	p.mu.Lock()
+	same := p.reached == mark
+	p.mu.Unlock()
+	if !same {
+		p.change(func() { p.reached = mark })
+	}
+}
 
 // Repair makes Run read the tables back and put right what differs: call it when Docker or a firewall was restarted.
 func (p *Proxy) Repair() { p.change(func() { p.repair = true }) }
@@ -218,7 +232,7 @@ func (p *Proxy) sync(ctx context.Context) error {
 		p.have = have
 	}
 	start := time.Now()
-	text, changed, after := p.prepare(whole)
+	text, changed, after, mark := p.prepare(whole)
 	if text != "" {
 		if err := p.cfg.Applier.Restore(ctx, text); err != nil {
 			p.have = nil
@@ -228,12 +242,18 @@ func (p *Proxy) sync(ctx context.Context) error {
 	}
 	p.remember(changed, after)
 	p.readyOnce.Do(func() { close(p.ready) })
+	if mark != p.inForce {
+		p.inForce = mark
+		if p.cfg.InForce != nil {
+			p.cfg.InForce(mark)
+		}
+	}
 	p.forget()
 	return nil
 }
 
-// prepare writes the text that brings the tables up to date, and says which chains it changes to what.
-func (p *Proxy) prepare(whole bool) (text string, changed map[chainKey]struct{}, after map[chainKey]string) {
+// prepare writes the text that brings the tables up to date, and says which chains it changes to what, and which mark that is.
+func (p *Proxy) prepare(whole bool) (text string, changed map[chainKey]struct{}, after map[chainKey]string, mark uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.first {
@@ -261,7 +281,7 @@ func (p *Proxy) prepare(whole bool) (text string, changed map[chainKey]struct{},
 			after[k] = rules
 		}
 	}
-	return restoreText(p.have, p.model.want, maps.Keys(changed)), changed, after
+	return restoreText(p.have, p.model.want, maps.Keys(changed)), changed, after, p.reached
 }
 
 // remember notes what the tables hold now.

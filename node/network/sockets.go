@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// quietMillis is how long a connection must have been silent, its server having spoken last, to count as idle.
-const quietMillis = 300
+// quietMillis is how long a connection must have been silent, its server having spoken last, to count as idle. A server that
+// pauses for longer in the middle of an answer cannot be told from one that waits for the next question.
+const quietMillis = 1000
 
 // Busy tells whether servers in a network namespace are in the middle of answering somebody: a connection to a port that is
 // listened on has something to be read or sent, or the client spoke last. A kept-alive connection between two requests, or

@@ -81,31 +81,33 @@ func (w *worker) drain() {
 		defer cancel()
 		select {
 		case <-ctx.Done():
+			w.log.Debug("not all nodes have said that they send no requests any more")
 			return
 		case <-d.withdrawn:
 		}
-		w.m.awaitAnswers(ctx, pid)
+		withdrawn := time.Since(d.began)
+		answered := w.m.awaitAnswers(ctx, pid)
+		w.log.Debug("drained", "withdrawn", withdrawn, "took", time.Since(d.began), "answered", answered)
 	})
 }
 
-// awaitAnswers waits until nobody is being answered in a pod, or until ctx ends.
-func (m *Manager) awaitAnswers(ctx context.Context, pid int) {
+// awaitAnswers waits until nobody is being answered in a pod, as far as can be seen, or until ctx ends, which it tells.
+func (m *Manager) awaitAnswers(ctx context.Context, pid int) (answered bool) {
 	c, able := m.cfg.Network.(Conversations)
 	if !able || pid == 0 { // it shares the host's network with others, or there is nobody to ask
-		pause(ctx, requestTime)
-		return
+		return pause(ctx, requestTime)
 	}
 	for next := arrivalTime; pause(ctx, next); next = lookEvery {
 		busy, err := c.Busy(ctx, pid)
 		if err != nil {
 			m.log.Debug("connections of a pod cannot be seen", "pid", pid, "err", err)
-			pause(ctx, requestTime)
-			return
+			return pause(ctx, requestTime)
 		}
 		if !busy {
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // pause tells whether the time passed before ctx ended.
