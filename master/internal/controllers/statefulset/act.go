@@ -134,7 +134,10 @@ func (t *turn) idle() bool {
 // status of the set with these pods; it sets when to look again.
 func (t *turn) status(pods []*corev1.Pod) appsv1.StatefulSetStatus {
 	status, next := makeStatus(t.now, t.set, pods, t.current.name, t.update.name, t.history.Collisions)
-	if t.after = next; t.more {
+	if t.after = next; next == 0 || t.wait > 0 && t.wait < next {
+		t.after = t.wait
+	}
+	if t.more {
 		t.after = time.Millisecond
 	}
 	return status

@@ -17,6 +17,10 @@ import (
 // writers; the rest follows in the next turn.
 const burst = 250
 
+// endedFor is how long a pod is there at least that ended as soon as it was made, as one that its node refuses: it would be
+// replaced as fast as the machine can otherwise, and nobody could read why it ended.
+const endedFor = time.Second
+
 // errVolumes is why an adopted pod without its claims cannot become what it should be.
 var errVolumes = errors.New("its volumes are not those of the set's volumeClaimTemplates, and a pod's volumes cannot be changed; delete the pod to have it made anew")
 
@@ -62,6 +66,8 @@ type world struct {
 	work      int // creations and deletions
 	// more: burst has cut the work short.
 	more bool
+	// wait is when an ended pod may go; 0 when none waits.
+	wait time.Duration
 }
 
 // run makes the plan's steps.
@@ -109,7 +115,7 @@ func (w *world) add(s step) bool {
 }
 
 func (w *world) available(pod *corev1.Pod) bool {
-	return pod != nil && pod.DeletionTimestamp == nil && podstate.AvailableIn(pod, w.minReady, w.now) == 0
+	return pod != nil && podstate.Active(pod) && podstate.AvailableIn(pod, w.minReady, w.now) == 0
 }
 
 // settled: running, ready for as long as it must be, and not leaving. In an ordered set nothing happens beyond a pod
@@ -136,7 +142,9 @@ func (w *world) keep(ordinal int, pod *corev1.Pod) bool {
 		return w.make(ordinal) && next
 	case podstate.Ended(pod):
 		// Whatever it ended with: a machine that goes down may end a container with 0.
-		if pod.DeletionTimestamp == nil {
+		if left := pod.CreationTimestamp.Add(endedFor).Sub(w.now); left > 0 {
+			w.wait = left
+		} else if pod.DeletionTimestamp == nil {
 			return w.add(step{verb: remove, pod: pod}) && next
 		}
 		return next
@@ -202,7 +210,7 @@ func (w *world) keepClaims() bool {
 }
 
 // scaleDown deletes what is beyond the range: in an ordered set the highest ordinal, when all others are well, or the first
-// one that is not.
+// one that is not. One that has ended will never be well and need not be: upstream would wait for it for ever.
 func (w *world) scaleDown() bool {
 	if !w.ordered() {
 		for _, pod := range w.condemned {
@@ -217,7 +225,7 @@ func (w *world) scaleDown() bool {
 	}
 	// All replicas are settled here, or keepReplicas had ended the turn.
 	pod := w.condemned[0]
-	if pod.DeletionTimestamp == nil && (w.settled(pod) || pod == w.firstUnavailable()) {
+	if pod.DeletionTimestamp == nil && (w.settled(pod) || podstate.Ended(pod) || pod == w.firstUnavailable()) {
 		w.add(step{verb: remove, pod: pod})
 	}
 	return false
