@@ -32,6 +32,7 @@ const usage = `usage: wp-agent COMMAND [options]
   join       join a cluster and run (wpctl token create --print-join-command prints the whole line)
   run        run as the node that this machine is since it joined
   uninstall  end this node's containers and remove its links, rules and files
+  hollow     play many nodes that run nothing, to see what a master can carry
 
 wp-agent COMMAND --help lists the options.
 `
@@ -109,6 +110,8 @@ func run(ctx context.Context, args []string) error {
 	command, args := args[0], args[1:]
 	switch command {
 	case "join", "run", "uninstall":
+	case "hollow":
+		return runHollow(ctx, args)
 	case "version", "--version":
 		fmt.Println("wp-agent", version.Version)
 		return nil

@@ -37,6 +37,21 @@ const (
 	heartbeatMin, heartbeatMax = 100 * time.Millisecond, time.Minute
 )
 
+// Desired is told what the master wants of this node; desired.State is one.
+type Desired interface {
+	// Begin says that all of it comes now, up to Complete.
+	Begin()
+	Apply(changes []desired.Change) error
+	Complete(revision uint64) error
+	// Mark numbers what has been applied so far; see Outbox.InForce.
+	Mark(mark uint64)
+}
+
+// Selective is a Desired that does not want everything; the rest is not even read.
+type Selective interface {
+	Wants(r desired.Resource) bool
+}
+
 // Config of a client.
 type Config struct {
 	Identity *Identity
@@ -45,7 +60,7 @@ type Config struct {
 	Version string
 	// Node describes this node when a session begins.
 	Node    func(ctx context.Context) (*corev1.Node, error)
-	Desired *desired.State
+	Desired Desired
 	Outbox  *Outbox
 	// Serve handles one byte stream that the master asked for, until it or ctx ends.
 	Serve func(ctx context.Context, conn net.Conn)
@@ -303,9 +318,13 @@ func (c *Client) apply(m *agentv1.Changes) error {
 	if m.Begin {
 		c.cfg.Desired.Begin()
 	}
+	selective, _ := c.cfg.Desired.(Selective)
 	changes := make([]desired.Change, 0, len(m.Changes))
 	for _, ch := range m.Changes {
 		name, _, _ := strings.Cut(ch.Resource, ".")
+		if selective != nil && !selective.Wants(desired.Resource(name)) {
+			continue
+		}
 		d := desired.Change{Resource: desired.Resource(name), Key: desired.Key(ch.Namespace, ch.Name), Revision: uint64(m.Revision)}
 		if !ch.Deleted {
 			d.Object = desired.New(d.Resource)
