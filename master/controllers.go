@@ -7,7 +7,9 @@ import (
 	"github.com/whalepod/whalepod/master/internal/controllers/certificates"
 	"github.com/whalepod/whalepod/master/internal/controllers/clusterrole"
 	"github.com/whalepod/whalepod/master/internal/controllers/cronjob"
+	"github.com/whalepod/whalepod/master/internal/controllers/daemonset"
 	"github.com/whalepod/whalepod/master/internal/controllers/deployment"
+	"github.com/whalepod/whalepod/master/internal/controllers/disruption"
 	"github.com/whalepod/whalepod/master/internal/controllers/endpoints"
 	"github.com/whalepod/whalepod/master/internal/controllers/gc"
 	"github.com/whalepod/whalepod/master/internal/controllers/job"
@@ -26,6 +28,8 @@ func (m *Master) controllers() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"certificates":   certificates.New(certificates.Config{Registry: r, Logger: log, Sign: m.pki.Sign}).Run,
 		"clusterrole":    clusterrole.New(clusterrole.Config{Registry: r, Logger: log}).Run,
+		"daemonset":      daemonset.New(daemonset.Config{Registry: r, Logger: log}).Run,
+		"disruption":     disruption.New(disruption.Config{Registry: r, Logger: log}).Run,
 		"deployment":     deployment.New(deployment.Config{Registry: r, Logger: log}).Run,
 		"replicaset":     replicaset.New(replicaset.Config{Registry: r, Logger: log}).Run,
 		"replication":    replicaset.NewReplication(replicaset.Config{Registry: r, Logger: log}).Run,

@@ -46,6 +46,7 @@ var ours = map[string][]string{
 	"master/internal/controllers/podstate": {},
 	"master/internal/controllers/history":  {"master/internal/registry", "master/internal/controllers/podstate"},
 	"master/internal/controllers/controllertest":   {"master/internal/store", "master/internal/registry", "api/resource"},
+	"master/internal/controllers/daemonset":        {"master/internal/controller", "master/internal/registry", "master/internal/controllers/podstate", "master/internal/controllers/history", "scheduler"},
 	"master/internal/controllers/binding":          {"master/internal/controller", "master/internal/registry", "master/internal/controllers/podstate", "scheduler"},
 	"master/internal/controllers/persistentvolume": {"master/internal/controller", "master/internal/registry", "scheduler"},
 	"master/internal/sessions":                     {"master/internal/registry", "master/internal/pki", "api/resource", "api/server", "proto"},
