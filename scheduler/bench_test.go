@@ -53,3 +53,28 @@ func BenchmarkUnschedulable(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkPreempt is the price of finding victims where every node is full of pods of a lower priority.
+func BenchmarkPreempt(b *testing.B) {
+	for _, nodes := range []int{1000, 5000} {
+		b.Run(fmt.Sprintf("nodes=%d", nodes), func(b *testing.B) {
+			s := NewSnapshot()
+			for i := range nodes {
+				name := fmt.Sprintf("node-%04d", i)
+				s.SetNode(testNode(name, "10", "10Gi"))
+				for j := range 10 {
+					s.SetPod(bound(testPod("1", "", prio(int32(j%3)), since(i%60), ownedBy(fmt.Sprint(j))), name))
+				}
+			}
+			p := testPod("3", "", prio(9))
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				if d := Schedule(s, p); len(d.Victims) != 3 {
+					b.Fatal(d.Message)
+				}
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "pods/s")
+		})
+	}
+}

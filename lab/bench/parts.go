@@ -32,9 +32,21 @@ func (b *bench) scheduler(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	found, err = goBench(ctx, "./scheduler", "^BenchmarkPreempt$", "-benchtime", "1s")
+	for _, nodes := range []int{1000, 5000} {
+		if f, ok := found[fmt.Sprintf("Preempt/nodes=%d", nodes)]; ok {
+			b.add(fmt.Sprintf("decisions whom to preempt, %s full nodes", figure(float64(nodes))), "%s pods/s", figure(f["pods/s"]))
+		}
+	}
+	if err != nil {
+		return err
+	}
 	found, err = goBench(ctx, "./master/internal/controllers/binding", "^BenchmarkBinding$", "-benchtime", "10000x")
-	if f, ok := found["Binding"]; ok {
+	if f, ok := found["Binding/nodes=1000"]; ok {
 		b.hold("10,000 pods bound on 1,000 nodes, on the disk", f["pods/s"], "pods/s", atLeast(3600, "pods/s"))
+	}
+	if f, ok := found["Binding/nodes=5000"]; ok {
+		b.add("10,000 pods bound on 5,000 nodes, on the disk", "%s pods/s", figure(f["pods/s"]))
 	}
 	return err
 }

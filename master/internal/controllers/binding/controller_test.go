@@ -124,7 +124,12 @@ func TestNeverOvercommits(t *testing.T) {
 
 // BenchmarkBinding binds pods that exist already: decisions, commits to a real disk, conditions and events.
 func BenchmarkBinding(b *testing.B) {
-	const nodes = 1000
+	for _, nodes := range []int{1000, 5000} {
+		b.Run(fmt.Sprintf("nodes=%d", nodes), func(b *testing.B) { benchmarkBinding(b, nodes) })
+	}
+}
+
+func benchmarkBinding(b *testing.B, nodes int) {
 	e := ct.New(b)
 	for i := range nodes {
 		ct.Node(e, fmt.Sprintf("node-%04d", i))
