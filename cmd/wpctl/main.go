@@ -69,6 +69,7 @@ func newCommand(args []string, streams genericiooptions.IOStreams) *cobra.Comman
 		newDemoCommand(streams),
 	)
 	showOurVersion(root, streams)
+	explainRollouts(root, f, streams)
 	rename(root)
 	runPlugin(root, args, streams)
 	return root

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// trouble is why a pod does not become ready, in the API's own words.
+type trouble struct {
+	container, reason, message string
+	// ended is how the container's last run ended.
+	ended string
+	// previous: the log that tells more is that of the run before; logs: there is one.
+	logs, previous bool
+}
+
+// passing reasons are no trouble: they end by themselves.
+var passing = map[string]bool{"": true, "ContainerCreating": true, "PodInitializing": true}
+
+// once are reasons that another attempt may make good.
+var once = map[string]bool{"ErrImagePull": true, "RegistryUnavailable": true}
+
+// troubles of a pod that will not become ready by itself; with last, those of one that is not ready though it is time.
+func troubles(pod *corev1.Pod, last bool) (out []trouble) {
+	if pod.DeletionTimestamp != nil || ready(pod) {
+		return nil
+	}
+	if pod.Status.Phase == corev1.PodFailed {
+		out = append(out, trouble{reason: cmp.Or(pod.Status.Reason, "Failed"), message: pod.Status.Message})
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && (c.Reason == corev1.PodReasonUnschedulable || last) {
+			out = append(out, trouble{reason: c.Reason, message: c.Message})
+		}
+	}
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if t, is := containerTrouble(&s, last); is {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+func containerTrouble(s *corev1.ContainerStatus, last bool) (trouble, bool) {
+	t := trouble{container: s.Name}
+	if e := s.LastTerminationState.Terminated; e != nil {
+		t.ended, t.logs, t.previous = ending(e), true, true
+	}
+	switch {
+	case s.State.Waiting != nil:
+		w := s.State.Waiting
+		t.reason, t.message = w.Reason, w.Message
+		return t, !passing[w.Reason] && (last || !once[w.Reason]) || last && t.ended != ""
+	case s.State.Terminated != nil && s.State.Terminated.ExitCode != 0:
+		e := s.State.Terminated
+		t.reason, t.message, t.ended, t.logs, t.previous = e.Reason, e.Message, ending(e), true, false
+		return t, last || s.RestartCount > 0
+	case s.State.Running != nil && !s.Ready && last:
+		t.reason, t.logs = "running, but not ready", true
+		t.previous = false
+		return t, true
+	}
+	return t, false
+}
+
+func ending(e *corev1.ContainerStateTerminated) string {
+	text := fmt.Sprintf("exit code %d", e.ExitCode)
+	if e.Signal != 0 {
+		text = fmt.Sprintf("signal %d", e.Signal)
+	}
+	if e.Reason != "" && e.Reason != "Error" {
+		text += ", " + e.Reason
+	}
+	return text
+}
+
+func ready(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// describe a trouble for a person. events and log are what else is known, and may be empty.
+func (t trouble) describe(pod *corev1.Pod, event, log string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nPod %s", pod.Name)
+	if pod.Spec.NodeName != "" {
+		fmt.Fprintf(&b, " on node %s", pod.Spec.NodeName)
+	}
+	if t.container != "" {
+		fmt.Fprintf(&b, ", container %s", t.container)
+	}
+	fmt.Fprintf(&b, ": %s\n", t.reason)
+	if t.message != "" {
+		fmt.Fprintf(&b, "  %s\n", strings.ReplaceAll(strings.TrimSpace(t.message), "\n", "\n  "))
+	}
+	if t.ended != "" {
+		fmt.Fprintf(&b, "  Its last run ended with %s.\n", t.ended)
+	}
+	if event != "" {
+		fmt.Fprintf(&b, "  Last event: %s\n", event)
+	}
+	if log = strings.TrimRight(log, "\n"); log != "" {
+		fmt.Fprintf(&b, "  The end of its log:\n    %s\n", strings.ReplaceAll(log, "\n", "\n    "))
+	}
+	return b.String()
+}
