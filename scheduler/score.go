@@ -12,6 +12,7 @@ const (
 	weightTaint      = 3
 	weightAffinity   = 2
 	weightSpread     = 2
+	weightZones      = 4 // zones count for more than hosts: what fails together is larger
 	weightCompany    = 2
 	resourceScale    = 10_000 // finer than maxScore, so that nearly equal nodes still fill evenly
 	imageShareOfFill = 20     // an image that is there weighs a twentieth of an empty node
@@ -43,11 +44,16 @@ type scorer struct {
 	company    map[domain]int64
 	topologies []string
 	spreads    []softSpread
+	// zones has how many of the pod's siblings are in each zone; nil in a cluster without zones.
+	zones map[string]int64
 }
 
 func newScorer(s *Snapshot, pod *corev1.Pod, info *podInfo) *scorer {
 	c := &scorer{snapshot: s, info: info, soft: pod.Spec.Tolerations, preferred: preferredTerms(pod)}
 	c.company, c.spreads = s.company(pod), s.softSpreads(pod)
+	if info.owner != "" && len(s.zones) > 1 {
+		c.zones = s.siblings(info.owner)
+	}
 	for d := range c.company {
 		c.topologies = appendNew(c.topologies, d.key)
 	}
@@ -66,7 +72,9 @@ func newScorer(s *Snapshot, pod *corev1.Pod, info *podInfo) *scorer {
 type raw struct {
 	node                     *Node
 	taints, replicas, wished int64
-	company                  int64
+	// siblings are those in the node's zone.
+	siblings int64
+	company  int64
 	// crowd is for constraints with ScheduleAnyway; a node without their topologies is outside.
 	crowd   int64
 	outside bool
@@ -81,6 +89,7 @@ func (c *scorer) rate(n *Node) raw {
 	}
 	if c.info.owner != "" {
 		r.replicas = int64(n.owners[c.info.owner])
+		r.siblings = c.zones[n.obj.Labels[corev1.LabelTopologyZone]]
 	}
 	for _, key := range c.topologies {
 		if d, ok := domainOf(n, key); ok {
@@ -106,6 +115,7 @@ func (c *scorer) best(rated []raw) *Node {
 	maxTaints, maxReplicas, minReplicas, maxWished := int64(0), int64(0), int64(0), int64(0)
 	minCompany, maxCompany := int64(0), int64(0)
 	minCrowd, maxCrowd := int64(math.MaxInt64), int64(0)
+	minSiblings, maxSiblings := int64(math.MaxInt64), int64(0)
 	for i, r := range rated {
 		if !r.outside {
 			minCrowd, maxCrowd = min(minCrowd, r.crowd), max(maxCrowd, r.crowd)
@@ -116,12 +126,16 @@ func (c *scorer) best(rated []raw) *Node {
 		minCompany, maxCompany = min(minCompany, r.company), max(maxCompany, r.company)
 		maxTaints, maxWished = max(maxTaints, r.taints), max(maxWished, r.wished)
 		maxReplicas = max(maxReplicas, r.replicas)
+		minSiblings, maxSiblings = min(minSiblings, r.siblings), max(maxSiblings, r.siblings)
 		if i == 0 || r.replicas < minReplicas {
 			minReplicas = r.replicas
 		}
 	}
 	for _, r := range rated {
 		score := Score{Wishes: weightTaint*fewer(r.taints, 0, maxTaints) + weightSpread*fewer(r.replicas, minReplicas, maxReplicas)}
+		if c.zones != nil {
+			score.Wishes += weightZones * fewer(r.siblings, minSiblings, maxSiblings)
+		}
 		if maxWished > 0 {
 			score.Wishes += weightAffinity * maxScore * r.wished / maxWished
 		}

@@ -27,8 +27,8 @@ type Snapshot struct {
 	// namespaces have the labels that namespaceSelectors look at.
 	namespaces map[string]map[string]string
 	volumes    volumes
-	// images counts the nodes that have an image.
-	images map[string]int
+	// images counts the nodes that have an image, zones those of each zone.
+	images, zones map[string]int
 	// Seed turns the place where the search among the nodes begins.
 	Seed uint64
 }
@@ -38,7 +38,7 @@ func NewSnapshot() *Snapshot {
 	return &Snapshot{
 		byName: map[string]*Node{}, pods: map[types.UID]*podInfo{}, loners: map[types.UID]*podInfo{},
 		social: map[types.UID]*podInfo{}, nominated: map[types.UID]*podInfo{}, priorities: map[int32]int{}, budgets: map[string]*budget{},
-		namespaces: map[string]map[string]string{}, images: map[string]int{}, volumes: newVolumes(),
+		namespaces: map[string]map[string]string{}, images: map[string]int{}, zones: map[string]int{}, volumes: newVolumes(),
 	}
 }
 
@@ -91,6 +91,7 @@ func (s *Snapshot) SetNode(obj *corev1.Node) News {
 		at, _ := slices.BinarySearchFunc(s.nodes, obj.Name, func(n *Node, name string) int { return strings.Compare(n.name, name) })
 		s.nodes = slices.Insert(s.nodes, at, n)
 	}
+	s.setZone(zoneOf(old), zoneOf(obj))
 	n.obj, n.taints, n.allocatable = fresh.obj, fresh.taints, fresh.allocatable
 	if old == nil || !sameImages(old.Status.Images, obj.Status.Images) {
 		s.setImages(n, fresh.images)
@@ -105,6 +106,7 @@ func (s *Snapshot) RemoveNode(name string) News {
 		return News{}
 	}
 	s.setImages(n, nil)
+	s.setZone(zoneOf(n.obj), "")
 	n.obj, n.taints, n.allocatable = nil, nil, resources{}
 	if at, found := slices.BinarySearchFunc(s.nodes, name, func(n *Node, name string) int { return strings.Compare(n.name, name) }); found {
 		s.nodes = slices.Delete(s.nodes, at, at+1)

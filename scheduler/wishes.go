@@ -4,6 +4,7 @@ import (
 	"math"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // hardAffinityWeight is what a pod that requires the company of others counts when one of those looks for a node
@@ -46,6 +47,37 @@ func wishesOf(pod *corev1.Pod) []podTerm {
 		wishes = append(wishes, t)
 	}
 	return wishes
+}
+
+// siblings counts the pods of an owner by zone, so that replicas spread over zones without being told to.
+func (s *Snapshot) siblings(owner types.UID) map[string]int64 {
+	zones := make(map[string]int64, len(s.zones))
+	for _, n := range s.nodes {
+		if k := n.owners[owner]; k > 0 {
+			zones[n.obj.Labels[corev1.LabelTopologyZone]] += int64(k)
+		}
+	}
+	return zones
+}
+
+// setZone counts the nodes of each zone; "" is none.
+func (s *Snapshot) setZone(old, now string) {
+	if old == now {
+		return
+	}
+	if s.zones[old]--; s.zones[old] <= 0 {
+		delete(s.zones, old)
+	}
+	if now != "" {
+		s.zones[now]++
+	}
+}
+
+func zoneOf(obj *corev1.Node) string {
+	if obj == nil {
+		return ""
+	}
+	return obj.Labels[corev1.LabelTopologyZone]
 }
 
 // softSpread are the constraints with ScheduleAnyway, with the weight that one pod in a domain has: the more domains, the
