@@ -7,6 +7,7 @@ import (
 	"github.com/whalepod/whalepod/master/internal/controllers/certificates"
 	"github.com/whalepod/whalepod/master/internal/controllers/clusterrole"
 	"github.com/whalepod/whalepod/master/internal/controllers/cronjob"
+	"github.com/whalepod/whalepod/master/internal/controllers/customresource"
 	"github.com/whalepod/whalepod/master/internal/controllers/daemonset"
 	"github.com/whalepod/whalepod/master/internal/controllers/deployment"
 	"github.com/whalepod/whalepod/master/internal/controllers/disruption"
@@ -28,6 +29,7 @@ func (m *Master) controllers() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"certificates":   certificates.New(certificates.Config{Registry: r, Logger: log, Sign: m.pki.Sign}).Run,
 		"clusterrole":    clusterrole.New(clusterrole.Config{Registry: r, Logger: log}).Run,
+		"customresource": customresource.New(customresource.Config{Registry: r, Logger: log}).Run,
 		"daemonset":      daemonset.New(daemonset.Config{Registry: r, Logger: log}).Run,
 		"disruption":     disruption.New(disruption.Config{Registry: r, Logger: log}).Run,
 		"deployment":     deployment.New(deployment.Config{Registry: r, Logger: log}).Run,

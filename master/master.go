@@ -135,6 +135,9 @@ func (m *Master) compose() error {
 		Table: m.table, ServiceCIDR: cfg.ServiceCIDR, NodePortFirst: nodePortFirst, NodePortLast: nodePortLast,
 		NotReadySeconds: int64(cfg.NotReadyToleration.Seconds()), UnreachableSeconds: int64(cfg.NodeGrace.Seconds()), Signer: m.tokens, Logger: cfg.Logger,
 	})
+	if err := m.registry.LoadCustomResources(); err != nil {
+		return err
+	}
 	m.policy = rbac.New(m.registry)
 	if err := m.checkRanges(); err != nil {
 		return err

@@ -2,10 +2,12 @@ package resource
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
@@ -55,6 +57,9 @@ func (t *Table) StorageCodec() StorageCodec { return StorageCodec{t} }
 
 // Encode gives the bytes of an object of the resource ("deployments.apps") in its storage version.
 func (c StorageCodec) Encode(resource string, obj Object) ([]byte, error) {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		return json.Marshal(u.Object)
+	}
 	kind, ok := c.table.storageOf[resource]
 	if !ok {
 		return nil, fmt.Errorf("no kind is stored as %q", resource)
@@ -78,8 +83,16 @@ func (c StorageCodec) Encode(resource string, obj Object) ([]byte, error) {
 	return data[:len(envelope)+n], nil
 }
 
-// Decode reads what Encode wrote; the object does not share data's memory.
+// Decode reads what Encode wrote; the object does not share data's memory. Objects of custom kinds are JSON and are read
+// without their definitions, which are objects of the same store.
 func (c StorageCodec) Decode(resource string, data []byte) (Object, error) {
+	if len(data) > 0 && data[0] == '{' {
+		u := &unstructured.Unstructured{}
+		if err := u.UnmarshalJSON(data); err != nil {
+			return nil, fmt.Errorf("stored object of %s is damaged: %w", resource, err)
+		}
+		return u, nil
+	}
 	kind, ok := c.table.storageOf[resource]
 	if !ok {
 		return nil, fmt.Errorf("no kind is stored as %q", resource)
@@ -122,7 +135,7 @@ func (c StorageCodec) Decode(resource string, data []byte) (Object, error) {
 
 // otherVersion makes room for an object that was written when another version was the storage version.
 func (c StorageCodec) otherVersion(kind storageKind, gvk schema.GroupVersionKind) (runtime.Object, error) {
-	r, ok := c.table.byKind[gvk]
+	r, ok := c.table.builtin.byKind[gvk]
 	if !ok || r.GroupVersionKind() != kind.gvk {
 		return nil, fmt.Errorf("%s is not a version of %s", gvk, kind.gvk)
 	}

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"time"
 
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -21,12 +22,15 @@ type TableOptions struct {
 	NoHeaders bool
 	// IncludeObject of each row: metadata (also when empty), the object in GroupVersion, or none.
 	IncludeObject metav1.IncludeObjectPolicy
-	// GroupVersion of included objects; empty means the storage version.
+	// GroupVersion of included objects, and of the columns of a custom kind; empty means the storage version.
 	GroupVersion schema.GroupVersion
 }
 
 // Table makes the columns of `kubectl get` from stored objects. The rows share memory with the objects.
 func (t *Table) Table(r *Resource, objs []Object, o TableOptions) (*metav1.Table, error) {
+	if r.custom != nil {
+		return t.customTable(r, objs, o)
+	}
 	table := &metav1.Table{Rows: make([]metav1.TableRow, 0, len(objs))}
 	table.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("Table"))
 	if !o.NoHeaders {
@@ -110,6 +114,7 @@ func addPlainHandlers(h printers.PrintHandler) {
 	utilruntime.Must(h.TableHandler(columns, plainRow[*rbac.Role]))
 	utilruntime.Must(h.TableHandler(columns, plainRow[*rbac.ClusterRole]))
 	utilruntime.Must(h.TableHandler(columns, plainRow[*core.LimitRange]))
+	utilruntime.Must(h.TableHandler(columns, plainRow[*apiextensions.CustomResourceDefinition]))
 }
 
 func plainRow[I Object](in I, _ printers.GenerateOptions) ([]metav1.TableRow, error) {

@@ -5,15 +5,25 @@ import (
 	"reflect"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // Default fills in what the object's own version leaves out. obj may be of any version.
-func (t *Table) Default(obj runtime.Object) { t.scheme.Default(obj) }
+func (t *Table) Default(obj runtime.Object) {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		t.defaultCustom(u)
+		return
+	}
+	t.scheme.Default(obj)
+}
 
-// NewServed makes an empty object of any type that the scheme knows, with apiVersion and kind set.
+// NewServed makes an empty object of any type that the scheme knows or that is served, with apiVersion and kind set.
 func (t *Table) NewServed(gvk schema.GroupVersionKind) (runtime.Object, error) {
+	if r, ok := t.ByKind(gvk); ok && r.custom != nil {
+		return newUnstructured(gvk), nil
+	}
 	obj, err := t.scheme.New(gvk)
 	if err != nil {
 		return nil, err
@@ -24,11 +34,19 @@ func (t *Table) NewServed(gvk schema.GroupVersionKind) (runtime.Object, error) {
 
 // New makes an empty object of the storage version, with apiVersion and kind set.
 func (r *Resource) New() Object {
+	if r.custom != nil {
+		return newUnstructured(r.GroupVersionKind())
+	}
 	return mustNew(r.GroupVersionKind()).(Object)
 }
 
 // NewList makes an empty list of the storage version, with apiVersion and kind set.
 func (r *Resource) NewList() runtime.Object {
+	if r.custom != nil {
+		list := &unstructured.UnstructuredList{}
+		list.SetGroupVersionKind(r.Storage.WithKind(r.ListKind))
+		return list
+	}
 	return mustNew(r.Storage.WithKind(r.ListKind))
 }
 
@@ -40,9 +58,12 @@ func (t *Table) ToStorage(obj runtime.Object) (Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, ok := t.byKind[gvk]
+	r, ok := t.ByKind(gvk)
 	if !ok {
 		return nil, notServed(gvk)
+	}
+	if r.custom != nil {
+		return r.customToStorage(obj)
 	}
 	t.scheme.Default(obj)
 	// Also an object of the storage version goes through the internal one: that is where Kubernetes folds fields
@@ -77,13 +98,16 @@ func (t *Table) FromStorage(obj Object, gv schema.GroupVersion) (runtime.Object,
 		return nil, err
 	}
 	want := gv.WithKind(gvk.Kind)
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		return t.customFromStorage(u, gv)
+	}
 	if gvk == want {
 		if obj.GetObjectKind().GroupVersionKind() == gvk {
 			return obj, nil
 		}
 		return withKind(obj, gvk), nil
 	}
-	if _, ok := t.byKind[want]; !ok {
+	if _, ok := t.ByKind(want); !ok {
 		return nil, notServed(want)
 	}
 	internal, err := t.scheme.UnsafeConvertToVersion(withKind(obj, gvk), runtime.InternalGroupVersioner)

@@ -67,6 +67,7 @@ func (r *Resource) SubresourceIn(gv schema.GroupVersion, name string) (Subresour
 	switch {
 	case sub.Kind == r.GroupVersionKind():
 		sub.Kind = gv.WithKind(r.Kind)
+	case r.custom != nil: // a Scale, of autoscaling/v1 in every version
 	case name == "scale" && gv != r.Storage:
 		sub.Kind = gv.WithKind("Scale")
 	case len(sub.Only) > 0:

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/url"
 	"sync"
 
@@ -47,6 +48,12 @@ func (t *Table) OpenAPIV2(accept string) (Document, bool) {
 	if !ok {
 		return Document{}, false
 	}
+	set := t.current.Load()
+	if set != t.builtin {
+		if doc, err := set.openAPI.v2(set, contentType); err == nil {
+			return doc, true
+		}
+	}
 	if contentType == jsonType {
 		return Document{contentType, openAPIV2Hash, openAPIV2JSON}, true
 	}
@@ -56,11 +63,20 @@ func (t *Table) OpenAPIV2(accept string) (Document, bool) {
 // OpenAPIV3 gives the document of a path such as "apis/apps/v1" for an Accept header: found says that the path exists,
 // acceptable that the header takes a form of it.
 func (t *Table) OpenAPIV3(path, accept string) (doc Document, found, acceptable bool) {
+	contentType, ok := negotiate(accept, "v3")
 	entry, found := openAPIV3[path]
 	if !found {
-		return Document{}, false, false
+		set := t.current.Load()
+		gv, isCustom := set.customPath(path)
+		if !isCustom {
+			return Document{}, false, false
+		}
+		if !ok {
+			return Document{}, true, false
+		}
+		doc, err := set.openAPI.v3(set, gv, contentType)
+		return doc, err == nil, true
 	}
-	contentType, ok := negotiate(accept, "v3")
 	if !ok {
 		return Document{}, true, false
 	}
@@ -72,15 +88,28 @@ func (t *Table) OpenAPIV3(path, accept string) (doc Document, found, acceptable 
 }
 
 // OpenAPIV3Paths is the body of /openapi/v3: every path with the URL that holds its hash, which clients may keep for ever.
-func (t *Table) OpenAPIV3Paths() []byte { return v3Index() }
+func (t *Table) OpenAPIV3Paths() []byte {
+	if set := t.current.Load(); set != t.builtin {
+		return set.openAPI.index(set)
+	}
+	return v3Index()
+}
 
-var v3Index = sync.OnceValue(func() []byte {
+var v3Index = sync.OnceValue(func() []byte { return indexOf(nil) })
+
+// indexOf lists the generated documents and further ones, of which it gets the hashes by path.
+func indexOf(further map[string]string) []byte {
 	type location struct {
 		ServerRelativeURL string `json:"serverRelativeURL"`
 	}
-	paths := make(map[string]location, len(openAPIV3))
+	hashes := make(map[string]string, len(openAPIV3)+len(further))
 	for path, entry := range openAPIV3 {
-		u := url.URL{Path: "/openapi/v3/" + path, RawQuery: url.Values{"hash": {entry.hash}}.Encode()}
+		hashes[path] = entry.hash
+	}
+	maps.Copy(hashes, further)
+	paths := make(map[string]location, len(hashes))
+	for path, hash := range hashes {
+		u := url.URL{Path: "/openapi/v3/" + path, RawQuery: url.Values{"hash": {hash}}.Encode()}
 		paths[path] = location{u.String()}
 	}
 	out, err := json.Marshal(map[string]any{"paths": paths})
@@ -88,7 +117,7 @@ var v3Index = sync.OnceValue(func() []byte {
 		panic(err) // strings alone
 	}
 	return out
-})
+}
 
 // negotiate chooses JSON or protobuf; the protobuf type has two spellings, of which kubectl 1.20 knows only the one with
 // an at sign.

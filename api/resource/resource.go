@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"github.com/whalepod/whalepod/api/resource/custom"
 )
 
 // Object is an API object with metadata, in its storage version unless said otherwise.
@@ -22,7 +24,8 @@ type Object interface {
 	metav1.Object
 }
 
-// Resource is one served kind. All fields are set once, at start.
+// Resource is one served kind. All fields are set once; when the definition of a custom kind changes, the kind gets another
+// Resource (see Table.SetCustom).
 type Resource struct {
 	// Name is the plural, as in "deployments"; Singular, Kind and ListKind go with it.
 	Name, Singular, Kind, ListKind string
@@ -42,6 +45,8 @@ type Resource struct {
 	Computed bool
 
 	rules Rules
+	// custom is set for the kinds that CustomResourceDefinitions describe.
+	custom *custom.Kind
 }
 
 // Subresource describes one subresource for discovery and routing.

@@ -330,7 +330,7 @@ func TestScale(t *testing.T) {
 			t.Errorf("%s: %+v %v", gv, request, err)
 		}
 	}
-	if err := r.SetScale(d, 5); err != nil || *d.(*appsv1.Deployment).Spec.Replicas != 5 {
+	if err := r.SetScale(d, appsV1, 5); err != nil || *d.(*appsv1.Deployment).Spec.Replicas != 5 {
 		t.Error(err)
 	}
 	if _, err := table.ReadScale(decoded(t, "{apiVersion: autoscaling/v1, kind: Scale, metadata: {name: a, namespace: b}, spec: {replicas: -1}}")); err == nil ||

@@ -15,10 +15,13 @@ import (
 // for apps/v1, the group's own Scale for the old ones.
 func (t *Table) Scale(r *Resource, obj Object, gv schema.GroupVersion) (runtime.Object, error) {
 	sub, ok := r.SubresourceIn(gv, "scale")
-	if !ok || r.rules.Scale == nil {
+	if !ok || !r.CanScale() {
 		return nil, fmt.Errorf("%s has no scale in %s", r.Name, gv)
 	}
-	spec, status, selector := r.rules.Scale.Get(obj)
+	spec, status, selector, err := r.replicas(obj, gv)
+	if err != nil {
+		return nil, err
+	}
 	internal := &autoscaling.Scale{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: obj.GetName(), Namespace: obj.GetNamespace(), UID: obj.GetUID(),
@@ -57,8 +60,24 @@ func (t *Table) ReadScale(scale runtime.Object) (*ScaleRequest, error) {
 	return &ScaleRequest{ObjectMeta: internal.ObjectMeta, Replicas: internal.Spec.Replicas}, nil
 }
 
-// SetScale puts the wanted number of replicas into obj, which must be the caller's own copy.
-func (r *Resource) SetScale(obj Object, replicas int32) error {
+// CanScale says whether the kind has the scale subresource in some version.
+func (r *Resource) CanScale() bool { return r.rules.Scale != nil || r.custom != nil }
+
+// replicas reads what a Scale shows.
+func (r *Resource) replicas(obj Object, gv schema.GroupVersion) (spec, status int32, selector string, err error) {
+	if r.custom != nil {
+		return r.customReplicas(obj, gv)
+	}
+	spec, status, selector = r.rules.Scale.Get(obj)
+	return spec, status, selector, nil
+}
+
+// SetScale puts the wanted number of replicas into obj, which must be the caller's own copy. gv is the version that the
+// client speaks.
+func (r *Resource) SetScale(obj Object, gv schema.GroupVersion, replicas int32) error {
+	if r.custom != nil {
+		return r.setCustomReplicas(obj, gv, replicas)
+	}
 	if r.rules.Scale == nil {
 		return fmt.Errorf("%s cannot be scaled", r.Name)
 	}

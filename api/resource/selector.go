@@ -14,6 +14,9 @@ func (t *Table) FieldSelector(r *Resource, gv schema.GroupVersion, s fields.Sele
 		return s, nil
 	}
 	out, err := s.Transform(func(label, value string) (string, string, error) {
+		if r.custom != nil {
+			return r.customFieldLabel(gv, label, value)
+		}
 		return t.scheme.ConvertFieldLabel(gv.WithKind(r.Kind), label, value)
 	})
 	if err != nil {

@@ -4,13 +4,16 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
+	apiextensionsinstall "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/install"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1beta1 "k8s.io/apimachinery/pkg/apis/meta/v1beta1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/capabilities"
 	"k8s.io/kubernetes/pkg/printers"
@@ -31,6 +34,7 @@ var kinds = []func() *Resource{
 	csiDrivers, csiNodes, csiStorageCapacities,
 	limitRanges, resourceQuotas,
 	deviceClasses, resourceClaims, resourceClaimTemplates, resourceSlices,
+	customResourceDefinitions,
 	ingresses, ingressClasses, networkPolicies, certificateSigningRequests,
 }
 
@@ -44,25 +48,41 @@ var groupOrder = []string{
 	"discovery.k8s.io", "resource.k8s.io", "flowcontrol.apiserver.k8s.io", "extensions",
 }
 
-// Table is the set of served kinds. It never changes after NewTable and may be used by many goroutines.
+// Table is the set of served kinds: those of this package, which never change, and those that CustomResourceDefinitions add
+// (SetCustom). It may be used by many goroutines.
 type Table struct {
 	scheme    *runtime.Scheme
 	codecs    serializer.CodecFactory
 	printer   *printers.HumanReadableGenerator
-	all       []*Resource // those that are stored first
-	stored    int
-	versions  []schema.GroupVersion
-	byKey     map[string]*Resource
-	byKind    map[schema.GroupVersionKind]*Resource
-	byName    map[schema.GroupVersionResource]*Resource
 	storageOf map[string]storageKind
+	builtin   *kindSet
+	current   atomic.Pointer[kindSet]
+	custom    customKinds
 }
 
-// addMetaTypes adds what a client may ask for instead of the object: Table and PartialObjectMetadata. Kubernetes keeps
-// them out of this scheme and builds a second one; one is enough here. The scheme is the process's own, hence once.
+// kindSet is what is served at one time. It never changes once it is the table's.
+type kindSet struct {
+	// all are those that are stored; served has the computed ones, too.
+	all, served []*Resource
+	versions    []schema.GroupVersion
+	byKey       map[string]*Resource
+	byKind      map[schema.GroupVersionKind]*Resource
+	byName      map[schema.GroupVersionResource]*Resource
+	openAPI     customDocuments
+}
+
+func newKindSet() *kindSet {
+	return &kindSet{
+		byKey: map[string]*Resource{}, byKind: map[schema.GroupVersionKind]*Resource{}, byName: map[schema.GroupVersionResource]*Resource{},
+	}
+}
+
+// addMetaTypes adds what a client may ask for instead of the object: Table and PartialObjectMetadata; and the group of
+// CustomResourceDefinitions. Kubernetes keeps them out of this scheme and builds others; one is enough here. The scheme is the process's own, hence once.
 var addMetaTypes = sync.OnceFunc(func() {
 	utilruntime.Must(metav1.AddMetaToScheme(legacyscheme.Scheme))
 	utilruntime.Must(metav1beta1.AddMetaToScheme(legacyscheme.Scheme))
+	apiextensionsinstall.Install(legacyscheme.Scheme)
 	metricsinstall.Install(legacyscheme.Scheme)
 })
 
@@ -78,31 +98,33 @@ func NewTable() *Table {
 		scheme:    legacyscheme.Scheme,
 		codecs:    legacyscheme.Codecs,
 		printer:   printers.NewTableGenerator().With(internalversion.AddHandlers, addPlainHandlers, addMetricsHandlers),
-		byKey:     map[string]*Resource{},
-		byKind:    map[schema.GroupVersionKind]*Resource{},
-		byName:    map[schema.GroupVersionResource]*Resource{},
+		builtin:   newKindSet(),
 		storageOf: map[string]storageKind{},
 	}
 	for _, kind := range kinds {
-		t.add(kind())
+		r := kind()
+		t.builtin.add(r)
+		t.storageOf[r.Key()] = newStorageKind(r.GroupVersionKind())
 	}
-	t.stored = len(t.all)
+	t.builtin.all = slices.Clip(t.builtin.served)
 	for _, kind := range computed {
-		t.add(kind())
+		r := kind()
+		t.builtin.add(r)
+		t.storageOf[r.Key()] = newStorageKind(r.GroupVersionKind())
 	}
-	slices.SortStableFunc(t.versions, t.compareVersions)
+	slices.SortStableFunc(t.builtin.versions, t.compareVersions)
+	t.current.Store(t.builtin)
 	return t
 }
 
-func (t *Table) add(r *Resource) {
-	t.all = append(t.all, r)
-	t.byKey[r.Key()] = r
-	t.storageOf[r.Key()] = newStorageKind(r.GroupVersionKind())
+func (s *kindSet) add(r *Resource) {
+	s.served = append(s.served, r)
+	s.byKey[r.Key()] = r
 	for _, gv := range r.Served {
-		t.byKind[gv.WithKind(r.Kind)] = r
-		t.byName[gv.WithResource(r.Name)] = r
-		if !slices.Contains(t.versions, gv) {
-			t.versions = append(t.versions, gv)
+		s.byKind[gv.WithKind(r.Kind)] = r
+		s.byName[gv.WithResource(r.Name)] = r
+		if !slices.Contains(s.versions, gv) {
+			s.versions = append(s.versions, gv)
 		}
 	}
 }
@@ -118,7 +140,11 @@ func (t *Table) compareVersions(a, b schema.GroupVersion) int {
 		return strings.Compare(a.Group, b.Group)
 	}
 	order := t.scheme.PrioritizedVersionsForGroup(a.Group)
-	return slices.Index(order, a) - slices.Index(order, b)
+	i, j := slices.Index(order, a), slices.Index(order, b)
+	if i < 0 || j < 0 { // of a custom kind: v1 before v1beta1
+		return version.CompareKubeAwareVersionStrings(b.Version, a.Version)
+	}
+	return i - j
 }
 
 func groupIndex(group string) int {
@@ -130,30 +156,33 @@ func groupIndex(group string) int {
 
 // Lookup finds the kind served under a plural, as in apps/v1 and "deployments".
 func (t *Table) Lookup(gv schema.GroupVersion, plural string) (*Resource, bool) {
-	r, ok := t.byName[gv.WithResource(plural)]
+	r, ok := t.current.Load().byName[gv.WithResource(plural)]
 	return r, ok
 }
 
 // ByKey finds a kind by its name in the store, as in "deployments.apps".
 func (t *Table) ByKey(key string) (*Resource, bool) {
-	r, ok := t.byKey[key]
+	r, ok := t.current.Load().byKey[key]
 	return r, ok
 }
 
 // ByKind finds a kind by any of its served versions.
 func (t *Table) ByKind(gvk schema.GroupVersionKind) (*Resource, bool) {
-	r, ok := t.byKind[gvk]
+	r, ok := t.current.Load().byKind[gvk]
 	return r, ok
 }
 
-// All kinds that are stored, always in the same order. The slice must not be changed.
-func (t *Table) All() []*Resource { return t.all[:t.stored:t.stored] }
+// All kinds that are stored, custom ones last, always in the same order. The slice must not be changed.
+func (t *Table) All() []*Resource { return t.current.Load().all }
 
 // Served are all kinds, computed ones too.
-func (t *Table) Served() []*Resource { return t.all }
+func (t *Table) Served() []*Resource { return t.current.Load().served }
 
 // GroupVersions served, preferred first. The slice must not be changed.
-func (t *Table) GroupVersions() []schema.GroupVersion { return t.versions }
+func (t *Table) GroupVersions() []schema.GroupVersion { return t.current.Load().versions }
+
+// Stamp is equal (==) as long as the same kinds are served in the same way.
+func (t *Table) Stamp() any { return t.current.Load() }
 
 // Scheme knows every type of Kubernetes, served here or not, and the meta types.
 func (t *Table) Scheme() *runtime.Scheme { return t.scheme }

@@ -22,10 +22,16 @@ import (
 // at the first use, because many clusters never see an apply on the server's side.
 //
 // managedfields.NewTypeConverter would read it from the OpenAPI documents, 20 times as much to parse for the same result.
-func (t *Table) TypeConverter() managedfields.TypeConverter { return mergeConverter{} }
+func (t *Table) TypeConverter() managedfields.TypeConverter { return mergeConverter{t} }
+
+// mergeSchemas is the generated schema: all its types, and those of objects by their kinds.
+type mergeSchemas struct {
+	types  []smdschema.TypeDef
+	byKind map[schema.GroupVersionKind]*typed.ParseableType
+}
 
 // mergeTypes reads the generated schema once.
-var mergeTypes = sync.OnceValues(func() (map[schema.GroupVersionKind]*typed.ParseableType, error) {
+var mergeTypes = sync.OnceValues(func() (*mergeSchemas, error) {
 	z, err := gzip.NewReader(bytes.NewReader(mergeSchema))
 	if err != nil {
 		return nil, err
@@ -45,21 +51,42 @@ var mergeTypes = sync.OnceValues(func() (map[schema.GroupVersionKind]*typed.Pars
 		parseable := parser.Type(name)
 		out[schema.FromAPIVersionAndKind(apiVersion, kind)] = &parseable
 	}
-	return out, nil
+	return &mergeSchemas{types, out}, nil
 })
 
-type mergeConverter struct{}
-
-// ObjectToTyped reads an object that carries apiVersion and kind.
-func (mergeConverter) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOptions) (*typed.TypedValue, error) {
-	types, err := mergeTypes()
+func builtinTypes() ([]smdschema.TypeDef, error) {
+	schemas, err := mergeTypes()
 	if err != nil {
 		return nil, fmt.Errorf("schema of server-side apply: %w", err)
 	}
-	gvk := obj.GetObjectKind().GroupVersionKind()
-	parseable, ok := types[gvk]
+	return schemas.types, nil
+}
+
+type mergeConverter struct{ t *Table }
+
+// typeOf finds the type of a served kind.
+func (c mergeConverter) typeOf(gvk schema.GroupVersionKind) (*typed.ParseableType, error) {
+	if r, ok := c.t.ByKind(gvk); ok && r.custom != nil {
+		if v, ok := r.custom.Version(gvk.Version); ok {
+			return v.MergeType(builtinTypes)
+		}
+	}
+	schemas, err := mergeTypes()
+	if err != nil {
+		return nil, fmt.Errorf("schema of server-side apply: %w", err)
+	}
+	parseable, ok := schemas.byKind[gvk]
 	if !ok {
 		return nil, notServed(gvk) // what the field manager expects of versions that are gone
+	}
+	return parseable, nil
+}
+
+// ObjectToTyped reads an object that carries apiVersion and kind.
+func (c mergeConverter) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOptions) (*typed.TypedValue, error) {
+	parseable, err := c.typeOf(obj.GetObjectKind().GroupVersionKind())
+	if err != nil {
+		return nil, err
 	}
 	if u, ok := obj.(*unstructured.Unstructured); ok {
 		return parseable.FromUnstructured(u.UnstructuredContent(), opts...)

@@ -177,7 +177,7 @@ func TestTypeConverterMemory(t *testing.T) {
 	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 10<<20 {
 		t.Errorf("the schema takes %d bytes", grown)
 	}
-	if len(types) == 0 {
+	if len(types.byKind) == 0 {
 		t.Error("no types")
 	}
 }

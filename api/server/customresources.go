@@ -1,30 +1,134 @@
 package server
 
 import (
-	"net/http"
+	"encoding/json"
+	"fmt"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	sigsjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+
+	"github.com/whalepod/whalepod/api/resource"
 )
 
-// isCustomResourceList says whether a request is for the list of CustomResourceDefinitions. There are none here and none can
-// be made, but kubectl asks for them before it says what is wrong with a kind that it does not find in the OpenAPI document
-// (k8s.io/cli-runtime/pkg/resource/query_param_verifier_v3.go). Without an answer, "kind: Sevrice" gets "failed to check
-// CRD" instead of `no matches for kind "Sevrice" in version "v1"`.
-func isCustomResourceList(rq *request) bool {
-	t := rq.target
-	return rq.req.Method == http.MethodGet && !t.watch && !isWatch(rq.query) && t.gv.Group == "apiextensions.k8s.io" && t.gv.Version == "v1" &&
-		t.resource == "customresourcedefinitions" && t.name == "" && t.namespace == ""
+// Objects of custom kinds are unstructured. Reading one is reading JSON; what decoding into a Go type finds in others (unknown
+// fields, malformed metadata) is found by its schema.
+
+// decodeCustom reads an object of the request's kind.
+func (rq *request) decodeCustom(f format, data []byte, validation string) (runtime.Object, error) {
+	if f == formatProtobuf {
+		return nil, errUnsupportedMedia(mediaTypes[formatJSON], mediaTypes[formatYAML])
+	}
+	want := rq.kind()
+	u, findings, err := readUnstructured(f, data, validation != metav1.FieldValidationIgnore)
+	if err != nil {
+		return nil, decodeError(err, want, nil, data)
+	}
+	got := u.GroupVersionKind()
+	if got.Kind == "" {
+		return nil, apierrors.NewBadRequest("Object 'Kind' is missing in '" + string(data) + "'")
+	}
+	if got.Kind != want.Kind {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: converting (%s) to (%s): unknown conversion",
+			got.Kind, got.Version, want.Kind, typeName(got), typeName(want)))
+	}
+	if got.GroupVersion() != want.GroupVersion() {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)",
+			got.GroupVersion(), want.GroupVersion()))
+	}
+	unknown, err := rq.res.Accept(u, validation != metav1.FieldValidationIgnore)
+	if err != nil {
+		return nil, decodeError(err, want, &got, data)
+	}
+	findings = append(findings, unknownFields(unknown)...)
+	switch {
+	case len(findings) == 0 || validation == metav1.FieldValidationIgnore:
+	case validation == metav1.FieldValidationStrict:
+		return nil, decodeError(runtime.NewStrictDecodingError(findings), want, &got, data)
+	default:
+		rq.warnStrict(findings)
+	}
+	return u, nil
 }
 
-// noCustomResources is the empty list.
-func (s *Server) noCustomResources(rq *request) error {
-	s.writeJSON(rq, struct {
-		metav1.TypeMeta `json:",inline"`
-		metav1.ListMeta `json:"metadata"`
-		Items           []struct{} `json:"items"`
-	}{
-		TypeMeta: metav1.TypeMeta{APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinitionList"},
-		Items:    []struct{}{},
-	})
-	return nil
+func unknownFields(paths []string) []error {
+	out := make([]error, 0, len(paths))
+	for _, path := range paths {
+		out = append(out, fmt.Errorf("unknown field %q", path))
+	}
+	return out
 }
+
+// readUnstructured reads JSON or YAML; findings are fields that are there twice.
+func readUnstructured(f format, data []byte, strict bool) (u *unstructured.Unstructured, findings []error, err error) {
+	if f == formatYAML {
+		if strict {
+			var into map[string]any
+			if err := yaml.UnmarshalStrict(data, &into); err != nil {
+				findings = append(findings, err)
+			}
+		}
+		if data, err = yaml.YAMLToJSON(data); err != nil {
+			return nil, nil, err
+		}
+	}
+	u = &unstructured.Unstructured{}
+	if strict {
+		twice, err := sigsjson.UnmarshalStrict(data, &u.Object)
+		if f == formatJSON {
+			findings = append(findings, twice...)
+		}
+		return u, findings, orNotObject(u, err)
+	}
+	return u, nil, orNotObject(u, sigsjson.UnmarshalCaseSensitivePreserveInts(data, &u.Object))
+}
+
+// orNotObject refuses null, which reads as no object at all.
+func orNotObject(u *unstructured.Unstructured, err error) error {
+	if err == nil && u.Object == nil {
+		return fmt.Errorf("json: the body is not an object")
+	}
+	return err
+}
+
+// patchedCustom reads the result of a JSON or merge patch.
+func (p *patcher) patchedCustom(after []byte, findings []error) (runtime.Object, error) {
+	u, twice, err := readUnstructured(formatJSON, after, p.o.validation != metav1.FieldValidationIgnore)
+	if err == nil && u.GroupVersionKind() != p.kind {
+		err = fmt.Errorf("converting (%s) to (%s): unknown conversion", typeName(u.GroupVersionKind()), typeName(p.kind))
+	}
+	if err != nil {
+		return nil, invalidPatch(string(after), err)
+	}
+	unknown, err := p.rq.res.Accept(u, p.o.validation != metav1.FieldValidationIgnore)
+	if err != nil {
+		return nil, invalidPatch(string(after), err)
+	}
+	findings = append(append(findings, twice...), unknownFields(unknown)...)
+	if err := p.judge(nil, findings, string(after)); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// convertCustom is ConvertToVersion for custom kinds. What it gets is its own to change or not shared: the field managers
+// copy what they keep.
+func (c converter) convertCustom(res *resource.Resource, in runtime.Object, want schema.GroupVersionKind) (runtime.Object, error) {
+	u, ok := in.(*unstructured.Unstructured)
+	if !ok {
+		return nil, fmt.Errorf("%T is not an unstructured object", in)
+	}
+	if want.Version == runtime.APIVersionInternal {
+		return c.t.ToStorage(u.DeepCopy())
+	}
+	if want == u.GroupVersionKind() {
+		return in, nil
+	}
+	return c.t.FromStorage(u, want.GroupVersion())
+}
+
+var _ json.Marshaler = (*unstructured.Unstructured)(nil) // what every encoder of this package relies on

@@ -43,6 +43,9 @@ func (rq *request) decodeBody(data []byte, want schema.GroupVersionKind, validat
 
 // decode reads one object. What strict reading finds becomes warnings or the error, as fieldValidation says.
 func (rq *request) decode(f format, data []byte, want schema.GroupVersionKind, validation string) (runtime.Object, error) {
+	if rq.res != nil && rq.res.IsCustom() && want == rq.kind() {
+		return rq.decodeCustom(f, data, validation)
+	}
 	c := &rq.s.codecs
 	dec := c.strict[f]
 	if validation == metav1.FieldValidationIgnore {

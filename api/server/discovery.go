@@ -20,7 +20,9 @@ import (
 
 // discoveryCache keeps the aggregated documents encoded: every kubectl asks for both at its start.
 type discoveryCache struct {
-	mu   sync.Mutex
+	mu sync.Mutex
+	// of is the Stamp of the table that the documents are about.
+	of   any
 	docs map[string]discoveryDoc
 }
 
@@ -190,6 +192,9 @@ func (s *Server) aggregatedDoc(acc accept, root string) (discoveryDoc, error) {
 	key := fmt.Sprint(root, acc.format, acc.pretty, acc.as.Version)
 	s.discovery.mu.Lock()
 	defer s.discovery.mu.Unlock()
+	if stamp := s.Table.Stamp(); s.discovery.of != stamp {
+		s.discovery.of, s.discovery.docs = stamp, nil
+	}
 	if doc, ok := s.discovery.docs[key]; ok {
 		return doc, nil
 	}

@@ -13,11 +13,12 @@ func (s *Server) serveResource(rq *request) error {
 	if rq.res != nil && rq.gv != rq.res.Storage {
 		rq.req = rq.req.WithContext(resource.WithVersion(rq.req.Context(), rq.gv)) // some rules differ by version
 	}
+	if rq.res != nil {
+		rq.warn(rq.res.Deprecated(rq.gv))
+	}
 	switch {
 	case isReview(rq.target):
 		return s.review(rq)
-	case isCustomResourceList(rq):
-		return s.noCustomResources(rq)
 	case rq.res == nil:
 		return errNotFoundPath()
 	case rq.isConnection():

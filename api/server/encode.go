@@ -5,9 +5,12 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
@@ -31,11 +34,24 @@ func stamped(obj runtime.Object, gvk schema.GroupVersionKind) runtime.Object {
 	if obj.GetObjectKind().GroupVersionKind() == gvk {
 		return obj
 	}
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		return stampedCustom(u, gvk)
+	}
 	v := reflect.ValueOf(obj).Elem()
 	c := reflect.New(v.Type())
 	c.Elem().Set(v)
 	out := c.Interface().(runtime.Object)
 	out.GetObjectKind().SetGroupVersionKind(gvk)
+	return out
+}
+
+// stampedCustom is stamped for an object of a custom kind, which keeps its kind in lists, too.
+func stampedCustom(u *unstructured.Unstructured, gvk schema.GroupVersionKind) runtime.Object {
+	if gvk.Empty() {
+		return u
+	}
+	out := &unstructured.Unstructured{Object: maps.Clone(u.Object)}
+	out.SetGroupVersionKind(gvk)
 	return out
 }
 
@@ -50,7 +66,7 @@ func (s *Server) versioned(r *resource.Resource, obj runtime.Object, gv schema.G
 
 // served converts an object of the backend to a served version; kind and version are as they happen to be.
 func (s *Server) served(r *resource.Resource, obj runtime.Object, gv schema.GroupVersion) (runtime.Object, error) {
-	if gv == r.Storage {
+	if gv == r.Storage && !r.IsCustom() { // custom ones may have been stored in another version, or before there were defaults
 		return obj, nil
 	}
 	o, ok := obj.(resource.Object)
@@ -173,6 +189,8 @@ func asPartial(obj metav1.Object, gv schema.GroupVersion) *metav1.PartialObjectM
 		if om, ok := m.GetObjectMeta().(*metav1.ObjectMeta); ok {
 			p.ObjectMeta = *om
 		}
+	} else {
+		p = meta.AsPartialObjectMetadata(obj)
 	}
 	p.SetGroupVersionKind(gv.WithKind("PartialObjectMetadata"))
 	return p

@@ -43,6 +43,11 @@ func (m *fieldManagers) get(t *resource.Table, k managerKey) (*managedfields.Fie
 		return fm, nil
 	}
 	conv := converter{t: t}
+	for other := range m.byKey {
+		if other.res != k.res && other.res.Key() == k.res.Key() {
+			delete(m.byKey, other) // of a custom kind's former definition
+		}
+	}
 	// The hub is not a version that anybody speaks: "whatever the storage version is".
 	hub := schema.GroupVersion{Group: k.res.Storage.Group, Version: runtime.APIVersionInternal}
 	fm, err := managedfields.NewDefaultFieldManager(t.TypeConverter(), conv, conv, conv, k.gv.WithKind(k.res.Kind), hub, k.subresource,
@@ -143,11 +148,10 @@ func (p *patcher) ownLastApplied(fm *managedfields.FieldManager, current resourc
 	if data == "" || err != nil {
 		return current
 	}
-	applied, gvk, err := p.s.codecs.loose[formatJSON].Decode([]byte(data), nil, nil)
-	if err != nil || *gvk != kind {
+	applied, err := p.decodeApplied([]byte(data), kind)
+	if err != nil {
 		return current
 	}
-	applied.GetObjectKind().SetGroupVersionKind(kind)
 	// kubectl looks for the owner of the annotation itself and takes over all that this manager owns: it must not be
 	// before-first-apply, to whom also a Service's clusterIP belongs.
 	if m, ok := applied.(metav1.Object); ok {
@@ -165,6 +169,22 @@ func (p *patcher) ownLastApplied(fm *managedfields.FieldManager, current resourc
 	return tracked
 }
 
+// decodeApplied reads kubectl's record of its last apply.
+func (p *patcher) decodeApplied(data []byte, kind schema.GroupVersionKind) (runtime.Object, error) {
+	if p.rq.res.IsCustom() {
+		return p.rq.decodeCustom(formatJSON, data, metav1.FieldValidationIgnore)
+	}
+	applied, gvk, err := p.s.codecs.loose[formatJSON].Decode(data, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	if *gvk != kind {
+		return nil, fmt.Errorf("%s was applied, not %s", gvk, kind)
+	}
+	applied.GetObjectKind().SetGroupVersionKind(kind)
+	return applied, nil
+}
+
 // converter lets the field managers convert between the versions that the table serves; runtime.APIVersionInternal stands
 // for the storage version.
 type converter struct{ t *resource.Table }
@@ -179,6 +199,9 @@ func (c converter) ConvertToVersion(in runtime.Object, to runtime.GroupVersioner
 		} else {
 			return nil, runtime.NewNotRegisteredErrForTarget("whalepod", nil, to)
 		}
+	}
+	if res, ok := c.t.ByKind(gvk); ok && res.IsCustom() {
+		return c.convertCustom(res, in, want)
 	}
 	if u, ok := in.(*unstructured.Unstructured); ok {
 		typed, err := c.t.Scheme().New(gvk)

@@ -142,26 +142,6 @@ func TestErrorWords(t *testing.T) {
 	}
 }
 
-// kubectl asks for them when it is given a kind that there is not.
-func TestNoCustomResources(t *testing.T) {
-	s := newTestServer(t)
-	const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-	if r := s.ask(t, "GET", path+"?limit=500", ""); r.code != 200 || !strings.Contains(r.body, `"kind":"CustomResourceDefinitionList"`) && !strings.Contains(r.body, `"kind": "CustomResourceDefinitionList"`) {
-		t.Error(r)
-	}
-	for method, path := range map[string]string{"POST": path, "GET": path + "/x"} {
-		if r := s.ask(t, method, path, "{}"); r.code != 404 {
-			t.Error(method, path, r)
-		}
-	}
-	if r := s.ask(t, "GET", path, "", "Authorization: Bearer reader"); r.code != 403 {
-		t.Error(r)
-	}
-	if r := s.ask(t, "GET", "/apis", ""); strings.Contains(r.body, "apiextensions") {
-		t.Error("the group is in discovery")
-	}
-}
-
 func TestNegotiation(t *testing.T) {
 	s := newTestServer(t)
 	s.ask(t, "POST", pods, podJSON)

@@ -70,6 +70,9 @@ func (s *Server) listWriter(rq *request, acc accept, res *ListResult) func(buf *
 	kind := rq.gv.WithKind(rq.res.ListKind)
 	item := func(i int) (runtime.Object, error) { return s.served(rq.res, res.Items[i], rq.gv) }
 	own := typeMetaJSON(rq.kind())
+	if rq.res.IsCustom() {
+		own = nil
+	}
 	if acc.isPartial() {
 		kind, own = *acc.as, nil // these keep their kinds
 		item = func(i int) (runtime.Object, error) { return asPartial(res.Items[i], acc.as.GroupVersion()), nil }

@@ -52,7 +52,7 @@ func (m *metrics) begin() func(rq *request, took time.Duration) {
 		if sub != "" && !rq.has(sub) {
 			sub = unknownSubresource // a client's word too, which need not even be text
 		}
-		if rq.res == nil && !isReview(rq.target) && !isCustomResourceList(rq) {
+		if rq.res == nil && !isReview(rq.target) {
 			// Paths are the client's words and would make a label each.
 			verb, res, group, sub = "", "", "", ""
 		}

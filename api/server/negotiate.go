@@ -66,6 +66,11 @@ func objectForms(f format, as *schema.GroupVersionKind, _ map[string]string) boo
 	return false
 }
 
+// forms allows what objects of the request's kind can be turned into: custom kinds have no protobuf form.
+func (rq *request) forms(f format, as *schema.GroupVersionKind, p map[string]string) bool {
+	return objectForms(f, as, p) && !(f == formatProtobuf && as == nil && rq.res.IsCustom())
+}
+
 // metadataForms is objectForms without Table: for answers that have metadata but no columns.
 func metadataForms(f format, as *schema.GroupVersionKind, p map[string]string) bool {
 	return objectForms(f, as, p) && (as == nil || as.Kind != "Table")
@@ -117,9 +122,9 @@ func mustNegotiate(req *http.Request, allowed func(format, *schema.GroupVersionK
 }
 
 // negotiateStream is negotiate for watches, which have no YAML.
-func negotiateStream(req *http.Request) (accept, error) {
-	acc, ok := negotiate(req, func(f format, as *schema.GroupVersionKind, p map[string]string) bool {
-		return f != formatYAML && objectForms(f, as, p)
+func negotiateStream(rq *request) (accept, error) {
+	acc, ok := negotiate(rq.req, func(f format, as *schema.GroupVersionKind, p map[string]string) bool {
+		return f != formatYAML && rq.forms(f, as, p)
 	})
 	if !ok {
 		return acc, errNotAcceptable(runtime.ContentTypeJSON+";stream=watch", runtime.ContentTypeProtobuf+";stream=watch")

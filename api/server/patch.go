@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,6 +45,10 @@ type patcher struct {
 func (rq *request) newPatcher() (*patcher, bool, error) {
 	ct, _, err := mime.ParseMediaType(rq.req.Header.Get("Content-Type"))
 	p := &patcher{s: rq.s, rq: rq, typ: types.PatchType(ct), kind: rq.kind()}
+	if rq.res.IsCustom() && p.typ == types.StrategicMergePatchType {
+		// Nobody knows by which keys the lists of a custom kind would merge.
+		return nil, false, errUnsupportedMedia(slices.Delete(slices.Clone(patchTypes), 2, 3)...)
+	}
 	switch p.typ {
 	case types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType, types.ApplyYAMLPatchType:
 	default:
@@ -62,7 +67,7 @@ func (rq *request) newPatcher() (*patcher, bool, error) {
 
 // patch changes an object or one of its subresources by a patch of any type.
 func (s *Server) patch(rq *request) error {
-	acc, err := mustNegotiate(rq.req, objectForms)
+	acc, err := mustNegotiate(rq.req, rq.forms)
 	if err != nil {
 		return err
 	}
@@ -126,6 +131,9 @@ func (p *patcher) patched(from runtime.Object) (runtime.Object, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if p.rq.res.IsCustom() && p.kind == p.rq.kind() {
+		return p.patchedCustom(after, findings)
 	}
 	dec := p.s.codecs.strict[formatJSON]
 	if p.o.validation == metav1.FieldValidationIgnore {

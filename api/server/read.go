@@ -15,7 +15,7 @@ import (
 
 // get answers one object.
 func (s *Server) get(rq *request) error {
-	acc, err := mustNegotiate(rq.req, objectForms)
+	acc, err := mustNegotiate(rq.req, rq.forms)
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func (s *Server) writeResult(rq *request, acc accept, code int, obj resource.Obj
 
 // list answers a page of objects.
 func (s *Server) list(rq *request) error {
-	acc, err := mustNegotiate(rq.req, objectForms)
+	acc, err := mustNegotiate(rq.req, rq.forms)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (rq *request) tableOptions() (resource.TableOptions, error) {
 
 // table makes the rows of some objects, with the metadata version that the client asked for.
 func (s *Server) table(rq *request, acc accept, o resource.TableOptions, objs []resource.Object) (*metav1.Table, error) {
-	if o.IncludeObject == metav1.IncludeObject && rq.gv == rq.res.Storage {
+	if o.IncludeObject == metav1.IncludeObject && rq.gv == rq.res.Storage && !rq.res.IsCustom() {
 		o.GroupVersion = schema.GroupVersion{} // as is; stamped below
 	}
 	t, err := s.Table.Table(rq.res, objs, o)

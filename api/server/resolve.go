@@ -20,10 +20,6 @@ func (s *Server) resolve(rq *request) (bool, error) {
 		}
 		return true, nil
 	}
-	if isCustomResourceList(rq) {
-		rq.verb = "list"
-		return true, nil
-	}
 	if t.gv.Group == "" && t.resource == "bindings" {
 		return true, s.resolveBinding(rq)
 	}

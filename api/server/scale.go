@@ -15,7 +15,7 @@ import (
 
 // scale reads and sets replicas through the Scale of autoscaling/v1, or of the old groups for old clients.
 func (s *Server) scale(rq *request) error {
-	if rq.res.Rules().Scale == nil || !slices.Contains(rq.sub.Verbs, rq.verb) {
+	if !rq.res.CanScale() || !slices.Contains(rq.sub.Verbs, rq.verb) {
 		return errMethod(rq.req.Method)
 	}
 	acc, err := mustNegotiate(rq.req, metadataForms)
@@ -75,7 +75,7 @@ func (rq *request) rescaled(current resource.Object, sc runtime.Object) (resourc
 	if want.ResourceVersion != "" {
 		current.SetResourceVersion(want.ResourceVersion)
 	}
-	return current, rq.res.SetScale(current, want.Replicas)
+	return current, rq.res.SetScale(current, rq.gv, want.Replicas)
 }
 
 func (s *Server) updateScale(rq *request, acc accept) error {

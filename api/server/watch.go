@@ -36,7 +36,7 @@ type watchStream struct {
 
 // watchEvents serves a watch: initial objects, then events and bookmarks until the client, the time or the server ends it.
 func (s *Server) watchEvents(rq *request) error {
-	acc, err := negotiateStream(rq.req)
+	acc, err := negotiateStream(rq)
 	if err != nil {
 		return err
 	}
@@ -57,6 +57,7 @@ func (s *Server) watchEvents(rq *request) error {
 	}
 	ctx, cancel := context.WithTimeout(rq.req.Context(), watchLife(o))
 	defer cancel()
+	defer endWith(rq.res.Gone(), cancel)()
 	w, err := s.Backend.Watch(ctx, rq.res, WatchQuery{Namespace: rq.namespace, Labels: o.LabelSelector, Fields: o.FieldSelector,
 		ResourceVersion: o.ResourceVersion, ResourceVersionMatch: o.ResourceVersionMatch, SendInitialEvents: o.SendInitialEvents})
 	if err != nil {
@@ -231,12 +232,37 @@ func (st *watchStream) bookmark(revision string, initialEnd bool) error {
 		// The annotation is the message: it has to travel.
 		st.table.IncludeObject = metav1.IncludeMetadata
 	}
-	data, err := st.encode(obj)
+	data, err := st.encodeBookmark(obj)
 	st.table = table
 	if err != nil {
 		return err
 	}
 	return st.write(watch.Bookmark, data)
+}
+
+// encodeBookmark is encode for an object that says nothing but a revision.
+func (st *watchStream) encodeBookmark(obj resource.Object) ([]byte, error) {
+	if st.rq.res.IsCustom() && st.acc.as == nil {
+		obj.GetObjectKind().SetGroupVersionKind(st.rq.kind()) // there is nothing to convert, and there are no defaults
+		return encodeBytes(st.acc.format, obj)
+	}
+	return st.encode(obj)
+}
+
+// endWith cancels when the channel is closed; what it returns ends that.
+func endWith(gone <-chan struct{}, cancel func()) func() {
+	if gone == nil {
+		return func() {}
+	}
+	stop := make(chan struct{})
+	go func() {
+		select {
+		case <-gone:
+			cancel()
+		case <-stop:
+		}
+	}()
+	return func() { close(stop) }
 }
 
 // fail ends the watch with an ERROR event.

@@ -14,7 +14,7 @@ import (
 
 // create adds an object.
 func (s *Server) create(rq *request) error {
-	acc, err := mustNegotiate(rq.req, objectForms)
+	acc, err := mustNegotiate(rq.req, rq.forms)
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func sameOwner(a, b metav1.OwnerReference) bool {
 
 // update replaces an object or one of its subresources.
 func (s *Server) update(rq *request) error {
-	acc, err := mustNegotiate(rq.req, objectForms)
+	acc, err := mustNegotiate(rq.req, rq.forms)
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func createdCode(created bool) int {
 
 // remove deletes one object.
 func (s *Server) remove(rq *request) error {
-	acc, err := mustNegotiate(rq.req, objectForms)
+	acc, err := mustNegotiate(rq.req, rq.forms)
 	if err != nil {
 		return err
 	}
@@ -204,7 +204,7 @@ func (s *Server) remove(rq *request) error {
 
 // removeCollection deletes what the options select, and answers with the list of it.
 func (s *Server) removeCollection(rq *request) error {
-	acc, err := mustNegotiate(rq.req, objectForms)
+	acc, err := mustNegotiate(rq.req, rq.forms)
 	if err != nil {
 		return err
 	}

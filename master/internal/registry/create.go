@@ -29,6 +29,9 @@ const (
 
 // Create implements server.Backend.
 func (r *Registry) Create(ctx context.Context, res *resource.Resource, namespace string, obj resource.Object, o server.WriteOptions) (resource.Object, error) {
+	if err := checkTerminating(res); err != nil {
+		return nil, err
+	}
 	if csr, ok := obj.(*certificatesv1.CertificateSigningRequest); ok {
 		stampRequester(csr, o.User)
 	}
@@ -135,6 +138,9 @@ func checkNamespace(res *resource.Resource, namespace string, obj Object) error 
 
 // insert allocates what the object needs and writes it, trying other names when a generated one is taken.
 func (r *Registry) insert(tx *Tx, res *resource.Resource, obj Object, generated bool) error {
+	if err := r.checkCurrent(res); err != nil {
+		return err
+	}
 	if err := checkNamespaceOpen(tx, res, obj); err != nil {
 		return err
 	}

@@ -109,6 +109,7 @@ func (r *Registry) deleteIn(tx *Tx, res *resource.Resource, namespace, name stri
 	if obj.GetDeletionTimestamp() == nil || d.grace != nil {
 		changed = begin(obj, gracePeriod(res, obj, d.grace)) || changed
 	}
+	changed = beginCleanup(obj) || changed
 	if deletionComplete(obj) {
 		gone, err := r.remove(tx, res, cur, "")
 		return gone, true, err

@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/whalepod/whalepod/api/resource"
 	"github.com/whalepod/whalepod/api/server"
@@ -87,10 +88,12 @@ const (
 // Schema tells a store about the served kinds.
 func Schema(t *resource.Table) store.Schema {
 	s := store.Schema{
-		Codec:    storageCodec{t},
-		Indexes:  map[string]map[string]store.Index{},
-		Volatile: map[string]bool{"events": true, "leases.coordination.k8s.io": true},
-		Share:    map[string]func(old, object store.Object){"pods": new(podTemplates).share},
+		Codec:   storageCodec{t},
+		Indexes: map[string]map[string]store.Index{},
+		// Of custom kinds.
+		OtherIndexes: map[string]store.Index{IndexOwner: ownerUIDs},
+		Volatile:     map[string]bool{"events": true, "leases.coordination.k8s.io": true},
+		Share:        map[string]func(old, object store.Object){"pods": new(podTemplates).share},
 	}
 	for _, res := range t.All() {
 		s.Indexes[res.Key()] = map[string]store.Index{IndexOwner: ownerUIDs}
@@ -144,6 +147,9 @@ func (c storageCodec) Decode(res string, data []byte) (store.Object, error) {
 }
 
 func (r *Registry) resourceOf(o Object) (*resource.Resource, error) {
+	if u, ok := o.(*unstructured.Unstructured); ok {
+		return r.customResourceOf(u)
+	}
 	res, ok := r.byType[reflect.TypeOf(o)]
 	if !ok {
 		return nil, fmt.Errorf("no resource is served for objects of type %T", o)

@@ -82,6 +82,9 @@ func (u *update) wanted(ctx context.Context, v *View) (Object, error) {
 		return nil, statusError(err, u.res, u.name)
 	}
 	u.old = old
+	if old, err = u.res.Stored(old); err != nil {
+		return nil, err
+	}
 	obj, err := u.change(old.DeepCopyObject().(Object))
 	if err != nil {
 		return nil, err
@@ -216,6 +219,9 @@ func prepareUpdate(res *resource.Resource, sub string, obj, old Object) {
 // replace writes obj over old, or deletes it when this write took away the last thing its deletion waited for. A write
 // that changes nothing costs nothing: the stored object is the result.
 func (r *Registry) replace(tx *Tx, res *resource.Resource, obj, old Object) (Object, error) {
+	if err := r.checkCurrent(res); err != nil {
+		return nil, err
+	}
 	if err := r.admitWrite(tx, obj, old); err != nil {
 		return nil, err
 	}

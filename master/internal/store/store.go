@@ -145,6 +145,8 @@ type Schema struct {
 	Codec Codec
 	// Indexes by resource and name.
 	Indexes map[string]map[string]Index
+	// OtherIndexes, by name, are those of resources that are not in Indexes: there may come more while the store is in use.
+	OtherIndexes map[string]Index
 	// Volatile resources (Events, Leases) are acknowledged once visible and reach the disk within a second: losing the
 	// last ones in a power cut harms nobody, and cheap disks live longer.
 	Volatile map[string]bool
@@ -152,6 +154,14 @@ type Schema struct {
 	// one) or of other stored objects: none of them ever changes, and a thousand replicas need one template in memory. It
 	// runs before anybody else sees the object, never twice at a time.
 	Share map[string]func(old, object Object)
+}
+
+// IndexesOf are the indexes of a resource.
+func (s *Schema) IndexesOf(resource string) map[string]Index {
+	if indexes, ok := s.Indexes[resource]; ok {
+		return indexes
+	}
+	return s.OtherIndexes
 }
 
 // Shared applies Share, if the resource has it. old may be nil.

@@ -34,15 +34,11 @@ type Controller struct {
 	registry *registry.Registry
 	log      *slog.Logger
 	loop     *controller.Loop
-	kinds    []string
 }
 
 // New makes the controller; Run starts it.
 func New(cfg Config) *Controller {
 	c := &Controller{registry: cfg.Registry, log: cfg.Logger.With("component", component)}
-	for _, r := range cfg.Registry.Table().All() {
-		c.kinds = append(c.kinds, r.Key())
-	}
 	c.loop = controller.New(controller.Config{
 		Name: component, Registry: cfg.Registry, Logger: cfg.Logger, Workers: workers,
 		Keys: c.keys, All: c.all, Reconcile: c.reconcile,
@@ -54,7 +50,8 @@ func New(cfg Config) *Controller {
 func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
 
 func (c *Controller) all(v *registry.View, add func(controller.Key)) {
-	for _, kind := range c.kinds {
+	for _, r := range c.registry.Table().All() { // custom kinds come and go
+		kind := r.Key()
 		for obj := range v.Reader.List(kind, "", registry.Key{}) {
 			if c.judge(v, obj).action > nothing {
 				add(registry.Key{Resource: kind, Namespace: obj.GetNamespace(), Name: obj.GetName()})
@@ -149,8 +146,8 @@ func (c *Controller) dependents(v registry.Viewer, owner registry.Object, limit 
 }
 
 func (c *Controller) byUID(v registry.Viewer, uid string, limit int) (out []registry.Object) {
-	for _, kind := range c.kinds {
-		for obj := range registry.IndexedObjects(v, kind, registry.IndexOwner, uid) {
+	for _, r := range c.registry.Table().All() {
+		for obj := range registry.IndexedObjects(v, r.Key(), registry.IndexOwner, uid) {
 			if out = append(out, obj); len(out) == limit {
 				return out
 			}

@@ -34,18 +34,11 @@ type Controller struct {
 	registry *registry.Registry
 	log      *slog.Logger
 	loop     *controller.Loop
-	// kinds are the resources that live in namespaces, pods first.
-	kinds []string
 }
 
 // New makes the controller; Run starts it.
 func New(cfg Config) *Controller {
-	c := &Controller{registry: cfg.Registry, log: cfg.Logger.With("component", component), kinds: []string{"pods"}}
-	for _, r := range cfg.Registry.Table().All() {
-		if r.Namespaced && r.Key() != "pods" {
-			c.kinds = append(c.kinds, r.Key())
-		}
-	}
+	c := &Controller{registry: cfg.Registry, log: cfg.Logger.With("component", component)}
 	c.loop = controller.New(controller.Config{
 		Name: component, Registry: cfg.Registry, Logger: cfg.Logger,
 		Keys: c.keys, All: all, Reconcile: c.reconcile,
@@ -55,6 +48,17 @@ func New(cfg Config) *Controller {
 
 // Run works until ctx ends.
 func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
+
+// kinds are the resources that live in namespaces, pods first.
+func (c *Controller) kinds() []string {
+	out := []string{"pods"}
+	for _, r := range c.registry.Table().All() {
+		if r.Namespaced && r.Key() != "pods" {
+			out = append(out, r.Key())
+		}
+	}
+	return out
+}
 
 func keyOf(name string) controller.Key { return controller.Key{Resource: "namespaces", Name: name} }
 
@@ -133,7 +137,7 @@ func (c *Controller) empty(tx *registry.Tx, name string) (time.Duration, bool, e
 // deleteSome deletes what is not being deleted yet; the other kinds wait until the pods are gone.
 func (c *Controller) deleteSome(tx *registry.Tx, name string) (more bool, err error) {
 	var chosen []registry.Object
-	for _, kind := range c.kinds {
+	for _, kind := range c.kinds() {
 		if kind != "pods" && (len(chosen) > 0 || tx.Reader.Count("pods", name) > 0) {
 			break
 		}
@@ -165,7 +169,7 @@ type left struct{ objects, finalizers map[string]int }
 
 func (c *Controller) countLeft(tx *registry.Tx, name string) left {
 	l := left{map[string]int{}, map[string]int{}}
-	for _, kind := range c.kinds {
+	for _, kind := range c.kinds() {
 		for obj := range tx.Reader.List(kind, name, registry.Key{}) {
 			l.objects[kind]++
 			for _, f := range obj.GetFinalizers() {

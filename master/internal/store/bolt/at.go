@@ -134,7 +134,7 @@ func (p *past) ByIndex(resource, index, value string) iter.Seq[store.Object] {
 		if p.err != nil {
 			return
 		}
-		now, values := p.current.tables[resource], p.store.schema.Indexes[resource][index]
+		now, values := p.current.tables[resource], p.store.schema.IndexesOf(resource)[index]
 		if now == nil || values == nil {
 			return
 		}

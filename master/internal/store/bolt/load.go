@@ -118,10 +118,10 @@ func (l *loader) visit(bucket, diskKey string, record []byte) error {
 	l.schema.Shared(bucket, nil, object)
 	t := l.tables[bucket]
 	if t == nil {
-		t = newTable(l.schema.Indexes[bucket])
+		t = newTable(l.schema.IndexesOf(bucket))
 		l.tables[bucket] = t
 	}
-	t.put(l.schema.Indexes[bucket], ownStrings(key, object), object, len(record))
+	t.put(l.schema.IndexesOf(bucket), ownStrings(key, object), object, len(record))
 	return nil
 }
 

@@ -33,7 +33,7 @@ func (t *tx) table(resource string) *table {
 		return tb
 	}
 	if tb == nil {
-		tb = newTable(t.schema.Indexes[resource])
+		tb = newTable(t.schema.IndexesOf(resource))
 	} else {
 		tb = tb.clone()
 	}
@@ -98,7 +98,7 @@ func (t *tx) set(key store.Key, object store.Object) error {
 		return err
 	}
 	t.revision = revision
-	old := t.table(key.Resource).put(t.schema.Indexes[key.Resource], key, object, len(data))
+	old := t.table(key.Resource).put(t.schema.IndexesOf(key.Resource), key, object, len(data))
 	t.schema.Shared(key.Resource, old.object, object)
 	t.events = append(t.events, store.Event{Key: key, Revision: revision, Object: object, Prev: old.object})
 	t.weight = append(t.weight, old.size)
@@ -121,7 +121,7 @@ func (t *tx) Delete(key store.Key, uid, resourceVersion string) (store.Object, e
 	t.revision++
 	last.SetResourceVersion(strconv.FormatInt(t.revision, 10))
 	t.schema.Shared(key.Resource, current, last)
-	old := t.table(key.Resource).delete(t.schema.Indexes[key.Resource], key)
+	old := t.table(key.Resource).delete(t.schema.IndexesOf(key.Resource), key)
 	t.events = append(t.events, store.Event{Key: key, Revision: t.revision, Object: last, Prev: current, Deleted: true})
 	t.weight = append(t.weight, 2*old.size) // the last state and its copy with the new revision
 	t.writes = append(t.writes, write{key, nil})
