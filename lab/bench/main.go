@@ -34,6 +34,7 @@ var sections = []section{
 	{"proxy", "proxy: one Service changed", (*bench).proxy},
 	{"start", "wp-master: start to ready", (*bench).start},
 	{"api", "wp-master: the API under load", (*bench).api},
+	{"hollow", "wp-master: 1,000 nodes, 30,000 pods (hollow)", (*bench).hollow},
 	{"runtime", "node: pods beside the raw Docker API", (*bench).runtime},
 	{"lab", "a lab of three nodes", (*bench).cluster},
 }

@@ -29,6 +29,7 @@ const loopback = "127.0.0.1"
 type masterProcess struct {
 	cmd   *exec.Cmd
 	url   string
+	nodes string // where agents connect to, as host:port
 	dir   string
 	log   *os.File
 	ready time.Duration // from the start of the process to the first "ok" of /readyz
@@ -37,21 +38,21 @@ type masterProcess struct {
 }
 
 // startMaster starts wp-master on free ports and waits until it is ready.
-func (b *bench) startMaster(ctx context.Context, dir string) (*masterProcess, error) {
+func (b *bench) startMaster(ctx context.Context, dir string, flags ...string) (*masterProcess, error) {
 	ports, err := freePorts(4)
 	if err != nil {
 		return nil, err
 	}
-	m := &masterProcess{dir: dir, url: fmt.Sprintf("https://%s:%d", loopback, ports[0])}
+	m := &masterProcess{dir: dir, url: fmt.Sprintf("https://%s:%d", loopback, ports[0]), nodes: fmt.Sprintf("%s:%d", loopback, ports[1])}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
 	if m.log, err = os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err != nil {
 		return nil, err
 	}
-	m.cmd = exec.Command(filepath.Join(b.bin, "wp-master"), "--data-dir", filepath.Join(dir, "data"), "--bind", loopback,
+	m.cmd = exec.Command(filepath.Join(b.bin, "wp-master"), append(flags, "--data-dir", filepath.Join(dir, "data"), "--bind", loopback,
 		"--advertise-address", loopback, "--api-port", fmt.Sprint(ports[0]), "--agents-port", fmt.Sprint(ports[1]),
-		"--gossip-port", fmt.Sprint(ports[2]), "--node-gossip-port", fmt.Sprint(ports[3]))
+		"--gossip-port", fmt.Sprint(ports[2]), "--node-gossip-port", fmt.Sprint(ports[3]))...)
 	m.cmd.Stdout, m.cmd.Stderr = m.log, m.log
 	// Whether it is ready is no secret, and its CA may not be written yet.
 	probe := client(&tls.Config{InsecureSkipVerify: true})
