@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -26,6 +27,19 @@ const (
 	// maxEvents is how many events are taken from the watch at once.
 	maxEvents = 512
 )
+
+// Told marks an error that its user has been told of, by an Event or a condition, as one who has used up a quota is. It is tried
+// again like any other, but is no trouble of the operator's, and not logged as such.
+func Told(err error) error {
+	if err == nil {
+		return nil
+	}
+	return told{err}
+}
+
+type told struct{ error }
+
+func (t told) Unwrap() error { return t.error }
 
 // Config of a loop.
 type Config struct {
@@ -159,7 +173,7 @@ func (l *Loop) turn(ctx context.Context, key Key) {
 	default:
 		n := l.failed(key)
 		delay := backoff(n)
-		if !apierrors.IsConflict(err) && n >= quietFailures {
+		if _, user := errors.AsType[told](err); !user && !apierrors.IsConflict(err) && n >= quietFailures {
 			l.log.Warn("reconcile failed", "object", key.Resource, "namespace", key.Namespace, "name", key.Name, "failures", n, "retry", delay, "err", err)
 		} else {
 			l.log.Debug("reconcile again", "object", key.Resource, "namespace", key.Namespace, "name", key.Name, "err", err)

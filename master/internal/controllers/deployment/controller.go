@@ -2,7 +2,9 @@ package deployment
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -136,12 +138,17 @@ func (c *Controller) reconcile(ctx context.Context, key controller.Key) (time.Du
 	for _, e := range t.events {
 		c.registry.Record(t.stored, e.kind, e.reason, e.message, component)
 	}
+	if t.refusal != nil {
+		return 0, controller.Told(t.refusal)
+	}
 	return t.after(), nil
 }
 
 // turn is a plan with what it was made from.
 type turn struct {
 	*world
+	// refusal is why the new ReplicaSet could not be made.
+	refusal   error
 	stored    *appsv1.Deployment
 	storedRSs map[string]*appsv1.ReplicaSet
 }
@@ -219,16 +226,20 @@ func (t *turn) idle() bool {
 
 // write stores what the plan has changed.
 func (t *turn) write(tx *registry.Tx) error {
+	if t.created != nil {
+		_, err := registry.Create(tx, t.created)
+		if apierrors.IsForbidden(err) && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) || apierrors.IsInvalid(err) {
+			return t.writeRefusal(tx, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	for _, rs := range append(t.sets, t.released...) {
 		if rs == t.created || apiequality.Semantic.DeepEqual(t.storedRSs[rs.Name], rs) {
 			continue
 		}
 		if _, err := registry.Put(tx, rs); err != nil {
-			return err
-		}
-	}
-	if t.created != nil {
-		if _, err := registry.Create(tx, t.created); err != nil {
 			return err
 		}
 	}
@@ -251,5 +262,23 @@ func (t *turn) write(tx *registry.Tx) error {
 		return nil
 	}
 	_, err := registry.PutStatus(tx, d)
+	return err
+}
+
+// writeRefusal gives the plan up and says why: a quota of ReplicaSets is used up, or their template is not valid.
+func (t *turn) writeRefusal(tx *registry.Tx, err error) error {
+	t.refusal, t.events = err, nil
+	said := &world{now: t.now, d: t.stored.DeepCopy()}
+	text := fmt.Sprintf("Failed to create new replica set %q: %v", t.created.Name, err)
+	t.tell(corev1.EventTypeWarning, reasonNotCreated, "%s", text)
+	if !hasDeadline(said.d) {
+		return nil
+	}
+	said.d.Status.Conditions = slices.Clone(said.d.Status.Conditions)
+	said.progress(corev1.ConditionFalse, reasonNotCreated, text)
+	if apiequality.Semantic.DeepEqual(t.stored.Status, said.d.Status) {
+		return nil
+	}
+	_, err = registry.PutStatus(tx, said.d)
 	return err
 }

@@ -11,6 +11,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -236,6 +237,55 @@ func TestHistoryLimit(t *testing.T) {
 		ct.Settle(10 * time.Second)
 		if got := sizes(e); len(got) != 3 || got["v5"] != 1 {
 			t.Errorf("ReplicaSets %v, want v3, v4 and v5", got)
+		}
+	})
+}
+
+// TestReplicaSetIsRefused: a quota on ReplicaSets is told as Kubernetes tells it, and the rollout goes on when there is room.
+func TestReplicaSetIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t)
+		agents(e)
+		ct.Create(e, manifest("one", 2))
+		ct.Settle(10 * time.Second)
+		ct.Create(e, &corev1.ResourceQuota{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "few"},
+			Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{"count/replicasets.apps": resource.MustParse("1")}},
+		})
+		setImage(e, "two")
+		ct.Settle(10 * time.Second)
+		c := condition(ct.Get[*appsv1.Deployment](e, "default", "web"), appsv1.DeploymentProgressing)
+		if c.Status != corev1.ConditionFalse || c.Reason != "ReplicaSetCreateError" ||
+			!strings.HasPrefix(c.Message, `Failed to create new replica set "web-`) || !strings.Contains(c.Message, "exceeded quota: few") {
+			t.Fatalf("condition %+v", c)
+		}
+		if ev := ct.Events(e, "web"); len(ev) != 2 || !strings.HasPrefix(ev[1], "ReplicaSetCreateError: "+c.Message) {
+			t.Errorf("events %q", ev)
+		}
+		if got := sizes(e); got["one"] != 2 || len(got) != 1 {
+			t.Errorf("sizes %v", got)
+		}
+		ct.Delete[*corev1.ResourceQuota](e, "default", "few", registry.DeleteOptions{})
+		ct.Settle(2 * time.Minute)
+		if got := sizes(e); got["two"] != 2 || got["one"] != 0 {
+			t.Errorf("sizes %v", got)
+		}
+		if c := condition(ct.Get[*appsv1.Deployment](e, "default", "web"), appsv1.DeploymentProgressing); c.Reason != "NewReplicaSetAvailable" {
+			t.Errorf("condition %+v", c)
+		}
+	})
+}
+
+// TestLongName: a Deployment whose name is as long as names can be has ReplicaSets, too.
+func TestLongName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t)
+		m := manifest("one", 1)
+		m.Name = strings.Repeat("x", 253)
+		ct.Create(e, m)
+		ct.Settle(time.Second)
+		if got := sizes(e); got["one"] != 1 {
+			t.Errorf("sizes %v", got)
 		}
 	})
 }

@@ -19,6 +19,7 @@ const (
 	reasonCreated     = "NewReplicaSetCreated"
 	reasonFound       = "FoundNewReplicaSet"
 	reasonAvailable   = "NewReplicaSetAvailable"
+	reasonNotCreated  = "ReplicaSetCreateError"
 	reasonTimedOut    = "ProgressDeadlineExceeded"
 	reasonPaused      = "DeploymentPaused"
 	reasonResumed     = "DeploymentResumed"

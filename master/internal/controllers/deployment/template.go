@@ -13,6 +13,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // Annotations that kubectl rollout and proportional scaling read.
@@ -133,7 +134,7 @@ func (w *world) makeCurrent(n func() int32) error {
 		if hash, err = hashOf(&w.d.Spec.Template, w.d.Status.CollisionCount); err != nil {
 			return err
 		}
-		if name = w.d.Name + "-" + hash; !w.taken(name) {
+		if name = nameOf(w.d.Name, hash); !w.taken(name) {
 			break
 		}
 		var next int32
@@ -166,6 +167,12 @@ func (w *world) makeCurrent(n func() int32) error {
 		w.progress(corev1.ConditionTrue, reasonCreated, fmt.Sprintf("Created new replica set %q", name))
 	}
 	return nil
+}
+
+// nameOf a ReplicaSet: a Deployment's name may be as long as a name can be.
+func nameOf(deployment, hash string) string {
+	most := validation.DNS1123SubdomainMaxLength - len("-") - len(hash)
+	return deployment[:min(len(deployment), most)] + "-" + hash
 }
 
 func withLabel(labels map[string]string, hash string) map[string]string {

@@ -131,7 +131,7 @@ func (c *Controller) reconcile(ctx context.Context, key controller.Key) (time.Du
 	}
 	c.tell(&t)
 	if t.failure != nil && !apierrors.HasStatusCause(t.failure, corev1.NamespaceTerminatingCause) {
-		return 0, t.failure
+		return 0, controller.Told(t.failure)
 	}
 	return t.after, nil
 }

@@ -40,7 +40,12 @@ func TestRank(t *testing.T) {
 		"on a node with more":  func(p *corev1.Pod) { p.Spec.NodeName = "node-crowd" },
 		"ready for a moment":   func(p *corev1.Pod) { p.Status.Conditions[0].LastTransitionTime = metav1.NewTime(now.Add(-time.Second)) },
 		"restarted more often": func(p *corev1.Pod) { p.Status.ContainerStatuses = []corev1.ContainerStatus{{RestartCount: 3}} },
-		"much younger":         func(p *corev1.Pod) { p.CreationTimestamp = metav1.NewTime(now.Add(-time.Second)) },
+		"its sidecar restarted more often": func(p *corev1.Pod) {
+			always := corev1.ContainerRestartPolicyAlways
+			p.Spec.InitContainers = []corev1.Container{{Name: "setup"}, {Name: "proxy", RestartPolicy: &always}}
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "proxy", RestartCount: 1}}
+		},
+		"much younger": func(p *corev1.Pod) { p.CreationTimestamp = metav1.NewTime(now.Add(-time.Second)) },
 	}
 	for name, change := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -50,6 +55,34 @@ func TestRank(t *testing.T) {
 				got := chooseForDeletion(now, []*corev1.Pod{better, worse}, related, 1)
 				if got[0] != worse {
 					t.Errorf("%s was chosen over %s", got[0].Name, worse.Name)
+				}
+			}
+		})
+	}
+}
+
+// TestRankOfEquals: what is about as old is chosen by UID, before restarts are looked at; a cost that is no number is none, and
+// restarts of init containers do not count.
+func TestRankOfEquals(t *testing.T) {
+	tests := map[string]func(p *corev1.Pod){
+		"ready for about as long": func(p *corev1.Pod) {
+			p.Status.Conditions[0].LastTransitionTime = metav1.NewTime(now.Add(-59 * time.Minute))
+		},
+		"cost of +5":     func(p *corev1.Pod) { p.Annotations = map[string]string{corev1.PodDeletionCost: "+5"} },
+		"cost of 05":     func(p *corev1.Pod) { p.Annotations = map[string]string{corev1.PodDeletionCost: "05"} },
+		"cost too large": func(p *corev1.Pod) { p.Annotations = map[string]string{corev1.PodDeletionCost: "2147483648"} },
+		"init container restarted": func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{Name: "setup"}}
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "setup", RestartCount: 9}}
+		},
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			for _, names := range [][2]string{{"a", "b"}, {"b", "a"}} {
+				changed, other := pod(names[0], change), pod(names[1])
+				got := chooseForDeletion(now, []*corev1.Pod{other, changed}, func() []*corev1.Pod { return nil }, 1)
+				if got[0].Name != "a" {
+					t.Errorf("%s was chosen, the changed one is %s", got[0].Name, names[0])
 				}
 			}
 		})

@@ -14,8 +14,9 @@ import (
 
 // chooseForDeletion picks the n pods that are missed least, in the order Kubernetes documents for ReplicaSets (pod-deletion-cost
 // and pkg/controller's ActivePodsWithRanks): not on a node yet; pending; not ready; cheaper by annotation; on nodes with more
-// pods of the same owner; ready for a shorter time; restarted more often; younger. Times compare by order of magnitude,
-// equal ones by UID, which makes the choice as good as random (and spreads it over nodes and zones).
+// pods of the same owner; ready for a shorter time; restarted more often, sidecars counting after the others; younger. Times
+// compare by order of magnitude; different ones of the same magnitude leave it to the UIDs, which makes the choice as good as
+// random (and spreads it over nodes and zones).
 func chooseForDeletion(now time.Time, pods []*corev1.Pod, related func() []*corev1.Pod, n int) []*corev1.Pod {
 	if n >= len(pods) {
 		return slices.Clone(pods)
@@ -50,17 +51,27 @@ func compare(now time.Time, onNode map[string]int, a, b *corev1.Pod) int {
 		return c
 	}
 	if readyA && readyB {
-		if c := cmp.Compare(magnitude(now, readySince(a)), magnitude(now, readySince(b))); c != 0 {
+		if c, differ := compareAge(now, a, b, readySince(a), readySince(b)); differ {
 			return c
 		}
 	}
-	if c := cmp.Compare(restarts(b), restarts(a)); c != 0 {
+	appsA, sidecarsA := restarts(a)
+	appsB, sidecarsB := restarts(b)
+	if c := cmp.Or(cmp.Compare(appsB, appsA), cmp.Compare(sidecarsB, sidecarsA)); c != 0 {
 		return c
 	}
-	if c := cmp.Compare(magnitude(now, a.CreationTimestamp.Time), magnitude(now, b.CreationTimestamp.Time)); c != 0 {
+	if c, differ := compareAge(now, a, b, a.CreationTimestamp.Time, b.CreationTimestamp.Time); differ {
 		return c
 	}
 	return cmp.Compare(a.UID, b.UID)
+}
+
+// compareAge is negative when a is younger by an order of magnitude; within one, the UIDs decide.
+func compareAge(now time.Time, a, b *corev1.Pod, sinceA, sinceB time.Time) (c int, differ bool) {
+	if sinceA.Equal(sinceB) {
+		return 0, false
+	}
+	return cmp.Or(cmp.Compare(magnitude(now, sinceA), magnitude(now, sinceB)), cmp.Compare(a.UID, b.UID)), true
 }
 
 func flag(b bool) int {
@@ -80,10 +91,12 @@ func phaseRank(p *corev1.Pod) int {
 	return 0
 }
 
-// deletionCost reads controller.kubernetes.io/pod-deletion-cost; what is no number counts as 0.
+// deletionCost reads controller.kubernetes.io/pod-deletion-cost; what is no number, or one with a sign or zeros too many, counts
+// as 0.
 func deletionCost(p *corev1.Pod) int64 {
-	n, err := strconv.ParseInt(p.Annotations[corev1.PodDeletionCost], 10, 32)
-	if err != nil {
+	text := p.Annotations[corev1.PodDeletionCost]
+	n, err := strconv.ParseInt(text, 10, 32)
+	if err != nil || strconv.FormatInt(n, 10) != text {
 		return 0
 	}
 	return n
@@ -105,10 +118,19 @@ func magnitude(now, t time.Time) int {
 	return bits.Len64(uint64(d))
 }
 
-func restarts(p *corev1.Pod) int32 {
-	var most int32
+// restarts are the most of any container, and of any sidecar.
+func restarts(p *corev1.Pod) (apps, sidecars int32) {
 	for i := range p.Status.ContainerStatuses {
-		most = max(most, p.Status.ContainerStatuses[i].RestartCount)
+		apps = max(apps, p.Status.ContainerStatuses[i].RestartCount)
 	}
-	return most
+	for i := range p.Status.InitContainerStatuses {
+		s := &p.Status.InitContainerStatuses[i]
+		for j := range p.Spec.InitContainers {
+			c := &p.Spec.InitContainers[j]
+			if c.Name == s.Name && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+				sidecars = max(sidecars, s.RestartCount)
+			}
+		}
+	}
+	return apps, sidecars
 }
