@@ -3,6 +3,8 @@ package master
 import (
 	"context"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/whalepod/whalepod/master/internal/controllers/binding"
 	"github.com/whalepod/whalepod/master/internal/controllers/certificates"
 	"github.com/whalepod/whalepod/master/internal/controllers/clusterrole"
@@ -17,6 +19,7 @@ import (
 	"github.com/whalepod/whalepod/master/internal/controllers/namespace"
 	"github.com/whalepod/whalepod/master/internal/controllers/nodelife"
 	"github.com/whalepod/whalepod/master/internal/controllers/persistentvolume"
+	"github.com/whalepod/whalepod/master/internal/controllers/podautoscaler"
 	"github.com/whalepod/whalepod/master/internal/controllers/quota"
 	"github.com/whalepod/whalepod/master/internal/controllers/replicaset"
 	"github.com/whalepod/whalepod/master/internal/controllers/serviceaccount"
@@ -45,12 +48,26 @@ func (m *Master) controllers() map[string]func(context.Context) error {
 		"persistentvolume": persistentvolume.New(persistentvolume.Config{
 			Registry: r, Logger: log, Remover: m.sessions,
 		}).Run,
-		"resourcequota": quota.New(quota.Config{Registry: r, Logger: log}).Run,
-		"gc":            gc.New(gc.Config{Registry: r, Logger: log}).Run,
+		"horizontalpodautoscaler": podautoscaler.New(podautoscaler.Config{Registry: r, Logger: log, Usage: m.podUsage}).Run,
+		"resourcequota":           quota.New(quota.Config{Registry: r, Logger: log}).Run,
+		"gc":                      gc.New(gc.Config{Registry: r, Logger: log}).Run,
 		"nodelife": nodelife.New(nodelife.Config{
 			Registry: r, Logger: log, Sessions: m.sessions, Gossip: witness{m.gossip},
 		}).Run,
 	}
+}
+
+// podUsage bends what agents told to what autoscalers ask.
+func (m *Master) podUsage(p *corev1.Pod) (out podautoscaler.Usage, ok bool) {
+	u, ok := m.usage.Pod(p.Spec.NodeName, string(p.UID))
+	if !ok {
+		return out, false
+	}
+	out = podautoscaler.Usage{Time: u.Time, Window: u.Window, Containers: make([]podautoscaler.ContainerUsage, len(u.Containers))}
+	for i, c := range u.Containers {
+		out.Containers[i] = podautoscaler.ContainerUsage{Name: c.Name, CPU: c.CPU, Memory: c.Memory}
+	}
+	return out, true
 }
 
 // witness bends the gossip to what nodelife asks: which machines are alive, and which were and fell silent.

@@ -18,7 +18,7 @@ func (t *Table) Scale(r *Resource, obj Object, gv schema.GroupVersion) (runtime.
 	if !ok || !r.CanScale() {
 		return nil, fmt.Errorf("%s has no scale in %s", r.Name, gv)
 	}
-	spec, status, selector, err := r.replicas(obj, gv)
+	spec, status, selector, err := r.Replicas(obj, gv)
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +63,8 @@ func (t *Table) ReadScale(scale runtime.Object) (*ScaleRequest, error) {
 // CanScale says whether the kind has the scale subresource in some version.
 func (r *Resource) CanScale() bool { return r.rules.Scale != nil || r.custom != nil }
 
-// replicas reads what a Scale shows.
-func (r *Resource) replicas(obj Object, gv schema.GroupVersion) (spec, status int32, selector string, err error) {
+// Replicas reads what a Scale shows, in the version that the client speaks.
+func (r *Resource) Replicas(obj Object, gv schema.GroupVersion) (spec, status int32, selector string, err error) {
 	if r.custom != nil {
 		return r.customReplicas(obj, gv)
 	}
