@@ -39,6 +39,7 @@ type Controller struct {
 	registry *registry.Registry
 	log      *slog.Logger
 	loop     *controller.Loop
+	now      func() time.Time
 
 	mu      sync.Mutex
 	streaks map[controller.Key]remembered
@@ -52,7 +53,7 @@ type remembered struct {
 
 // New makes the controller; Run starts it.
 func New(cfg Config) *Controller {
-	c := &Controller{registry: cfg.Registry, log: cfg.Logger.With("component", component), streaks: map[controller.Key]remembered{}}
+	c := &Controller{registry: cfg.Registry, log: cfg.Logger.With("component", component), now: time.Now, streaks: map[controller.Key]remembered{}}
 	c.loop = controller.New(controller.Config{
 		Name: component, Registry: cfg.Registry, Logger: cfg.Logger, Workers: workers,
 		Watch: []string{resource, "pods"}, Keys: keys, All: all, Reconcile: c.reconcile,
@@ -240,7 +241,7 @@ func (c *Controller) read(v registry.Viewer, key controller.Key) (*batchv1.Job, 
 	for pod := range registry.ByIndex[*corev1.Pod](v, registry.IndexOrphan, job.Namespace) {
 		pods = append(pods, pod)
 	}
-	return job, makePlan(time.Now(), job, selector, pods, c.recall(key, job)), nil
+	return job, makePlan(c.now(), job, selector, pods, c.recall(key, job)), nil
 }
 
 func owned(v registry.Viewer, job *batchv1.Job) (pods []*corev1.Pod) {
@@ -298,7 +299,7 @@ func (c *Controller) over(ctx context.Context, key controller.Key, job *batchv1.
 	if job.Spec.TTLSecondsAfterFinished == nil || job.DeletionTimestamp != nil || end.LastTransitionTime.IsZero() {
 		return 0, nil
 	}
-	if left := end.LastTransitionTime.Add(podstate.Seconds(*job.Spec.TTLSecondsAfterFinished)).Sub(time.Now()); left > 0 {
+	if left := end.LastTransitionTime.Add(podstate.Seconds(*job.Spec.TTLSecondsAfterFinished)).Sub(c.now()); left > 0 {
 		return left, nil
 	}
 	err := c.registry.Transact(ctx, func(tx *registry.Tx) error {

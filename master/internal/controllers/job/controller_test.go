@@ -56,13 +56,18 @@ func running(e *ct.Env) (out []*corev1.Pod) {
 // end has a pod end with an exit code, now.
 func end(e *ct.Env, pod *corev1.Pod, code int32) {
 	e.T.Helper()
+	endAt(e, time.Now(), pod, code)
+}
+
+func endAt(e *ct.Env, now time.Time, pod *corev1.Pod, code int32) {
+	e.T.Helper()
 	ct.ChangeStatus(e, pod.Namespace, pod.Name, func(p *corev1.Pod) {
 		p.Status.Phase = corev1.PodSucceeded
 		if code != 0 {
 			p.Status.Phase = corev1.PodFailed
 		}
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{
-			Terminated: &corev1.ContainerStateTerminated{ExitCode: code, FinishedAt: metav1.Now()},
+			Terminated: &corev1.ContainerStateTerminated{ExitCode: code, FinishedAt: metav1.NewTime(now)},
 		}}}
 	})
 }

@@ -278,8 +278,11 @@ func (t *turn) write(tx *registry.Tx) error {
 		var o registry.DeleteOptions
 		if e.force {
 			o.GracePeriodSeconds = new(int64)
-		} else if err := markDisrupted(tx, e.pod); err != nil {
-			return err
+		}
+		if !e.force || len(e.pod.Finalizers) > 0 {
+			if err := markDisrupted(tx, e.pod, e.force); err != nil {
+				return err
+			}
 		}
 		if err := tx.Delete(e.pod, o); err != nil && !apierrors.IsNotFound(err) {
 			return err
@@ -288,7 +291,9 @@ func (t *turn) write(tx *registry.Tx) error {
 	return nil
 }
 
-func markDisrupted(tx *registry.Tx, pod *corev1.Pod) error {
+// markDisrupted notes on a pod that it goes for its node's sake. Of one that is gone by force and that a finalizer holds (a
+// Job's, which wants to know how it ended) nobody else will ever say that it has ended.
+func markDisrupted(tx *registry.Tx, pod *corev1.Pod, ended bool) error {
 	current, err := registry.Get[*corev1.Pod](tx, pod.Namespace, pod.Name)
 	if err != nil {
 		return err
@@ -298,6 +303,9 @@ func markDisrupted(tx *registry.Tx, pod *corev1.Pod) error {
 		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByTaintManager",
 		Message: "Taint manager: deleting due to NoExecute taint", ObservedGeneration: current.Generation,
 	})
+	if ended && !podstate.Ended(current) {
+		current.Status.Phase = corev1.PodFailed
+	}
 	_, err = registry.PutStatus(tx, current)
 	return err
 }
