@@ -34,9 +34,9 @@ type decision struct {
 	*item
 	scheduler.Decision
 	waiting *scheduler.Waiting
-	// evicted are the victims that were still to be deleted.
-	evicted []*corev1.Pod
-	result  result
+	// evicted are the victims that were still to be deleted; displaced the pods of a lower priority that had the node reserved.
+	evicted, displaced []*corev1.Pod
+	result             result
 }
 
 type result int
@@ -55,6 +55,8 @@ const (
 // scheduleBatch decides for the next pods and commits the decisions in one transaction.
 func (c *Controller) scheduleBatch(ctx context.Context) {
 	batch := c.queue.pop(batchSize)
+	c.inBatch = true
+	defer c.catchUp()
 	decisions := make([]*decision, len(batch))
 	for i, it := range batch {
 		decisions[i] = c.decide(it)
@@ -107,6 +109,7 @@ func (c *Controller) decide(it *item) *decision {
 	d.waiting = scheduler.NewWaiting(it.pod, &d.Decision)
 	switch {
 	case d.Nominated != "":
+		d.displaced = c.snapshot.NominatedBelow(it.pod, d.Nominated)
 		it.nominated = d.Nominated
 		c.hear(c.snapshot.Nominate(it.pod, d.Nominated))
 	case !d.Waits:
@@ -129,7 +132,7 @@ func (c *Controller) commit(tx *registry.Tx, d *decision) error {
 	}
 	if d.Node == "" {
 		d.result = done
-		if err := c.preempt(tx, d); err != nil {
+		if err := preempt(tx, d); err != nil {
 			return err
 		}
 		return markUnschedulable(tx, pod, &d.Decision)

@@ -41,6 +41,9 @@ type Controller struct {
 	// hopeless are the owners of whom a pod was found to fit nowhere, while nothing has changed that concerns it: their other
 	// pods are alike and need no look at the nodes.
 	hopeless map[shape]*hopeless
+	// unheard are news of a batch whose pods have not all been parked yet: they have to hear them too.
+	inBatch bool
+	unheard []scheduler.News
 	// asked counts the questions to the scheduler.
 	asked atomic.Int64
 }
@@ -251,7 +254,20 @@ func (c *Controller) hear(news scheduler.News) {
 			delete(c.hopeless, s)
 		}
 	}
+	if c.inBatch {
+		c.unheard = append(c.unheard, news)
+		return
+	}
 	c.queue.hear(c.snapshot, &news)
+}
+
+// catchUp ends a batch.
+func (c *Controller) catchUp() {
+	c.inBatch = false
+	for i := range c.unheard {
+		c.queue.hear(c.snapshot, &c.unheard[i])
+	}
+	c.unheard = c.unheard[:0]
 }
 
 // waits says that it is on us to find the pod a node.

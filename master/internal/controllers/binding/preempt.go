@@ -13,7 +13,7 @@ import (
 
 // preempt deletes the pods that have to leave a node for a more important one, each with the time that it has to end. The
 // pods of a lower priority that were to have the node look for another.
-func (c *Controller) preempt(tx *registry.Tx, d *decision) error {
+func preempt(tx *registry.Tx, d *decision) error {
 	for _, victim := range d.Victims {
 		pod, err := registry.Get[*corev1.Pod](tx, victim.Namespace, victim.Name)
 		if apierrors.IsNotFound(err) || err == nil && (pod.UID != victim.UID || pod.DeletionTimestamp != nil) {
@@ -35,10 +35,7 @@ func (c *Controller) preempt(tx *registry.Tx, d *decision) error {
 		}
 		d.evicted = append(d.evicted, pod)
 	}
-	if d.Nominated == "" {
-		return nil
-	}
-	for _, lower := range c.snapshot.NominatedBelow(d.pod, d.Nominated) {
+	for _, lower := range d.displaced {
 		pod, err := registry.Get[*corev1.Pod](tx, lower.Namespace, lower.Name)
 		if err != nil || pod.UID != lower.UID || pod.Status.NominatedNodeName == "" {
 			continue
@@ -59,10 +56,10 @@ func (c *Controller) tellVictims(d *decision) {
 		c.cfg.Registry.Record(pod, corev1.EventTypeNormal, "Preempted",
 			fmt.Sprintf("Preempted by pod %s on node %s", d.pod.UID, d.Nominated), component)
 	}
-	if d.Nominated == "" {
-		return
-	}
-	for _, lower := range c.snapshot.NominatedBelow(d.pod, d.Nominated) {
+	for _, lower := range d.displaced {
+		if c.snapshot.Nominated(lower.UID) != d.Nominated {
+			continue
+		}
 		c.hear(c.snapshot.Denominate(lower.UID))
 		if it := c.queue.items[lower.UID]; it != nil {
 			it.nominated = ""

@@ -307,3 +307,21 @@ func TestGatesAndOtherSchedulers(t *testing.T) {
 		}
 	})
 }
+
+// A pod takes the last place and is gone before that is written; who was refused in the same batch hears of it.
+func TestNewsWithinABatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ct.New(t)
+		c := New(Config{Registry: e.Registry, Logger: e.Logger})
+		ct.Node(e, "node1")
+		first, second := ct.Create(e, requesting("first", "3")), ct.Create(e, requesting("second", "3"))
+		if err := e.Registry.View(func(v *registry.View) error { c.reset(v); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		end(e, "first") // which the watch has not told
+		c.scheduleBatch(e.Ctx)
+		if c.queue.items[first.UID] != nil || c.queue.stale[second.UID] == nil {
+			t.Errorf("first waits: %v, second is to be tried again: %v", c.queue.items[first.UID] != nil, c.queue.stale[second.UID] != nil)
+		}
+	})
+}
