@@ -92,7 +92,7 @@ mkdir -p /run/php`,
 	},
 	{
 		Name: "mysql", From: "base", Tags: tags("library/mysql", "latest", "5.6", "5.7", "8", "8.0"),
-		Packages: []string{"mariadb-server-core", "mariadb-client-core"},
+		Packages: []string{"mariadb-server-core", "mariadb-client"},
 		Files:    "mysql",
 		Setup: `id mysql >/dev/null 2>&1 || useradd --system --home-dir /nonexistent --shell /bin/false --uid 999 mysql
 grep -q conf.d /etc/mysql/my.cnf 2>/dev/null || printf '[client-server]\n!includedir /etc/mysql/conf.d/\n' >/etc/mysql/my.cnf
@@ -102,6 +102,11 @@ for p in mysql mysqldump mysqladmin mysqlcheck; do
 	m=$(echo $p | sed 's/^mysql/mariadb-/; s/-$//')
 	[ ! -e /usr/bin/$m ] || [ -e /usr/bin/$p ] || ln -s $m /usr/bin/$p
 done
+for m in access backup binlog conv convert-table-format find-rows fix-extensions hotcopy import plugin secure-installation \
+	setpermission show slap tzinfo-to-sql waitpid; do
+	rm -f /usr/bin/mariadb-$m
+done
+dpkg --purge --force-depends perl libperl5.36 perl-modules-5.36 libconfig-inifiles-perl >/dev/null 2>&1 || :
 [ -e /usr/sbin/mysqld ] || ln -s mariadbd /usr/sbin/mysqld`,
 		Config: Config{
 			Env: []string{path}, Entrypoint: []string{"docker-entrypoint.sh"}, Cmd: []string{"mysqld"},

@@ -208,6 +208,26 @@ func TestMissingNode(t *testing.T) {
 	})
 }
 
+// A pod that somebody's finalizer holds says how it ended: nobody else could.
+func TestHeldPodOfALostNodeHasFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t)
+		held := func(p *corev1.Pod) { p.Finalizers = []string{"example.com/counted"} }
+		b.pod("lost", held)
+		b.pod("nowhere", held, func(p *corev1.Pod) { p.Spec.NodeName = "nowhere" })
+		b.sessions.say("node1", false)
+		b.gossip.say("node1", false)
+		ct.Settle(time.Minute)
+		for _, name := range []string{"lost", "nowhere"} {
+			p := ct.Get[*corev1.Pod](b.Env, "default", name)
+			c := podstate.Condition(p, corev1.DisruptionTarget)
+			if p.Status.Phase != corev1.PodFailed || p.DeletionTimestamp == nil || c == nil || c.Status != corev1.ConditionTrue {
+				t.Errorf("%s: %s, deleted %v, %v", name, p.Status.Phase, p.DeletionTimestamp, c)
+			}
+		}
+	})
+}
+
 func TestTaintsOfTheUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t)
