@@ -12,9 +12,11 @@ import (
 // refuses requests. In Kubernetes people write a preStop hook of "sleep" for that. Here the master says when all nodes have
 // withdrawn it, and then the requests that it has taken are answered. All of it is part of the grace period.
 const (
-	// drainLimit is how long that takes at most: a node that does not answer must not keep pods for ever, and neither must
-	// requests that never end.
-	drainLimit = 5 * time.Second
+	// withdrawLimit is how long nodes may take to change their rules: one that hangs must not keep pods for ever. answerLimit
+	// is how long answers may take after that, and drainLimit both.
+	withdrawLimit = 10 * time.Second
+	answerLimit   = 5 * time.Second
+	drainLimit    = withdrawLimit + answerLimit
 	// drainGrace is the shortest grace period with which a pod drains at all; --now is shorter.
 	drainGrace = 2 * time.Second
 	// Packets that are on their way to it when the last node changes its rules have this long to arrive.
@@ -77,15 +79,19 @@ func (w *worker) drain() {
 	ctx := w.ctx
 	w.m.wg.Go(func() {
 		defer close(d.done)
-		ctx, cancel := context.WithTimeout(ctx, drainLimit)
-		defer cancel()
+		limit := time.NewTimer(withdrawLimit)
+		defer limit.Stop()
 		select {
 		case <-ctx.Done():
-			w.log.Debug("not all nodes have said that they send no requests any more")
+			return
+		case <-limit.C:
+			w.log.Info("not all nodes have said that they send the pod no requests any more; it ends all the same")
 			return
 		case <-d.withdrawn:
 		}
 		withdrawn := time.Since(d.began)
+		ctx, cancel := context.WithTimeout(ctx, answerLimit)
+		defer cancel()
 		answered := w.m.awaitAnswers(ctx, pid)
 		w.log.Debug("drained", "withdrawn", withdrawn, "took", time.Since(d.began), "answered", answered)
 	})

@@ -203,6 +203,11 @@ func (c *Controller) treat(tx *registry.Tx, obj registry.Object) (more bool, err
 	case dropRefs:
 		_, err = registry.Put(tx, withoutOwners(obj, v.drop...))
 	case remove:
+		if v.unblock {
+			if obj, err = registry.Put(tx, unblocking(obj)); err != nil {
+				return false, err
+			}
+		}
 		err = tx.Delete(obj, registry.DeleteOptions{Propagation: &v.propagation})
 	case release:
 		_, err = registry.Put(tx, without(obj, metav1.FinalizerDeleteDependents))

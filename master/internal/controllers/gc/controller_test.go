@@ -127,3 +127,17 @@ func TestManyDependentsAndMissedEvents(t *testing.T) {
 		expect(t, e)
 	})
 }
+
+// TestCircle: three objects that own each other in a circle do not wait for each other for ever.
+func TestCircle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t)
+		a := ct.Create(e, configMap("a"))
+		b := ct.Create(e, configMap("b", a))
+		c := ct.Create(e, configMap("c", b))
+		ct.Change(e, "default", "a", func(cm *corev1.ConfigMap) { cm.OwnerReferences = configMap("", c).OwnerReferences })
+		fg := metav1.DeletePropagationForeground
+		ct.Delete[*corev1.ConfigMap](e, "default", "a", registry.DeleteOptions{Propagation: &fg})
+		expect(t, e)
+	})
+}

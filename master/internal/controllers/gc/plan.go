@@ -43,6 +43,8 @@ type verdict struct {
 	action      action
 	drop        []types.UID
 	propagation metav1.DeletionPropagation
+	// unblock: the object is part of a circle of owners that all wait for each other; it must not block its own.
+	unblock bool
 }
 
 // judge decides about one object. dependents are asked for only when they matter.
@@ -82,9 +84,17 @@ func judge(obj registry.Object, ownerOf func(metav1.OwnerReference) ownerState, 
 	switch {
 	case hasFinalizer(obj, metav1.FinalizerOrphanDependents):
 		v.propagation = metav1.DeletePropagationOrphan
-	case hasFinalizer(obj, metav1.FinalizerDeleteDependents), len(ending) > 0 && len(dependents()) > 0:
-		// The owner waits for this object, and so this one for its own.
+	case hasFinalizer(obj, metav1.FinalizerDeleteDependents):
 		v.propagation = metav1.DeletePropagationForeground
+	case len(ending) > 0:
+		if deps := dependents(); len(deps) > 0 {
+			// The owner waits for this object, and so this one for its own. Where one of those waits already, it may be for
+			// this object: a circle, which would never end.
+			v.propagation = metav1.DeletePropagationForeground
+			v.unblock = slices.ContainsFunc(deps, func(d registry.Object) bool {
+				return d.GetDeletionTimestamp() != nil && hasFinalizer(d, metav1.FinalizerDeleteDependents)
+			})
+		}
 	}
 	return v
 }
@@ -98,6 +108,19 @@ func blocks(dependent registry.Object, owner types.UID) bool {
 	return slices.ContainsFunc(dependent.GetOwnerReferences(), func(ref metav1.OwnerReference) bool {
 		return ref.UID == owner && ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion
 	})
+}
+
+// unblocking is the object as one that holds up none of its owners.
+func unblocking(obj registry.Object) registry.Object {
+	c := obj.DeepCopyObject().(registry.Object)
+	refs := slices.Clone(c.GetOwnerReferences())
+	for i := range refs {
+		if refs[i].BlockOwnerDeletion != nil {
+			refs[i].BlockOwnerDeletion = new(bool)
+		}
+	}
+	c.SetOwnerReferences(refs)
+	return c
 }
 
 func without(obj registry.Object, finalizer string) registry.Object {
