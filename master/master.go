@@ -20,6 +20,7 @@ import (
 
 	"github.com/whalepod/whalepod/api/resource"
 	"github.com/whalepod/whalepod/api/server"
+	"github.com/whalepod/whalepod/master/internal/admission"
 	"github.com/whalepod/whalepod/master/internal/pki"
 	"github.com/whalepod/whalepod/master/internal/rbac"
 	"github.com/whalepod/whalepod/master/internal/registry"
@@ -153,8 +154,11 @@ func (m *Master) compose() error {
 		Registry: m.registry, PKI: m.pki, Cluster: m.clusterConfig(), NodeMaskBits: nodeMaskBits, Usage: m.usage.Report, Logger: cfg.Logger,
 	})
 	m.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	backend := admission.New(rbac.Guard(usage.Backend(m.registry, m.registry, m.usage), m.policy, m.table), admission.Config{
+		Registry: m.registry, Table: m.table, DialService: m.sessions.DialService, Authorize: m.mayUser, Logger: cfg.Logger,
+	})
 	m.api = server.New(server.Config{
-		Table: m.table, Backend: rbac.Guard(usage.Backend(m.registry, m.registry, m.usage), m.policy, m.table), Connector: m.sessions,
+		Table: m.table, Backend: backend, Connector: admission.NewConnector(m.sessions, backend),
 		Auth: authenticator{m.registry, m.pki, m.tokens}, Authorize: m.authorize, Rules: m.rules,
 		Version: cfg.Version, Commit: cfg.Commit, BuildDate: cfg.BuildDate,
 		Checks: []server.Check{{Name: "bootstrap", Do: m.checkBootstrapped}},

@@ -86,6 +86,11 @@ func WithVersion(ctx context.Context, gv schema.GroupVersion) context.Context {
 	return context.WithValue(ctx, versionKey{}, gv)
 }
 
+// VersionOf is the version in which the client speaks, or another one when nobody said.
+func VersionOf(ctx context.Context, otherwise schema.GroupVersion) schema.GroupVersion {
+	return versionOf(ctx, otherwise)
+}
+
 func versionOf(ctx context.Context, otherwise schema.GroupVersion) schema.GroupVersion {
 	if gv, ok := ctx.Value(versionKey{}).(schema.GroupVersion); ok {
 		return gv

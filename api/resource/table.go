@@ -36,6 +36,7 @@ var kinds = []func() *Resource{
 	deviceClasses, resourceClaims, resourceClaimTemplates, resourceSlices,
 	customResourceDefinitions,
 	ingresses, ingressClasses, networkPolicies, certificateSigningRequests,
+	mutatingWebhookConfigurations, validatingWebhookConfigurations,
 }
 
 // groupOrder is the order in which discovery offers groups; kubectl resolves a short name such as "deployments" to the

@@ -108,11 +108,16 @@ type WriteOptions struct {
 	Warn func(string)
 	// User who asks.
 	User User
+	// Check is asked about what is about to be written, after the backend's own rules and outside of any transaction; old is
+	// nil for a creation. Its error is the answer. May be nil.
+	Check func(ctx context.Context, obj, old resource.Object) error
 }
 
 // UpdateOptions of an update or patch.
 type UpdateOptions struct {
 	WriteOptions
+	// CallsOut: the change or Check may take long, so they are never called while others wait for them.
+	CallsOut bool
 	// CreateOnUpdate: the object is made when it does not exist (server-side apply, PUT of some kinds).
 	CreateOnUpdate bool
 }
@@ -137,6 +142,18 @@ type User struct {
 	Extra  map[string][]string
 	// Audiences that the user's token is for, of those asked for; see Audiences.
 	Audiences []string
+}
+
+type userKey struct{}
+
+func withUser(ctx context.Context, u User) context.Context {
+	return context.WithValue(ctx, userKey{}, u)
+}
+
+// UserOf is who asked for a connection, from the context of the request that a Connector gets.
+func UserOf(ctx context.Context) User {
+	u, _ := ctx.Value(userKey{}).(User)
+	return u
 }
 
 // Authenticator finds out who asks; an error means 401.

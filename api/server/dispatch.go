@@ -82,7 +82,7 @@ func (s *Server) connect(rq *request) error {
 		return errNotFoundPath()
 	}
 	defer s.metrics.long(rq)()
-	return s.Connector.Connect(rq.out, rq.req, rq.res, rq.subresource, rq.namespace, rq.name, rq.rest)
+	return s.Connector.Connect(rq.out, rq.req.WithContext(withUser(rq.req.Context(), rq.user)), rq.res, rq.subresource, rq.namespace, rq.name, rq.rest)
 }
 
 // isApply says whether a patch is a server-side apply.

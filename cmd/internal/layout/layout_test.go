@@ -36,6 +36,7 @@ var ours = map[string][]string{
 	"lab":                                  {},
 	"master":                               {"master", "api/server", "api/resource", "proto", "node/membership"},
 	"master/clustertest":                   {"master", "node", "proto"},
+	"master/internal/admission":            {"master/internal/registry", "api/resource", "api/server"},
 	"master/internal/pki":                  {},
 	"master/internal/rbac":                 {"master/internal/registry", "api/resource", "api/server"},
 	"master/internal/satoken":              {},

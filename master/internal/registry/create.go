@@ -53,6 +53,11 @@ func (r *Registry) Create(ctx context.Context, res *resource.Resource, namespace
 			o.Warn(w)
 		}
 	}
+	if o.Check != nil {
+		if err := o.Check(ctx, obj, nil); err != nil {
+			return nil, err
+		}
+	}
 	var made Object
 	err := r.Transact(ctx, func(tx *Tx) error {
 		made = obj.DeepCopyObject().(Object) // the store may call again from the start

@@ -17,6 +17,10 @@ import (
 // A change that lost against others so often is made with the writers' lock held, so that it cannot lose again.
 const optimisticTries = 3
 
+// outsideTries is how often a change is made that must not be made under the lock, because it asks others. Then the conflict is
+// the client's.
+const outsideTries = 10
+
 // Update implements server.Backend. Rules and validation run on a copy outside the transaction, so that one large object
 // does not hold up other writers; the transaction then finds out whether the object changed meanwhile.
 func (r *Registry) Update(ctx context.Context, res *resource.Resource, sub, namespace, name string, o server.UpdateOptions,
@@ -26,7 +30,11 @@ func (r *Registry) Update(ctx context.Context, res *resource.Resource, sub, name
 	for try := 1; ; try++ {
 		var out Object
 		var err error
-		if try <= optimisticTries {
+		last := optimisticTries
+		if o.CallsOut {
+			last = outsideTries
+		}
+		if try <= optimisticTries || o.CallsOut {
 			out, err = u.optimistic(ctx)
 		} else {
 			out, err = u.locked(ctx)
@@ -38,7 +46,7 @@ func (r *Registry) Update(ctx context.Context, res *resource.Resource, sub, name
 				return out, err == nil, err
 			}
 			// Somebody was quicker: update what they made.
-		case (apierrors.IsConflict(err) || apierrors.IsNotFound(err)) && u.unconditional && try <= optimisticTries && ctx.Err() == nil:
+		case (apierrors.IsConflict(err) || apierrors.IsNotFound(err)) && u.unconditional && try <= last && ctx.Err() == nil:
 			// The change is a function of the current state: apply it to the newer one.
 		default:
 			return out, false, err
@@ -66,6 +74,11 @@ func (u *update) optimistic(ctx context.Context) (Object, error) {
 		return err
 	}); err != nil {
 		return nil, err
+	}
+	if u.opts.Check != nil {
+		if err := u.opts.Check(ctx, obj, u.old); err != nil {
+			return nil, err
+		}
 	}
 	return u.write(ctx, func(*Tx) (Object, error) { return obj.DeepCopyObject().(Object), nil })
 }

@@ -112,6 +112,40 @@ func (s *Server) proxyService(w http.ResponseWriter, req *http.Request, namespac
 	return s.proxyTo(w, req, to, path)
 }
 
+// DialService connects to one of a Service's endpoints, by a port's number, through the tunnel of a node that reaches it: the
+// master itself need not be on the pods' network.
+func (s *Server) DialService(ctx context.Context, namespace, name string, port int32) (net.Conn, error) {
+	var places []place
+	if err := s.cfg.Registry.View(func(v *registry.View) error {
+		svc, err := registry.Get[*corev1.Service](v, namespace, name)
+		if err != nil {
+			return err
+		}
+		named, err := portName(svc, strconv.Itoa(int(port)))
+		if err != nil {
+			return err
+		}
+		endpoints, err := registry.Get[*corev1.Endpoints](v, namespace, name)
+		if err != nil {
+			return err
+		}
+		places = placesOf(endpoints, named)
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	if len(places) == 0 {
+		return nil, fmt.Errorf("no endpoints available for service %q", name)
+	}
+	to := places[rand.IntN(len(places))]
+	if to.node == "" {
+		if to.node = s.anyNode(); to.node == "" {
+			return nil, errors.New("no node is connected")
+		}
+	}
+	return s.dialThrough(ctx, to.node, netip.AddrPortFrom(to.addr, uint16(to.port)).String())
+}
+
 // portName finds the name of a port that may be given by its number.
 func portName(svc *corev1.Service, port string) (string, error) {
 	number, err := strconv.ParseInt(port, 10, 32)
