@@ -40,6 +40,14 @@ func owners(e *ct.Env, claim string) string {
 	return strings.Join(out, " ")
 }
 
+// dropClaim deletes a claim, and what protects it while a pod uses it.
+func dropClaim(e *ct.Env, name string) {
+	ct.Delete[*corev1.PersistentVolumeClaim](e, "default", name, registry.DeleteOptions{})
+	if claim, err := ct.Find[*corev1.PersistentVolumeClaim](e, "default", name); err == nil && claim.DeletionTimestamp != nil {
+		ct.Change(e, "default", name, func(c *corev1.PersistentVolumeClaim) { c.Finalizers = nil })
+	}
+}
+
 func TestClaimsOfEachOrdinal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := start(t)
@@ -57,7 +65,7 @@ func TestClaimsOfEachOrdinal(t *testing.T) {
 			t.Errorf("events %q", got)
 		}
 		// It is made again for a pod that waits for it, and outlives the pod.
-		ct.Delete[*corev1.PersistentVolumeClaim](e, "default", "data-db-0", registry.DeleteOptions{})
+		dropClaim(e, "data-db-0")
 		synctest.Wait()
 		uid := ct.Get[*corev1.PersistentVolumeClaim](e, "default", "data-db-0").UID
 		if uid == claim.UID {
@@ -111,7 +119,7 @@ func TestRetentionPolicies(t *testing.T) {
 				if test.scaled == keep && state(e) != "db-0* db-1-" {
 					t.Errorf("pods %s", state(e))
 				}
-				ct.Delete[*corev1.PersistentVolumeClaim](e, "default", "data-db-1", registry.DeleteOptions{}) // the garbage collector
+				dropClaim(e, "data-db-1") // the garbage collector
 				expect(e, "db-0* db-1-")
 				if got := owners(e, "data-db-1"); got != test.within {
 					t.Errorf("owners of the new claim %q, want %q", got, test.within)
