@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
@@ -117,6 +118,51 @@ func TestUsageIsServed(t *testing.T) {
 		time.Sleep(time.Minute)
 		if err := c.metrics(mine+"/a", json, &one); !apierrors.IsNotFound(err) {
 			t.Error("old figures:", err)
+		}
+	})
+}
+
+// What `kubectl autoscale deployment web --cpu-percent=50 --min=1 --max=6` asks an old server for, of pods without requests: three
+// idle ones go down to one, and a busy one up.
+func TestAutoscaled(t *testing.T) {
+	run(t, 1, func(c *cluster) {
+		c.deploy(deployment("web", 3))
+		c.eventually(10*time.Second, "three pods", func() bool { return c.ready("web")["n1"] == 3 })
+		one, half := int32(1), int32(50)
+		_, err := c.kube.AutoscalingV1().HorizontalPodAutoscalers("default").Create(c.ctx, &autoscalingv1.HorizontalPodAutoscaler{
+			ObjectMeta: metav1.ObjectMeta{Name: "web"},
+			Spec: autoscalingv1.HorizontalPodAutoscalerSpec{
+				ScaleTargetRef: autoscalingv1.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"},
+				MinReplicas:    &one, MaxReplicas: 6, TargetCPUUtilizationPercentage: &half,
+			},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		use := func(milli uint64, period time.Duration) {
+			for began := time.Now(); time.Since(began) < period; time.Sleep(14 * time.Second) {
+				pods, err := c.kube.CoreV1().Pods("default").List(c.ctx, metav1.ListOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var names []string
+				for _, p := range pods.Items {
+					names = append(names, p.Name)
+				}
+				c.uses("n1", milli, names...)
+			}
+		}
+		use(1, 6*time.Minute)
+		if got := c.ready("web"); got["n1"] != 1 {
+			t.Errorf("idle: %v", got)
+		}
+		hpa, err := c.kube.AutoscalingV1().HorizontalPodAutoscalers("default").Get(c.ctx, "web", metav1.GetOptions{})
+		if err != nil || hpa.Status.CurrentCPUUtilizationPercentage == nil || *hpa.Status.CurrentCPUUtilizationPercentage != 1 {
+			t.Errorf("%+v %v", hpa.Status, err)
+		}
+		use(200, 90*time.Second)
+		if got := c.ready("web"); got["n1"] != 6 {
+			t.Errorf("busy: %v", got)
 		}
 	})
 }
