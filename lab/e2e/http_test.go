@@ -170,9 +170,14 @@ func startLoad(t testing.TB, from place, url string, rate int, good func(page) e
 	if good == nil {
 		good = func(p page) error { return p.shows("") }
 	}
+	return startLoadOf(t, &http.Client{Timeout: requestLimit, Transport: &http.Transport{DialContext: from.dial, DisableKeepAlives: true}}, url, rate, good)
+}
+
+// startLoadOf is startLoad with a client that may keep its connections.
+func startLoadOf(t testing.TB, client *http.Client, url string, rate int, good func(page) error) *load {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &load{cancel: cancel, begin: time.Now(), served: map[string]int{}}
-	client := &http.Client{Timeout: requestLimit, Transport: &http.Transport{DialContext: from.dial, DisableKeepAlives: true}}
 	slots := make(chan struct{}, inFlight)
 	l.done.Go(func() {
 		tick := time.NewTicker(time.Second / time.Duration(rate))

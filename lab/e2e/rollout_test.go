@@ -63,6 +63,29 @@ func TestWordPressChangesItsImage(t *testing.T) {
 	noPods(t, newest, "app=wordpress")
 }
 
+// TestWordPressIsUpdatedAndRolledBack is wordpress-update.yml: people read the site meanwhile, and then somebody mistypes an image.
+func TestWordPressIsUpdatedAndRolledBack(t *testing.T) {
+	emptyDefault(t)
+	kubectl(t, "apply", "-f", example("app-wordpress3.yml"))
+	podsReady(t, newest, "app=wordpress", 2)
+	page := nodeURL(cluster.Node(2), 30080) + "wp-includes/version.php" // needs PHP and no database
+	pageShows(t, beside(), page, "")
+	l := startLoad(t, beside(), page, 20, nil)
+	status := func(k cli) string {
+		return k.run(t, "rollout", "status", "deployment/wordpress", "--timeout="+settle.String())
+	}
+	prints(t, "apply", kubectl(t, "apply", "-f", example("wordpress-update.yml")), `^deployment.apps/wordpress configured$`)
+	prints(t, "rollout status", status(newest), `successfully rolled out`)
+	kubectl(t, "rollout", "undo", "deployment/wordpress")
+	prints(t, "rollout status", status(wpctl), `successfully rolled out`)
+	kubectl(t, "set", "image", "deployment/wordpress", "wordpress=wordpress:mistyped")
+	failed := wpctl.try(t, "rollout", "status", "deployment/wordpress", "--timeout=10s")
+	prints(t, "rollout status of a failure", failed.stderr, `^Pod wordpress-\S+ on node \S+, container wordpress: (ErrImagePull|ImagePullBackOff)$`)
+	kubectl(t, "rollout", "undo", "deployment/wordpress")
+	prints(t, "rollout status", status(newest), `successfully rolled out`)
+	l.lostNone(t)
+}
+
 // replicas returns DESIRED/CURRENT/READY of each ReplicaSet.
 func replicas(t testing.TB, k cli) map[string]string {
 	t.Helper()

@@ -14,12 +14,21 @@ import (
 	"pgregory.net/rapid"
 )
 
-// cluster is a Deployment with its ReplicaSets and, for each, which of its pods are ready. ReplicaSets are brought up to
-// date whenever the test likes, so that plans see statuses from the past.
+// pod of a ReplicaSet: it becomes ready, and with minReadySeconds available later.
+type pod int
+
+const (
+	started pod = iota
+	ready
+	inService // for minReadySeconds
+)
+
+// cluster is a Deployment with its ReplicaSets and, for each, how far its pods are. ReplicaSets are brought up to date whenever
+// the test likes, so that plans see statuses from the past.
 type cluster struct {
 	d    *appsv1.Deployment
 	sets []*appsv1.ReplicaSet
-	pods map[string][]bool
+	pods map[string][]pod
 	now  time.Time
 	n    int
 }
@@ -29,7 +38,7 @@ func newCluster(n int32, surge, unavailable int) *cluster {
 	s, u := intstr.FromInt(surge), intstr.FromInt(unavailable)
 	labels := map[string]string{"app": "web"}
 	return &cluster{
-		now: time.Unix(1_700_000_000, 0), pods: map[string][]bool{},
+		now: time.Unix(1_700_000_000, 0), pods: map[string][]pod{},
 		d: &appsv1.Deployment{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", Generation: 1, UID: "web"},
 			Spec: appsv1.DeploymentSpec{
@@ -81,17 +90,9 @@ func (c *cluster) plan(t *rapid.T, crash bool) *world {
 // sync is what the ReplicaSet controller does: exact counts, pods that are not ready go first.
 func (c *cluster) sync(rs *appsv1.ReplicaSet) {
 	pods := c.pods[rs.Name]
-	slices.SortFunc(pods, func(a, b bool) int {
-		switch {
-		case a == b:
-			return 0
-		case a:
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(pods, func(a, b pod) int { return int(b - a) })
 	for len(pods) < int(size(rs)) {
-		pods = append(pods, false)
+		pods = append(pods, started)
 	}
 	c.pods[rs.Name] = pods[:size(rs)]
 	c.observe(rs)
@@ -100,20 +101,22 @@ func (c *cluster) sync(rs *appsv1.ReplicaSet) {
 func (c *cluster) observe(rs *appsv1.ReplicaSet) {
 	rs.Status.Replicas = int32(len(c.pods[rs.Name]))
 	rs.Status.ReadyReplicas, rs.Status.AvailableReplicas = 0, 0
-	for _, ready := range c.pods[rs.Name] {
-		if ready {
+	for _, p := range c.pods[rs.Name] {
+		if p >= ready {
 			rs.Status.ReadyReplicas++
+		}
+		if p == inService {
 			rs.Status.AvailableReplicas++
 		}
 	}
 }
 
-// staying is how many ready pods there are once every ReplicaSet has followed its size.
+// staying is how many available pods there are once every ReplicaSet has followed its size.
 func (c *cluster) staying() (all int32) {
 	for _, rs := range c.sets {
 		n := int32(0)
-		for _, r := range c.pods[rs.Name] {
-			if r {
+		for _, p := range c.pods[rs.Name] {
+			if p == inService {
 				n++
 			}
 		}
@@ -158,7 +161,7 @@ func TestRolloutKeepsItsPromises(t *testing.T) {
 				}
 				rs := c.sets[rapid.IntRange(0, len(c.sets)-1).Draw(t, "set")]
 				if pods := c.pods[rs.Name]; len(pods) > 0 {
-					pods[rapid.IntRange(0, len(pods)-1).Draw(t, "pod")] = rapid.IntRange(0, 3).Draw(t, "fails") > 0
+					pods[rapid.IntRange(0, len(pods)-1).Draw(t, "pod")] = pod(rapid.IntRange(0, 2).Draw(t, "state"))
 					c.observe(rs)
 				}
 			},
@@ -166,12 +169,18 @@ func TestRolloutKeepsItsPromises(t *testing.T) {
 				// Sizing for a changed Deployment is the user's own wish and promises no availability.
 				before, scaled := total(c.sets, size), c.d.Spec.Paused || newWorld(c.now, c.d, slices.Clone(c.sets)).scaled()
 				staying := c.staying()
+				// A plan that is lost by a crash, or refused because something it was made from has changed, changes nothing; and
+				// one that is made twice from the same state is the same.
+				again := rapid.Bool().Draw(t, "again")
 				w := c.plan(t, rapid.IntRange(0, 4).Draw(t, "crash") == 0)
+				if again {
+					w = c.plan(t, false)
+				}
 				if most := max(before, replicas(c.d)+w.surge); total(c.sets, size) > most {
 					t.Fatalf("%d pods wanted, at most %d allowed", total(c.sets, size), most)
 				}
 				if least := min(staying, replicas(c.d)-w.unavailable); !scaled && c.staying() < least {
-					t.Fatalf("%d stay ready, at least %d promised", c.staying(), least)
+					t.Fatalf("%d stay available, at least %d promised", c.staying(), least)
 				}
 			},
 		})
@@ -181,7 +190,7 @@ func TestRolloutKeepsItsPromises(t *testing.T) {
 			c.syncAll()
 			for _, pods := range c.pods {
 				for i := range pods {
-					pods[i] = true
+					pods[i] = inService
 				}
 			}
 			for _, rs := range c.sets {
@@ -197,6 +206,70 @@ func TestRolloutKeepsItsPromises(t *testing.T) {
 		}
 		if len(w.old()) > 2+1 {
 			t.Fatalf("%d old ReplicaSets kept, limit 2", len(w.old()))
+		}
+	})
+}
+
+// TestProportionalScaling: a Deployment that is scaled in the middle of a rollout grows or shrinks to what its size and
+// maxSurge make of it, every ReplicaSet in the same direction, none below 0, and in proportion to within one pod beside the one
+// that takes what rounding leaves.
+func TestProportionalScaling(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		surge := int32(rapid.IntRange(0, 5).Draw(t, "surge"))
+		c := newCluster(int32(rapid.IntRange(1, 60).Draw(t, "replicas")), int(surge), 1)
+		most := replicas(c.d) + surge
+		left := most
+		n := rapid.IntRange(2, 4).Draw(t, "sets")
+		for i := range n {
+			part := left
+			if i < n-1 {
+				part = int32(rapid.IntRange(1, int(max(1, left-int32(n-1-i)))).Draw(t, "part"))
+			}
+			if left -= part; part < 1 || left < 0 {
+				t.Skip("not enough pods for so many ReplicaSets")
+			}
+			rs := &appsv1.ReplicaSet{
+				ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint(i), UID: types.UID(fmt.Sprint(i)), CreationTimestamp: metav1.NewTime(c.now.Add(time.Duration(i) * time.Second))},
+				Spec:       appsv1.ReplicaSetSpec{Replicas: &part, Template: template(i)},
+			}
+			noteShare(rs, replicas(c.d), most)
+			c.sets = append(c.sets, rs)
+		}
+		c.d.Spec.Template = template(n - 1)
+		wanted := int32(rapid.IntRange(0, 80).Draw(t, "wanted"))
+		c.d.Spec.Replicas = &wanted
+		before := map[string]int32{}
+		for _, rs := range c.sets {
+			before[rs.Name] = size(rs)
+		}
+		w := newWorld(c.now, c.d, c.sets)
+		w.scale()
+		allowed := int32(0)
+		if wanted > 0 {
+			allowed = wanted + surge
+		}
+		// What rounding leaves is taken from the largest ReplicaSet alone, and it may have too few: then the rollout takes the rest.
+		emptied := slices.ContainsFunc(c.sets, func(rs *appsv1.ReplicaSet) bool { return size(rs) == 0 })
+		if got := total(c.sets, size); got != allowed && !(got > allowed && got < most && emptied) {
+			t.Fatalf("%d pods, want %d", got, allowed)
+		}
+		off := 0
+		for _, rs := range c.sets {
+			is, was := size(rs), before[rs.Name]
+			if is < 0 || (allowed > most && is < was) || (allowed < most && is > was) {
+				t.Fatalf("ReplicaSet %s goes from %d to %d while the Deployment goes from %d to %d", rs.Name, was, is, most, allowed)
+			}
+			if exact := float64(was) * float64(allowed) / float64(most); float64(is) < exact-1 || float64(is) > exact+1 {
+				off++
+			}
+		}
+		if off > 1+n/2 {
+			t.Fatalf("%d of %d are out of proportion: %v", off, n, before)
+		}
+		if w = newWorld(c.now, c.d, c.sets); len(active(w.sets)) > 1 && total(c.sets, size) == allowed {
+			if w.scale(); len(w.events) > 0 {
+				t.Fatalf("scaled twice: %v", w.events)
+			}
 		}
 	})
 }
