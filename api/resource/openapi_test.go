@@ -118,6 +118,17 @@ func TestClientSideValidation(t *testing.T) {
 			t.Errorf("%q: %v", change, errs)
 		}
 	}
+	// A rule's http comes from a struct that JSON inlines.
+	const rule = "{spec: {rules: [{host: a.example, http: {paths: [{path: /, backend: {serviceName: web, servicePort: 80}}]}}]}}"
+	for _, gv := range []schema.GroupVersion{extensionsV1, {Group: "networking.k8s.io", Version: "v1beta1"}} {
+		var obj any
+		if err := yaml.Unmarshal([]byte(rule), &obj); err != nil {
+			t.Fatal(err)
+		}
+		if errs := validation.ValidateModel(obj, byKind[gv.WithKind("Ingress")], "Ingress"); len(errs) > 0 {
+			t.Errorf("Ingress of %s: %v", gv, errs)
+		}
+	}
 }
 
 func TestOpenAPIV3Forms(t *testing.T) {

@@ -329,6 +329,10 @@ func TestScale(t *testing.T) {
 		if err != nil || request.Replicas != 2 || request.ResourceVersion != "3" || request.UID != "u" {
 			t.Errorf("%s: %+v %v", gv, request, err)
 		}
+		columns, err := table.ScaleTable(scale, TableOptions{})
+		if err != nil || len(columns.ColumnDefinitions) != 4 || columns.ColumnDefinitions[1].Name != "Desired" || len(columns.Rows) != 1 || columns.Rows[0].Cells[1] != int64(2) {
+			t.Errorf("%s: %+v %v", gv, columns, err)
+		}
 	}
 	if err := r.SetScale(d, appsV1, 5); err != nil || *d.(*appsv1.Deployment).Spec.Replicas != 5 {
 		t.Error(err)

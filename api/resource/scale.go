@@ -4,11 +4,13 @@ import (
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/kubernetes/pkg/apis/autoscaling"
 	autoscalingvalidation "k8s.io/kubernetes/pkg/apis/autoscaling/validation"
+	"k8s.io/kubernetes/pkg/printers"
 )
 
 // Scale gives the scale subresource of an object in the kind that a served version of its resource speaks: autoscaling/v1
@@ -39,6 +41,33 @@ func (t *Table) Scale(r *Resource, obj Object, gv schema.GroupVersion) (runtime.
 	}
 	out.GetObjectKind().SetGroupVersionKind(sub.Kind)
 	return out, nil
+}
+
+// ScaleTable makes the columns of `kubectl get --subresource=scale`.
+func (t *Table) ScaleTable(scale runtime.Object, o TableOptions) (*metav1.Table, error) {
+	internal := &autoscaling.Scale{}
+	if err := t.scheme.Convert(scale, internal, nil); err != nil {
+		return nil, err
+	}
+	table, err := t.printer.GenerateTable(internal, printers.GenerateOptions{NoHeaders: o.NoHeaders, Wide: true})
+	if err != nil {
+		return nil, err
+	}
+	table.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("Table"))
+	table.ResourceVersion = internal.ResourceVersion
+	for i := range table.Rows {
+		switch o.IncludeObject {
+		case metav1.IncludeNone:
+			table.Rows[i].Object.Object = nil
+		case metav1.IncludeObject:
+			table.Rows[i].Object.Object = scale
+		default:
+			partial := meta.AsPartialObjectMetadata(internal)
+			partial.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata"))
+			table.Rows[i].Object.Object = partial
+		}
+	}
+	return table, nil
 }
 
 // ScaleRequest is what a client asks for through a scale subresource.

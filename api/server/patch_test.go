@@ -129,6 +129,9 @@ func TestScale(t *testing.T) {
 	if r := s.ask(t, "GET", "/apis/extensions/v1beta1/namespaces/default/deployments/web/scale", ""); !strings.Contains(r.body, `"apiVersion":"extensions/v1beta1"`) {
 		t.Fatal(r)
 	}
+	if r := s.ask(t, "GET", scale, "", tableJSON); !strings.Contains(r.body, `"kind":"Table"`) || !strings.Contains(r.body, `"cells":["web",6,`) || !strings.Contains(r.body, `{"name":"Available","type":"integer"`) || !strings.Contains(r.body, `"kind":"PartialObjectMetadata"`) {
+		t.Fatal("columns:", r)
+	}
 	if r := s.ask(t, "GET", deploys+"/nope/scale", ""); r.code != 404 || !strings.Contains(r.body, `deployments.apps \"nope\" not found`) {
 		t.Fatal(r)
 	}

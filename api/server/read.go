@@ -99,7 +99,12 @@ func (s *Server) table(rq *request, acc accept, o resource.TableOptions, objs []
 	if err != nil {
 		return nil, err
 	}
-	gv := acc.as.GroupVersion()
+	stampTable(t, acc.as.GroupVersion(), rq.kind())
+	return t, nil
+}
+
+// stampTable gives a Table and the metadata in it the version that the client asked for, and whole objects their kind.
+func stampTable(t *metav1.Table, gv schema.GroupVersion, kind schema.GroupVersionKind) {
 	t.SetGroupVersionKind(gv.WithKind("Table"))
 	for i := range t.Rows {
 		switch obj := t.Rows[i].Object.Object.(type) {
@@ -107,8 +112,7 @@ func (s *Server) table(rq *request, acc accept, o resource.TableOptions, objs []
 		case *metav1.PartialObjectMetadata:
 			obj.SetGroupVersionKind(gv.WithKind("PartialObjectMetadata"))
 		case runtime.Object:
-			t.Rows[i].Object.Object = stamped(obj, rq.kind())
+			t.Rows[i].Object.Object = stamped(obj, kind)
 		}
 	}
-	return t, nil
 }

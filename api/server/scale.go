@@ -18,7 +18,7 @@ func (s *Server) scale(rq *request) error {
 	if !rq.res.CanScale() || !slices.Contains(rq.sub.Verbs, rq.verb) {
 		return errMethod(rq.req.Method)
 	}
-	acc, err := mustNegotiate(rq.req, metadataForms)
+	acc, err := mustNegotiate(rq.req, objectForms)
 	if err != nil {
 		return err
 	}
@@ -41,6 +41,18 @@ func (s *Server) writeScale(rq *request, acc accept, code int, obj resource.Obje
 	sc, err := rq.scaleOf(obj)
 	if err != nil {
 		return err
+	}
+	if acc.isTable() {
+		o, err := rq.tableOptions()
+		if err != nil {
+			return err
+		}
+		table, err := s.Table.ScaleTable(sc, o)
+		if err != nil {
+			return err
+		}
+		stampTable(table, acc.as.GroupVersion(), sc.GetObjectKind().GroupVersionKind())
+		return s.writeObject(rq, acc, code, table)
 	}
 	if acc.isPartial() {
 		m, ok := sc.(metav1.Object)

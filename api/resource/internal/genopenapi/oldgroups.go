@@ -137,10 +137,7 @@ func (w *typeWriter) define(typ reflect.Type) {
 	}
 	definition := object{"type": "object"}
 	w.definitions[name] = definition
-	docs := map[string]string{}
-	if d, ok := reflect.Zero(typ).Interface().(interface{ SwaggerDoc() map[string]string }); ok {
-		docs = d.SwaggerDoc()
-	}
+	docs := docsOf(typ)
 	if docs[""] != "" {
 		definition["description"] = docs[""]
 	}
@@ -153,7 +150,18 @@ func (w *typeWriter) define(typ reflect.Type) {
 	}
 	modelProperties, _ := model["properties"].(object)
 	properties := object{}
-	var required []any
+	required := w.fields(typ, docs, modelProperties, properties)
+	if len(properties) > 0 {
+		definition["properties"] = properties
+	}
+	if len(required) > 0 {
+		definition["required"] = required
+	}
+}
+
+// fields writes the properties of a struct, and returns the required ones. Those of a struct that JSON inlines, as IngressRule
+// does with IngressRuleValue, are among them.
+func (w *typeWriter) fields(typ reflect.Type, docs map[string]string, model, properties object) (required []any) {
 	for i := range typ.NumField() {
 		field := typ.Field(i)
 		if field.Name == "TypeMeta" {
@@ -161,7 +169,11 @@ func (w *typeWriter) define(typ reflect.Type) {
 			continue
 		}
 		name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
-		property := w.property(field, modelProperties[name])
+		if name == "" && field.Anonymous {
+			required = append(required, w.fields(field.Type, docsOf(field.Type), model, properties)...)
+			continue
+		}
+		property := w.property(field, model[name])
 		if docs[name] != "" {
 			property["description"] = docs[name]
 		}
@@ -170,12 +182,15 @@ func (w *typeWriter) define(typ reflect.Type) {
 			required = append(required, name)
 		}
 	}
-	if len(properties) > 0 {
-		definition["properties"] = properties
+	return required
+}
+
+// docsOf is what k8s.io/api says of a type and its fields.
+func docsOf(typ reflect.Type) map[string]string {
+	if d, ok := reflect.Zero(typ).Interface().(interface{ SwaggerDoc() map[string]string }); ok {
+		return d.SwaggerDoc()
 	}
-	if len(required) > 0 {
-		definition["required"] = required
-	}
+	return nil
 }
 
 // typeMeta takes apiVersion and kind, with their descriptions, from another definition.
