@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apimachinery/pkg/version"
+	apiregistrationinstall "k8s.io/kube-aggregator/pkg/apis/apiregistration/install"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/capabilities"
 	"k8s.io/kubernetes/pkg/printers"
@@ -37,13 +38,14 @@ var kinds = []func() *Resource{
 	customResourceDefinitions,
 	ingresses, ingressClasses, networkPolicies, certificateSigningRequests,
 	mutatingWebhookConfigurations, validatingWebhookConfigurations,
+	apiServices,
 }
 
 // groupOrder is the order in which discovery offers groups; kubectl resolves a short name such as "deployments" to the
 // first group that has it. Kubernetes put extensions before apps while it served both; here it is last, so that old
 // manifests are accepted and answers speak of apps.
 var groupOrder = []string{
-	"", "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling", "batch",
+	"", "apiregistration.k8s.io", "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling", "batch",
 	"certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "storage.k8s.io",
 	"admissionregistration.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io", "node.k8s.io",
 	"discovery.k8s.io", "resource.k8s.io", "flowcontrol.apiserver.k8s.io", "extensions",
@@ -85,6 +87,7 @@ var addMetaTypes = sync.OnceFunc(func() {
 	utilruntime.Must(metav1beta1.AddMetaToScheme(legacyscheme.Scheme))
 	apiextensionsinstall.Install(legacyscheme.Scheme)
 	metricsinstall.Install(legacyscheme.Scheme)
+	apiregistrationinstall.Install(legacyscheme.Scheme)
 })
 
 // allowPrivileged is kube-apiserver's --allow-privileged, which validation asks of a setting for the whole process. Without
@@ -98,7 +101,7 @@ func NewTable() *Table {
 	t := &Table{
 		scheme:    legacyscheme.Scheme,
 		codecs:    legacyscheme.Codecs,
-		printer:   printers.NewTableGenerator().With(internalversion.AddHandlers, addPlainHandlers, addMetricsHandlers),
+		printer:   printers.NewTableGenerator().With(internalversion.AddHandlers, addPlainHandlers, addMetricsHandlers, addRegistrationHandlers),
 		builtin:   newKindSet(),
 		storageOf: map[string]storageKind{},
 	}

@@ -13,7 +13,7 @@ var openAPIV2JSON []byte
 //go:embed openapi/v2.pb.gz
 var openAPIV2Proto []byte
 
-const openAPIV2Hash = "4A100F0ECD449126AA59DE28B5EDA0BA5DFB929C656D196F4E1FE270C6957DA7ED2885C3B4A71F5CACEB05C7C4AC0EDD1A2D86692607B4CB46B8828FAFBA3BB1"
+const openAPIV2Hash = "67013227261BE5DC1DCCABCE0883024A81674573EEAAF57E560E1D6617039B9709502464A2BFE79C3128A5200C70BD54DB991E50D947D08C907DF914B4BBF56C"
 
 //go:embed openapi/v3.api.json.gz
 var openAPIV3JSON0 []byte
@@ -57,227 +57,239 @@ var openAPIV3JSON6 []byte
 //go:embed openapi/v3.apis_apiextensions.k8s.io_v1.pb.gz
 var openAPIV3Proto6 []byte
 
-//go:embed openapi/v3.apis_apps.json.gz
+//go:embed openapi/v3.apis_apiregistration.k8s.io.json.gz
 var openAPIV3JSON7 []byte
 
-//go:embed openapi/v3.apis_apps.pb.gz
+//go:embed openapi/v3.apis_apiregistration.k8s.io.pb.gz
 var openAPIV3Proto7 []byte
 
-//go:embed openapi/v3.apis_apps_v1.json.gz
+//go:embed openapi/v3.apis_apiregistration.k8s.io_v1.json.gz
 var openAPIV3JSON8 []byte
 
-//go:embed openapi/v3.apis_apps_v1.pb.gz
+//go:embed openapi/v3.apis_apiregistration.k8s.io_v1.pb.gz
 var openAPIV3Proto8 []byte
 
-//go:embed openapi/v3.apis_apps_v1beta1.json.gz
+//go:embed openapi/v3.apis_apps.json.gz
 var openAPIV3JSON9 []byte
 
-//go:embed openapi/v3.apis_apps_v1beta1.pb.gz
+//go:embed openapi/v3.apis_apps.pb.gz
 var openAPIV3Proto9 []byte
 
-//go:embed openapi/v3.apis_apps_v1beta2.json.gz
+//go:embed openapi/v3.apis_apps_v1.json.gz
 var openAPIV3JSON10 []byte
 
-//go:embed openapi/v3.apis_apps_v1beta2.pb.gz
+//go:embed openapi/v3.apis_apps_v1.pb.gz
 var openAPIV3Proto10 []byte
 
-//go:embed openapi/v3.apis_autoscaling.json.gz
+//go:embed openapi/v3.apis_apps_v1beta1.json.gz
 var openAPIV3JSON11 []byte
 
-//go:embed openapi/v3.apis_autoscaling.pb.gz
+//go:embed openapi/v3.apis_apps_v1beta1.pb.gz
 var openAPIV3Proto11 []byte
 
-//go:embed openapi/v3.apis_autoscaling_v1.json.gz
+//go:embed openapi/v3.apis_apps_v1beta2.json.gz
 var openAPIV3JSON12 []byte
 
-//go:embed openapi/v3.apis_autoscaling_v1.pb.gz
+//go:embed openapi/v3.apis_apps_v1beta2.pb.gz
 var openAPIV3Proto12 []byte
 
-//go:embed openapi/v3.apis_autoscaling_v2.json.gz
+//go:embed openapi/v3.apis_autoscaling.json.gz
 var openAPIV3JSON13 []byte
 
-//go:embed openapi/v3.apis_autoscaling_v2.pb.gz
+//go:embed openapi/v3.apis_autoscaling.pb.gz
 var openAPIV3Proto13 []byte
 
-//go:embed openapi/v3.apis_batch.json.gz
+//go:embed openapi/v3.apis_autoscaling_v1.json.gz
 var openAPIV3JSON14 []byte
 
-//go:embed openapi/v3.apis_batch.pb.gz
+//go:embed openapi/v3.apis_autoscaling_v1.pb.gz
 var openAPIV3Proto14 []byte
 
-//go:embed openapi/v3.apis_batch_v1.json.gz
+//go:embed openapi/v3.apis_autoscaling_v2.json.gz
 var openAPIV3JSON15 []byte
 
-//go:embed openapi/v3.apis_batch_v1.pb.gz
+//go:embed openapi/v3.apis_autoscaling_v2.pb.gz
 var openAPIV3Proto15 []byte
 
-//go:embed openapi/v3.apis_batch_v1beta1.json.gz
+//go:embed openapi/v3.apis_batch.json.gz
 var openAPIV3JSON16 []byte
 
-//go:embed openapi/v3.apis_batch_v1beta1.pb.gz
+//go:embed openapi/v3.apis_batch.pb.gz
 var openAPIV3Proto16 []byte
 
-//go:embed openapi/v3.apis_certificates.k8s.io.json.gz
+//go:embed openapi/v3.apis_batch_v1.json.gz
 var openAPIV3JSON17 []byte
 
-//go:embed openapi/v3.apis_certificates.k8s.io.pb.gz
+//go:embed openapi/v3.apis_batch_v1.pb.gz
 var openAPIV3Proto17 []byte
 
-//go:embed openapi/v3.apis_certificates.k8s.io_v1.json.gz
+//go:embed openapi/v3.apis_batch_v1beta1.json.gz
 var openAPIV3JSON18 []byte
 
-//go:embed openapi/v3.apis_certificates.k8s.io_v1.pb.gz
+//go:embed openapi/v3.apis_batch_v1beta1.pb.gz
 var openAPIV3Proto18 []byte
 
-//go:embed openapi/v3.apis_coordination.k8s.io.json.gz
+//go:embed openapi/v3.apis_certificates.k8s.io.json.gz
 var openAPIV3JSON19 []byte
 
-//go:embed openapi/v3.apis_coordination.k8s.io.pb.gz
+//go:embed openapi/v3.apis_certificates.k8s.io.pb.gz
 var openAPIV3Proto19 []byte
 
-//go:embed openapi/v3.apis_coordination.k8s.io_v1.json.gz
+//go:embed openapi/v3.apis_certificates.k8s.io_v1.json.gz
 var openAPIV3JSON20 []byte
 
-//go:embed openapi/v3.apis_coordination.k8s.io_v1.pb.gz
+//go:embed openapi/v3.apis_certificates.k8s.io_v1.pb.gz
 var openAPIV3Proto20 []byte
 
-//go:embed openapi/v3.apis_discovery.k8s.io.json.gz
+//go:embed openapi/v3.apis_coordination.k8s.io.json.gz
 var openAPIV3JSON21 []byte
 
-//go:embed openapi/v3.apis_discovery.k8s.io.pb.gz
+//go:embed openapi/v3.apis_coordination.k8s.io.pb.gz
 var openAPIV3Proto21 []byte
 
-//go:embed openapi/v3.apis_discovery.k8s.io_v1.json.gz
+//go:embed openapi/v3.apis_coordination.k8s.io_v1.json.gz
 var openAPIV3JSON22 []byte
 
-//go:embed openapi/v3.apis_discovery.k8s.io_v1.pb.gz
+//go:embed openapi/v3.apis_coordination.k8s.io_v1.pb.gz
 var openAPIV3Proto22 []byte
 
-//go:embed openapi/v3.apis_events.k8s.io.json.gz
+//go:embed openapi/v3.apis_discovery.k8s.io.json.gz
 var openAPIV3JSON23 []byte
 
-//go:embed openapi/v3.apis_events.k8s.io.pb.gz
+//go:embed openapi/v3.apis_discovery.k8s.io.pb.gz
 var openAPIV3Proto23 []byte
 
-//go:embed openapi/v3.apis_events.k8s.io_v1.json.gz
+//go:embed openapi/v3.apis_discovery.k8s.io_v1.json.gz
 var openAPIV3JSON24 []byte
 
-//go:embed openapi/v3.apis_events.k8s.io_v1.pb.gz
+//go:embed openapi/v3.apis_discovery.k8s.io_v1.pb.gz
 var openAPIV3Proto24 []byte
 
-//go:embed openapi/v3.apis_extensions.json.gz
+//go:embed openapi/v3.apis_events.k8s.io.json.gz
 var openAPIV3JSON25 []byte
 
-//go:embed openapi/v3.apis_extensions.pb.gz
+//go:embed openapi/v3.apis_events.k8s.io.pb.gz
 var openAPIV3Proto25 []byte
 
-//go:embed openapi/v3.apis_extensions_v1beta1.json.gz
+//go:embed openapi/v3.apis_events.k8s.io_v1.json.gz
 var openAPIV3JSON26 []byte
 
-//go:embed openapi/v3.apis_extensions_v1beta1.pb.gz
+//go:embed openapi/v3.apis_events.k8s.io_v1.pb.gz
 var openAPIV3Proto26 []byte
 
-//go:embed openapi/v3.apis_networking.k8s.io.json.gz
+//go:embed openapi/v3.apis_extensions.json.gz
 var openAPIV3JSON27 []byte
 
-//go:embed openapi/v3.apis_networking.k8s.io.pb.gz
+//go:embed openapi/v3.apis_extensions.pb.gz
 var openAPIV3Proto27 []byte
 
-//go:embed openapi/v3.apis_networking.k8s.io_v1.json.gz
+//go:embed openapi/v3.apis_extensions_v1beta1.json.gz
 var openAPIV3JSON28 []byte
 
-//go:embed openapi/v3.apis_networking.k8s.io_v1.pb.gz
+//go:embed openapi/v3.apis_extensions_v1beta1.pb.gz
 var openAPIV3Proto28 []byte
 
-//go:embed openapi/v3.apis_networking.k8s.io_v1beta1.json.gz
+//go:embed openapi/v3.apis_networking.k8s.io.json.gz
 var openAPIV3JSON29 []byte
 
-//go:embed openapi/v3.apis_networking.k8s.io_v1beta1.pb.gz
+//go:embed openapi/v3.apis_networking.k8s.io.pb.gz
 var openAPIV3Proto29 []byte
 
-//go:embed openapi/v3.apis_node.k8s.io.json.gz
+//go:embed openapi/v3.apis_networking.k8s.io_v1.json.gz
 var openAPIV3JSON30 []byte
 
-//go:embed openapi/v3.apis_node.k8s.io.pb.gz
+//go:embed openapi/v3.apis_networking.k8s.io_v1.pb.gz
 var openAPIV3Proto30 []byte
 
-//go:embed openapi/v3.apis_node.k8s.io_v1.json.gz
+//go:embed openapi/v3.apis_networking.k8s.io_v1beta1.json.gz
 var openAPIV3JSON31 []byte
 
-//go:embed openapi/v3.apis_node.k8s.io_v1.pb.gz
+//go:embed openapi/v3.apis_networking.k8s.io_v1beta1.pb.gz
 var openAPIV3Proto31 []byte
 
-//go:embed openapi/v3.apis_policy.json.gz
+//go:embed openapi/v3.apis_node.k8s.io.json.gz
 var openAPIV3JSON32 []byte
 
-//go:embed openapi/v3.apis_policy.pb.gz
+//go:embed openapi/v3.apis_node.k8s.io.pb.gz
 var openAPIV3Proto32 []byte
 
-//go:embed openapi/v3.apis_policy_v1.json.gz
+//go:embed openapi/v3.apis_node.k8s.io_v1.json.gz
 var openAPIV3JSON33 []byte
 
-//go:embed openapi/v3.apis_policy_v1.pb.gz
+//go:embed openapi/v3.apis_node.k8s.io_v1.pb.gz
 var openAPIV3Proto33 []byte
 
-//go:embed openapi/v3.apis_policy_v1beta1.json.gz
+//go:embed openapi/v3.apis_policy.json.gz
 var openAPIV3JSON34 []byte
 
-//go:embed openapi/v3.apis_policy_v1beta1.pb.gz
+//go:embed openapi/v3.apis_policy.pb.gz
 var openAPIV3Proto34 []byte
 
-//go:embed openapi/v3.apis_rbac.authorization.k8s.io.json.gz
+//go:embed openapi/v3.apis_policy_v1.json.gz
 var openAPIV3JSON35 []byte
 
-//go:embed openapi/v3.apis_rbac.authorization.k8s.io.pb.gz
+//go:embed openapi/v3.apis_policy_v1.pb.gz
 var openAPIV3Proto35 []byte
 
-//go:embed openapi/v3.apis_rbac.authorization.k8s.io_v1.json.gz
+//go:embed openapi/v3.apis_policy_v1beta1.json.gz
 var openAPIV3JSON36 []byte
 
-//go:embed openapi/v3.apis_rbac.authorization.k8s.io_v1.pb.gz
+//go:embed openapi/v3.apis_policy_v1beta1.pb.gz
 var openAPIV3Proto36 []byte
 
-//go:embed openapi/v3.apis_resource.k8s.io.json.gz
+//go:embed openapi/v3.apis_rbac.authorization.k8s.io.json.gz
 var openAPIV3JSON37 []byte
 
-//go:embed openapi/v3.apis_resource.k8s.io.pb.gz
+//go:embed openapi/v3.apis_rbac.authorization.k8s.io.pb.gz
 var openAPIV3Proto37 []byte
 
-//go:embed openapi/v3.apis_resource.k8s.io_v1.json.gz
+//go:embed openapi/v3.apis_rbac.authorization.k8s.io_v1.json.gz
 var openAPIV3JSON38 []byte
 
-//go:embed openapi/v3.apis_resource.k8s.io_v1.pb.gz
+//go:embed openapi/v3.apis_rbac.authorization.k8s.io_v1.pb.gz
 var openAPIV3Proto38 []byte
 
-//go:embed openapi/v3.apis_scheduling.k8s.io.json.gz
+//go:embed openapi/v3.apis_resource.k8s.io.json.gz
 var openAPIV3JSON39 []byte
 
-//go:embed openapi/v3.apis_scheduling.k8s.io.pb.gz
+//go:embed openapi/v3.apis_resource.k8s.io.pb.gz
 var openAPIV3Proto39 []byte
 
-//go:embed openapi/v3.apis_scheduling.k8s.io_v1.json.gz
+//go:embed openapi/v3.apis_resource.k8s.io_v1.json.gz
 var openAPIV3JSON40 []byte
 
-//go:embed openapi/v3.apis_scheduling.k8s.io_v1.pb.gz
+//go:embed openapi/v3.apis_resource.k8s.io_v1.pb.gz
 var openAPIV3Proto40 []byte
 
-//go:embed openapi/v3.apis_storage.k8s.io.json.gz
+//go:embed openapi/v3.apis_scheduling.k8s.io.json.gz
 var openAPIV3JSON41 []byte
 
-//go:embed openapi/v3.apis_storage.k8s.io.pb.gz
+//go:embed openapi/v3.apis_scheduling.k8s.io.pb.gz
 var openAPIV3Proto41 []byte
 
-//go:embed openapi/v3.apis_storage.k8s.io_v1.json.gz
+//go:embed openapi/v3.apis_scheduling.k8s.io_v1.json.gz
 var openAPIV3JSON42 []byte
 
-//go:embed openapi/v3.apis_storage.k8s.io_v1.pb.gz
+//go:embed openapi/v3.apis_scheduling.k8s.io_v1.pb.gz
 var openAPIV3Proto42 []byte
 
-//go:embed openapi/v3.version.json.gz
+//go:embed openapi/v3.apis_storage.k8s.io.json.gz
 var openAPIV3JSON43 []byte
 
-//go:embed openapi/v3.version.pb.gz
+//go:embed openapi/v3.apis_storage.k8s.io.pb.gz
 var openAPIV3Proto43 []byte
+
+//go:embed openapi/v3.apis_storage.k8s.io_v1.json.gz
+var openAPIV3JSON44 []byte
+
+//go:embed openapi/v3.apis_storage.k8s.io_v1.pb.gz
+var openAPIV3Proto44 []byte
+
+//go:embed openapi/v3.version.json.gz
+var openAPIV3JSON45 []byte
+
+//go:embed openapi/v3.version.pb.gz
+var openAPIV3Proto45 []byte
 
 var openAPIV3 = map[string]v3Entry{
 	"api":                                  {"0C769BC9625E356B3136472BEB7FB28A2899951FBEB77212977C2AB9EDDE35CF1A588616E033A08AAFAB0A55AAF0614F7C62F3ED4A9592882A19EA194A231134", &openAPIV3JSON0, &openAPIV3Proto0},
@@ -287,41 +299,43 @@ var openAPIV3 = map[string]v3Entry{
 	"apis/admissionregistration.k8s.io/v1": {"C48E976FE50CC0556A7DD3B1129785343A079BA5518DA0E9D31557F003A70002607C2CC55BB4F0B911F65F205D51113ECB06077F692177BC547F2D7FE753B662", &openAPIV3JSON4, &openAPIV3Proto4},
 	"apis/apiextensions.k8s.io":            {"0B99FDD5F307BDC7BA468D01C541A814FA6690582EA151DB971E7C4BB6CC12309662DC3E7A8176AA0E374C0CC487E52505E653CCF41A5FE1A378E9A8B9BC0B06", &openAPIV3JSON5, &openAPIV3Proto5},
 	"apis/apiextensions.k8s.io/v1":         {"4FE78495EE86AF3693C8958CBFC0606F26EF36C0070EFC4DAE8860570F73C783A1E5E24D9FFFC68CFC4EFD92FAE779A8780F10971550158EA3AABC818E420AA9", &openAPIV3JSON6, &openAPIV3Proto6},
-	"apis/apps":                            {"3252DCE780F3D4AF58055C832308E157A0594F2AEEFBB611AD8942F568EE6A00855213F2EE4C069AA8FA98BCA01942D6D3E34EF354403C820491757C2BA970FF", &openAPIV3JSON7, &openAPIV3Proto7},
-	"apis/apps/v1":                         {"1A09C4D7039A625EAB40AC63C90252F9277247BAE8CA0A2165C81D17BC0EB71F3F016A0727B28FDB01295ECD8719816C418B56EFA818204336ED81907FE1E781", &openAPIV3JSON8, &openAPIV3Proto8},
-	"apis/apps/v1beta1":                    {"30493265D80C875AC5988A1EEF20D591081803E966E962EA2AC92A3167F45A4666C3E79F5E6EE0CF39F4D71BC97E1D8AFE0BD56259DC0C7B7284A4E5033D05A2", &openAPIV3JSON9, &openAPIV3Proto9},
-	"apis/apps/v1beta2":                    {"A3B1F208C7B525D65ECF6FB45D7BEBE108F356F33FD2B43F2511D875171C5BA06850310B9CB7CEA17494CBD99BEEE8E1FC59C344FB44416E59395252BC015BDA", &openAPIV3JSON10, &openAPIV3Proto10},
-	"apis/autoscaling":                     {"1C4740F874A6D0C6DA5B3EEB1842CE1BB0883550D92041C28BE3B585A0EFB21621A59C9F50297446EFB563E8443E08467338B139E36074F87EA08F802484C196", &openAPIV3JSON11, &openAPIV3Proto11},
-	"apis/autoscaling/v1":                  {"C087B136E0AC4310E06D97E329772E5E54EF92BA78CD8DF3323B065308332F8C7BB5901D3CD2CF5926D662B6947EA2B665C33667D1F9A3E51EF6948069294170", &openAPIV3JSON12, &openAPIV3Proto12},
-	"apis/autoscaling/v2":                  {"386D4F873C79FFF50607C5F89DE81922818860DC2E5A17AE90EEB210B837C6C103E2E988C335755D177DA7D5C5B5C88995C4E4E1DD587CB5EE1A379447934B25", &openAPIV3JSON13, &openAPIV3Proto13},
-	"apis/batch":                           {"33BF8F88EEC72C47BF92E42C650E405D1C4842688F51630FC13A122035BEE3FDDA1069940A7A9477F17D50C04A6B6896C50BF7D43A8B5C3E24AB2D0F3B4DB1B4", &openAPIV3JSON14, &openAPIV3Proto14},
-	"apis/batch/v1":                        {"B92A9CFEA6CEB64E456A166A83174E4B8AA6FE9FBCC818DAEB3363D7B5E17D4C904862AF02D29FE43C8121C0FC7C77063F8540943CB1D0DE2F6C6AE9A6548BF1", &openAPIV3JSON15, &openAPIV3Proto15},
-	"apis/batch/v1beta1":                   {"0310D1B7284642E372C866CBD997E3F9AA5BAD5F0A2B3E2A781FFE69CB9ED95C00A8E01F16271E74AAE4A5B7DE6868307F58B1E1387141D2CEE16E4F6A29830D", &openAPIV3JSON16, &openAPIV3Proto16},
-	"apis/certificates.k8s.io":             {"72DA770BC5A8AE342136483232726236C99947FCF4083658241DA996B818AC362CC9DE924BF6683C84D4F71F493709A89C7DAA33A8A7C2E1D2F2DE7DEEA40B86", &openAPIV3JSON17, &openAPIV3Proto17},
-	"apis/certificates.k8s.io/v1":          {"B0B75195AD72F3158AAB9B57CCDCEC24A5BFF469B5C65C2CAC42A038E048458D7A0492E48B1F8AF7BB0241A7A1FB32BE039DE0E653F7FB0539F38718C37AFFC1", &openAPIV3JSON18, &openAPIV3Proto18},
-	"apis/coordination.k8s.io":             {"CD1CE1A0F2B03CA758C6868447F6016BEE4D87916F99FA160A4327D6F340AD4DBDBF060760FA25F0D1F1CAB79F16076446FCA8834842FF1A3955DB7D0AE5299F", &openAPIV3JSON19, &openAPIV3Proto19},
-	"apis/coordination.k8s.io/v1":          {"A8AEB9972922C0E9349A14AD0BA9DAA998FB674892E73A893529FA4E01A22562058D21B6C96F2925D2CC5264051FA750AA4A26CC558BBECC29067B1584BFC189", &openAPIV3JSON20, &openAPIV3Proto20},
-	"apis/discovery.k8s.io":                {"F9266164093690577C1EBE1F6C9D21506BC55D386F04C4A3076045072AE290DC6E183D1002BAC5E3C1FAB5A3B35366D9528B9129D6B16202B8D031D2DD7B39CF", &openAPIV3JSON21, &openAPIV3Proto21},
-	"apis/discovery.k8s.io/v1":             {"2F96E63A514E4C9AD8C1B0A5DA2ADBAF9C05D5F1D697B5304974DA425EB4BE732A352634EC11CC0C0B6D8C5A84874459DA05659FAD070B94ADD86B9CBBD13274", &openAPIV3JSON22, &openAPIV3Proto22},
-	"apis/events.k8s.io":                   {"DCB0A147E60F1FBAB95690E1AB89CD341D93BDDCCE9145A40C5E1735ECAE861878C3F5CFB6F093EC01DB2C09FC0F2075EB57D60810FFECAD7DFFE0D666193389", &openAPIV3JSON23, &openAPIV3Proto23},
-	"apis/events.k8s.io/v1":                {"8406FE345F90301D5271338D4A5D68B3D4DB244B0AB25F88739617527EE73B7E51592053F47B7D4CD384CB2AA29C67176C01B9946C46EF06C6F018BC60701D10", &openAPIV3JSON24, &openAPIV3Proto24},
-	"apis/extensions":                      {"C369D5C0700653689AFDCB18C1027E64DC9C92115D7399555BB31BF40038820279018044159870CE36DBE078E8401F9C3EF5A5198B3676459B3FC4000EB087E7", &openAPIV3JSON25, &openAPIV3Proto25},
-	"apis/extensions/v1beta1":              {"520ED016DD2207B61F359AA05AC6640429A4F520A30C1F7157CF4C5528F68B20BB88683F5D693863FA60505F19459F8675DD74F0ECDD09DB926B94DBBD428BC1", &openAPIV3JSON26, &openAPIV3Proto26},
-	"apis/networking.k8s.io":               {"B6C3F747CA080172D635492746490A5C553352407BB6B54D5A8AB589925A2D1E7A7B1A289393EE258D4496980564477D561A958E0FD43C21E46B43B3F22F2E91", &openAPIV3JSON27, &openAPIV3Proto27},
-	"apis/networking.k8s.io/v1":            {"CCCE632C6AFBD28D5DB8B006E344B95AF0E8D16B5E94B0CD862FA3E924DA8685A02B53D18A887A401B9BC5AB2154B0A123D482F609CB36C140D53B1F743E97E9", &openAPIV3JSON28, &openAPIV3Proto28},
-	"apis/networking.k8s.io/v1beta1":       {"601E68523589D99AF66DCC35D08544CD7D109094ABEDCC1775175F24E58250CCD2B8214A4760A38549E5E8235F73F60D5D0664B08A38598BAA749B046C8CE58B", &openAPIV3JSON29, &openAPIV3Proto29},
-	"apis/node.k8s.io":                     {"41D4BA1A63102FB41C51C947F803C2CAA32787D093235636EB502004A1ACB301E89FED4A8D2879A83DDCA12AB54EA02788709B8DD3C2C6102627D6A46F45EEFE", &openAPIV3JSON30, &openAPIV3Proto30},
-	"apis/node.k8s.io/v1":                  {"A844E5EAAF074E733834C012B867A1E27BAD1822CB568DA91BCC4E6500CE818A9D4C01B16006FF80FD9D8C889BAA91A770BD1982C6EB58067C517B3F86D2AF0B", &openAPIV3JSON31, &openAPIV3Proto31},
-	"apis/policy":                          {"4A3E131A9C7A4C0B422BB79091586FB5E4EEBC9ACB829B7A56CABEF96F9809B524BF7312A4EF5E3EE5078327238C4ACB91A5F035B6E23EFD8B552CEA47030768", &openAPIV3JSON32, &openAPIV3Proto32},
-	"apis/policy/v1":                       {"DC943582E589800612094452A1B58E5E1815B6FF5D7BCBFBD57CA3315AD292C51B3FA928120005E1E6E4884BF66BFF862531BC1E3BBEEA7FF20A05E614E5DFEB", &openAPIV3JSON33, &openAPIV3Proto33},
-	"apis/policy/v1beta1":                  {"BF31E64619BED9C6F57B15A23D22007E5C3EC41DE2D5D6AEFA2492E99D1BCE68F6B2651A94A89A489B8432D9DF9095841A1B15C5EC856E509580A5A42138BAD0", &openAPIV3JSON34, &openAPIV3Proto34},
-	"apis/rbac.authorization.k8s.io":       {"1074B49D155853DD3F867416FFD03969F7F97690D6DF19F433DF60F35874A8C02CDEA41B4FCDECB741FE5153E0C89869AC1D67FAD8529E87576EF3C319174EBE", &openAPIV3JSON35, &openAPIV3Proto35},
-	"apis/rbac.authorization.k8s.io/v1":    {"AD78EF5AEC78AE11BD91D5C439C087000E59C266E75F1DF4DC3CA204B4A2D31D99FF8E6F9A1B23B0896C91AE0AF2902D7BC602E283F46ECA7D186F7D89BE2476", &openAPIV3JSON36, &openAPIV3Proto36},
-	"apis/resource.k8s.io":                 {"7D9EB3225C2A3EE7AF4C3A44E3CA25BE725E86ABC5F9351FE73FEC67EB52258379B545EEB7BF9E872F2207C3CE3CEDC449F063D1E67DBF43B40E417866D570BB", &openAPIV3JSON37, &openAPIV3Proto37},
-	"apis/resource.k8s.io/v1":              {"0E9733D02DEFBC33EF72953EA007835DEBDB0ED0161898D611299CB2E1524D73F993BAC33517750C5A301DB660438577579D81C4BB766DB88B4362DA1AC14720", &openAPIV3JSON38, &openAPIV3Proto38},
-	"apis/scheduling.k8s.io":               {"0DC3AC36515961105BD6459CA21CEF03CDF9029F5C2D863B83EB034A00A0247A74FFE77CC33FB74440548048FDA3C3FC279ABFEDA8448FF5BC68005F6AB1C066", &openAPIV3JSON39, &openAPIV3Proto39},
-	"apis/scheduling.k8s.io/v1":            {"793A474BBF1056DBC35AA1E7DB83AE756E49AD55057139DF2A0E93DE043833D484EACD6E545A38DC6C26FEBA494FB06189DB5A30A08C5611A8FFCCD1FEDBEB67", &openAPIV3JSON40, &openAPIV3Proto40},
-	"apis/storage.k8s.io":                  {"20B2F714135A07D304B6ED8EEF88FE93FA8BFD637FC3C2B5C86BE2033D8283EEDE6A653A6837EB1F01D34A8455160DF27E303A8B19E2FBAB2D40EA6DA4AE307F", &openAPIV3JSON41, &openAPIV3Proto41},
-	"apis/storage.k8s.io/v1":               {"2BFBDEF9E3D1401A04C842822424EA6562EC8BC8BB3FC6822239599C9CB80E60627006FD2A1C3421246CA3D1DF3320D61AF781140875FA7EC3DAAA7619C3BAAC", &openAPIV3JSON42, &openAPIV3Proto42},
-	"version":                              {"FD03EF31F241F01F21B415B87162AB23B87AB809530EF87A6D42FB8A34F7E77F8898CC22FE77D03AA20B18B2570FBAF38010D1B52FDCEBE4A0C2E5AC4FD57FC6", &openAPIV3JSON43, &openAPIV3Proto43},
+	"apis/apiregistration.k8s.io":          {"5374B85E94EBA616E52DC462965CC31249E9774C4B33943BAB9C48118E801B496DC8FAA0C083168B8D89AF2F93FBC1AA6A36BA305B87B741891C1D711858591E", &openAPIV3JSON7, &openAPIV3Proto7},
+	"apis/apiregistration.k8s.io/v1":       {"BD331E39DD2B7ED241662296A8A1301F7EE3D216E924B18A0789CAE800105A26B1817A58B6696DC150A85B427B224046CBAF74070A6525EDCC8D011F041D3EE8", &openAPIV3JSON8, &openAPIV3Proto8},
+	"apis/apps":                            {"3252DCE780F3D4AF58055C832308E157A0594F2AEEFBB611AD8942F568EE6A00855213F2EE4C069AA8FA98BCA01942D6D3E34EF354403C820491757C2BA970FF", &openAPIV3JSON9, &openAPIV3Proto9},
+	"apis/apps/v1":                         {"1A09C4D7039A625EAB40AC63C90252F9277247BAE8CA0A2165C81D17BC0EB71F3F016A0727B28FDB01295ECD8719816C418B56EFA818204336ED81907FE1E781", &openAPIV3JSON10, &openAPIV3Proto10},
+	"apis/apps/v1beta1":                    {"30493265D80C875AC5988A1EEF20D591081803E966E962EA2AC92A3167F45A4666C3E79F5E6EE0CF39F4D71BC97E1D8AFE0BD56259DC0C7B7284A4E5033D05A2", &openAPIV3JSON11, &openAPIV3Proto11},
+	"apis/apps/v1beta2":                    {"A3B1F208C7B525D65ECF6FB45D7BEBE108F356F33FD2B43F2511D875171C5BA06850310B9CB7CEA17494CBD99BEEE8E1FC59C344FB44416E59395252BC015BDA", &openAPIV3JSON12, &openAPIV3Proto12},
+	"apis/autoscaling":                     {"1C4740F874A6D0C6DA5B3EEB1842CE1BB0883550D92041C28BE3B585A0EFB21621A59C9F50297446EFB563E8443E08467338B139E36074F87EA08F802484C196", &openAPIV3JSON13, &openAPIV3Proto13},
+	"apis/autoscaling/v1":                  {"C087B136E0AC4310E06D97E329772E5E54EF92BA78CD8DF3323B065308332F8C7BB5901D3CD2CF5926D662B6947EA2B665C33667D1F9A3E51EF6948069294170", &openAPIV3JSON14, &openAPIV3Proto14},
+	"apis/autoscaling/v2":                  {"386D4F873C79FFF50607C5F89DE81922818860DC2E5A17AE90EEB210B837C6C103E2E988C335755D177DA7D5C5B5C88995C4E4E1DD587CB5EE1A379447934B25", &openAPIV3JSON15, &openAPIV3Proto15},
+	"apis/batch":                           {"33BF8F88EEC72C47BF92E42C650E405D1C4842688F51630FC13A122035BEE3FDDA1069940A7A9477F17D50C04A6B6896C50BF7D43A8B5C3E24AB2D0F3B4DB1B4", &openAPIV3JSON16, &openAPIV3Proto16},
+	"apis/batch/v1":                        {"B92A9CFEA6CEB64E456A166A83174E4B8AA6FE9FBCC818DAEB3363D7B5E17D4C904862AF02D29FE43C8121C0FC7C77063F8540943CB1D0DE2F6C6AE9A6548BF1", &openAPIV3JSON17, &openAPIV3Proto17},
+	"apis/batch/v1beta1":                   {"0310D1B7284642E372C866CBD997E3F9AA5BAD5F0A2B3E2A781FFE69CB9ED95C00A8E01F16271E74AAE4A5B7DE6868307F58B1E1387141D2CEE16E4F6A29830D", &openAPIV3JSON18, &openAPIV3Proto18},
+	"apis/certificates.k8s.io":             {"72DA770BC5A8AE342136483232726236C99947FCF4083658241DA996B818AC362CC9DE924BF6683C84D4F71F493709A89C7DAA33A8A7C2E1D2F2DE7DEEA40B86", &openAPIV3JSON19, &openAPIV3Proto19},
+	"apis/certificates.k8s.io/v1":          {"B0B75195AD72F3158AAB9B57CCDCEC24A5BFF469B5C65C2CAC42A038E048458D7A0492E48B1F8AF7BB0241A7A1FB32BE039DE0E653F7FB0539F38718C37AFFC1", &openAPIV3JSON20, &openAPIV3Proto20},
+	"apis/coordination.k8s.io":             {"CD1CE1A0F2B03CA758C6868447F6016BEE4D87916F99FA160A4327D6F340AD4DBDBF060760FA25F0D1F1CAB79F16076446FCA8834842FF1A3955DB7D0AE5299F", &openAPIV3JSON21, &openAPIV3Proto21},
+	"apis/coordination.k8s.io/v1":          {"A8AEB9972922C0E9349A14AD0BA9DAA998FB674892E73A893529FA4E01A22562058D21B6C96F2925D2CC5264051FA750AA4A26CC558BBECC29067B1584BFC189", &openAPIV3JSON22, &openAPIV3Proto22},
+	"apis/discovery.k8s.io":                {"F9266164093690577C1EBE1F6C9D21506BC55D386F04C4A3076045072AE290DC6E183D1002BAC5E3C1FAB5A3B35366D9528B9129D6B16202B8D031D2DD7B39CF", &openAPIV3JSON23, &openAPIV3Proto23},
+	"apis/discovery.k8s.io/v1":             {"2F96E63A514E4C9AD8C1B0A5DA2ADBAF9C05D5F1D697B5304974DA425EB4BE732A352634EC11CC0C0B6D8C5A84874459DA05659FAD070B94ADD86B9CBBD13274", &openAPIV3JSON24, &openAPIV3Proto24},
+	"apis/events.k8s.io":                   {"DCB0A147E60F1FBAB95690E1AB89CD341D93BDDCCE9145A40C5E1735ECAE861878C3F5CFB6F093EC01DB2C09FC0F2075EB57D60810FFECAD7DFFE0D666193389", &openAPIV3JSON25, &openAPIV3Proto25},
+	"apis/events.k8s.io/v1":                {"8406FE345F90301D5271338D4A5D68B3D4DB244B0AB25F88739617527EE73B7E51592053F47B7D4CD384CB2AA29C67176C01B9946C46EF06C6F018BC60701D10", &openAPIV3JSON26, &openAPIV3Proto26},
+	"apis/extensions":                      {"C369D5C0700653689AFDCB18C1027E64DC9C92115D7399555BB31BF40038820279018044159870CE36DBE078E8401F9C3EF5A5198B3676459B3FC4000EB087E7", &openAPIV3JSON27, &openAPIV3Proto27},
+	"apis/extensions/v1beta1":              {"520ED016DD2207B61F359AA05AC6640429A4F520A30C1F7157CF4C5528F68B20BB88683F5D693863FA60505F19459F8675DD74F0ECDD09DB926B94DBBD428BC1", &openAPIV3JSON28, &openAPIV3Proto28},
+	"apis/networking.k8s.io":               {"B6C3F747CA080172D635492746490A5C553352407BB6B54D5A8AB589925A2D1E7A7B1A289393EE258D4496980564477D561A958E0FD43C21E46B43B3F22F2E91", &openAPIV3JSON29, &openAPIV3Proto29},
+	"apis/networking.k8s.io/v1":            {"CCCE632C6AFBD28D5DB8B006E344B95AF0E8D16B5E94B0CD862FA3E924DA8685A02B53D18A887A401B9BC5AB2154B0A123D482F609CB36C140D53B1F743E97E9", &openAPIV3JSON30, &openAPIV3Proto30},
+	"apis/networking.k8s.io/v1beta1":       {"601E68523589D99AF66DCC35D08544CD7D109094ABEDCC1775175F24E58250CCD2B8214A4760A38549E5E8235F73F60D5D0664B08A38598BAA749B046C8CE58B", &openAPIV3JSON31, &openAPIV3Proto31},
+	"apis/node.k8s.io":                     {"41D4BA1A63102FB41C51C947F803C2CAA32787D093235636EB502004A1ACB301E89FED4A8D2879A83DDCA12AB54EA02788709B8DD3C2C6102627D6A46F45EEFE", &openAPIV3JSON32, &openAPIV3Proto32},
+	"apis/node.k8s.io/v1":                  {"A844E5EAAF074E733834C012B867A1E27BAD1822CB568DA91BCC4E6500CE818A9D4C01B16006FF80FD9D8C889BAA91A770BD1982C6EB58067C517B3F86D2AF0B", &openAPIV3JSON33, &openAPIV3Proto33},
+	"apis/policy":                          {"4A3E131A9C7A4C0B422BB79091586FB5E4EEBC9ACB829B7A56CABEF96F9809B524BF7312A4EF5E3EE5078327238C4ACB91A5F035B6E23EFD8B552CEA47030768", &openAPIV3JSON34, &openAPIV3Proto34},
+	"apis/policy/v1":                       {"DC943582E589800612094452A1B58E5E1815B6FF5D7BCBFBD57CA3315AD292C51B3FA928120005E1E6E4884BF66BFF862531BC1E3BBEEA7FF20A05E614E5DFEB", &openAPIV3JSON35, &openAPIV3Proto35},
+	"apis/policy/v1beta1":                  {"BF31E64619BED9C6F57B15A23D22007E5C3EC41DE2D5D6AEFA2492E99D1BCE68F6B2651A94A89A489B8432D9DF9095841A1B15C5EC856E509580A5A42138BAD0", &openAPIV3JSON36, &openAPIV3Proto36},
+	"apis/rbac.authorization.k8s.io":       {"1074B49D155853DD3F867416FFD03969F7F97690D6DF19F433DF60F35874A8C02CDEA41B4FCDECB741FE5153E0C89869AC1D67FAD8529E87576EF3C319174EBE", &openAPIV3JSON37, &openAPIV3Proto37},
+	"apis/rbac.authorization.k8s.io/v1":    {"AD78EF5AEC78AE11BD91D5C439C087000E59C266E75F1DF4DC3CA204B4A2D31D99FF8E6F9A1B23B0896C91AE0AF2902D7BC602E283F46ECA7D186F7D89BE2476", &openAPIV3JSON38, &openAPIV3Proto38},
+	"apis/resource.k8s.io":                 {"7D9EB3225C2A3EE7AF4C3A44E3CA25BE725E86ABC5F9351FE73FEC67EB52258379B545EEB7BF9E872F2207C3CE3CEDC449F063D1E67DBF43B40E417866D570BB", &openAPIV3JSON39, &openAPIV3Proto39},
+	"apis/resource.k8s.io/v1":              {"0E9733D02DEFBC33EF72953EA007835DEBDB0ED0161898D611299CB2E1524D73F993BAC33517750C5A301DB660438577579D81C4BB766DB88B4362DA1AC14720", &openAPIV3JSON40, &openAPIV3Proto40},
+	"apis/scheduling.k8s.io":               {"0DC3AC36515961105BD6459CA21CEF03CDF9029F5C2D863B83EB034A00A0247A74FFE77CC33FB74440548048FDA3C3FC279ABFEDA8448FF5BC68005F6AB1C066", &openAPIV3JSON41, &openAPIV3Proto41},
+	"apis/scheduling.k8s.io/v1":            {"793A474BBF1056DBC35AA1E7DB83AE756E49AD55057139DF2A0E93DE043833D484EACD6E545A38DC6C26FEBA494FB06189DB5A30A08C5611A8FFCCD1FEDBEB67", &openAPIV3JSON42, &openAPIV3Proto42},
+	"apis/storage.k8s.io":                  {"20B2F714135A07D304B6ED8EEF88FE93FA8BFD637FC3C2B5C86BE2033D8283EEDE6A653A6837EB1F01D34A8455160DF27E303A8B19E2FBAB2D40EA6DA4AE307F", &openAPIV3JSON43, &openAPIV3Proto43},
+	"apis/storage.k8s.io/v1":               {"2BFBDEF9E3D1401A04C842822424EA6562EC8BC8BB3FC6822239599C9CB80E60627006FD2A1C3421246CA3D1DF3320D61AF781140875FA7EC3DAAA7619C3BAAC", &openAPIV3JSON44, &openAPIV3Proto44},
+	"version":                              {"FD03EF31F241F01F21B415B87162AB23B87AB809530EF87A6D42FB8A34F7E77F8898CC22FE77D03AA20B18B2570FBAF38010D1B52FDCEBE4A0C2E5AC4FD57FC6", &openAPIV3JSON45, &openAPIV3Proto45},
 }
