@@ -3,8 +3,12 @@ package master
 import (
 	"context"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/whalepod/whalepod/master/internal/controllers/apiservice"
 	"github.com/whalepod/whalepod/master/internal/controllers/binding"
 	"github.com/whalepod/whalepod/master/internal/controllers/certificates"
 	"github.com/whalepod/whalepod/master/internal/controllers/clusterrole"
@@ -30,6 +34,7 @@ import (
 func (m *Master) controllers() map[string]func(context.Context) error {
 	r, log := m.registry, m.cfg.Logger
 	return map[string]func(context.Context) error{
+		"apiservice":     apiservice.New(apiservice.Config{Registry: r, Builtin: m.builtin(), Logger: log}).Run,
 		"certificates":   certificates.New(certificates.Config{Registry: r, Logger: log, Sign: m.pki.Sign}).Run,
 		"clusterrole":    clusterrole.New(clusterrole.Config{Registry: r, Logger: log}).Run,
 		"customresource": customresource.New(customresource.Config{Registry: r, Logger: log}).Run,
@@ -55,6 +60,12 @@ func (m *Master) controllers() map[string]func(context.Context) error {
 			Registry: r, Logger: log, Sessions: m.sessions, Gossip: witness{m.gossip},
 		}).Run,
 	}
+}
+
+// builtin are the group versions that the master always serves; those of reviews have nothing in the table.
+func (m *Master) builtin() []schema.GroupVersion {
+	reviews := []schema.GroupVersion{authenticationv1.SchemeGroupVersion, authorizationv1.SchemeGroupVersion}
+	return append(reviews, m.table.Builtin()...)
 }
 
 // podUsage bends what agents told to what autoscalers ask.

@@ -185,6 +185,9 @@ func (t *Table) Served() []*Resource { return t.current.Load().served }
 // GroupVersions served, preferred first. The slice must not be changed.
 func (t *Table) GroupVersions() []schema.GroupVersion { return t.current.Load().versions }
 
+// Builtin are the group versions that are served whatever CustomResourceDefinitions say. The slice must not be changed.
+func (t *Table) Builtin() []schema.GroupVersion { return t.builtin.versions }
+
 // Stamp is equal (==) as long as the same kinds are served in the same way.
 func (t *Table) Stamp() any { return t.current.Load() }
 
