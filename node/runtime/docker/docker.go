@@ -140,6 +140,8 @@ type features struct {
 	shareable bool
 	// recursive: read-only mounts can hold for what is mounted below them (API 1.44, Engine 25.0).
 	recursive bool
+	// given: the only capabilities that the machine has to give; nil when it has all.
+	given []string
 }
 
 func (d *Engine) features(ctx context.Context) (features, error) {
@@ -157,6 +159,7 @@ func (d *Engine) features(ctx context.Context) (features, error) {
 		return features{}, classify(err)
 	}
 	f := features{
+		given: machineCapabilities(),
 		selinux: slices.ContainsFunc(info.SecurityOptions, func(s string) bool {
 			return s == "selinux" || strings.HasPrefix(s, "name=selinux")
 		}),

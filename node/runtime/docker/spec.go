@@ -129,6 +129,9 @@ func containerRequest(node string, spec runtime.ContainerSpec, f features) (*con
 	}
 	profiles, err := profileOptions(spec.SeccompProfile, spec.AppArmorProfile)
 	host.SecurityOpt = append(host.SecurityOpt, profiles...)
+	if spec.Privileged && f.given != nil {
+		allThatThereIs(host, f.given)
+	}
 	return cfg, host, err
 }
 
