@@ -17,7 +17,7 @@ var orderTaken = regexp.MustCompile(`^Order (\d+), taken by (shop-web-\S+), rele
 // order something from the shop; it tells which pod took it, in which release.
 func order(t testing.TB) (number int, pod, release string) {
 	t.Helper()
-	p, err := beside().get(t.Context(), nodeURL(cluster.Node(1), shopPort)+"/")
+	p, err := beside().get(t.Context(), nodeURL(cluster.Node(1), shopPort))
 	if err != nil || p.status != http.StatusOK {
 		t.Fatalf("no order was taken: %v %+v", err, p)
 	}
@@ -58,7 +58,7 @@ func TestOneImageFourRoles(t *testing.T) {
 	k.run(t, "create", "job", "--from=cronjob/shop-report", "report-now")
 	k.run(t, "wait", "--for=condition=Complete", "job/report-now", "--timeout", settle.String())
 	eventually(t, settle, "the workers do what was ordered, and the report", func() error {
-		p, err := beside().get(t.Context(), nodeURL(cluster.Node(2), shopPort)+"/admin/")
+		p, err := beside().get(t.Context(), nodeURL(cluster.Node(2), shopPort)+"admin/")
 		if err != nil {
 			return err
 		}
@@ -70,7 +70,7 @@ func TestOneImageFourRoles(t *testing.T) {
 	})
 	prints(t, "what the workers say", k.run(t, "logs", "-l", "role=worker", "--tail=-1", "--prefix"), `shop-worker-\S+ did order-1$`, `did report-`)
 
-	l := startLoad(t, beside(), nodeURL(cluster.Node(1), shopPort)+"/", 50, func(p page) error {
+	l := startLoad(t, beside(), nodeURL(cluster.Node(1), shopPort), 5, func(p page) error {
 		if !orderTaken.MatchString(p.body) {
 			return fmt.Errorf("%q", p.body)
 		}
