@@ -67,6 +67,8 @@ func TestRedisKeepsItsNames(t *testing.T) {
 		}
 		return nil
 	})
+	// Whoever comes again finds its data.
+	prints(t, "claims", k.run(t, "get", "pvc"), `^data-redis-0 +Bound `, `^data-redis-1 +Bound `, `^data-redis-2 +Bound `)
 	prints(t, "events", k.run(t, "get", "events", "--field-selector", "involvedObject.name=redis,involvedObject.kind=StatefulSet"),
 		`SuccessfulCreate .*[cC]reate Pod redis-0 in StatefulSet redis successful`, `SuccessfulDelete .*[dD]elete Pod redis-2 in StatefulSet redis successful`)
 	prints(t, "delete", k.run(t, "delete", "statefulset", "redis", "--cascade=orphan"), `^statefulset.apps "redis" deleted`)
