@@ -48,6 +48,7 @@ spec: {color: red}
 
 // TestCustomResources: a kind of one's own, as Helm charts bring them.
 func TestCustomResources(t *testing.T) {
+	t.Parallel()
 	k := newest.in(t, namespace(t))
 	t.Cleanup(func() { cleanUp(t, "delete", "crd", "lighthouses.sea.example.com", "--ignore-not-found") })
 	k.feed(t, lighthouseDefinition, "apply", "-f", "-")

@@ -19,6 +19,7 @@ import (
 // TestRedisKeepsItsNames is statefulset-redis.yml and what its comment says to look at: order, names, a rolling update
 // with a partition, the way back, and scaling down.
 func TestRedisKeepsItsNames(t *testing.T) {
+	t.Parallel()
 	k := newest.in(t, namespace(t))
 	prints(t, "apply", k.run(t, "apply", "-f", example("statefulset-redis.yml")), `^service/redis created$`, `^statefulset.apps/redis created$`)
 	prints(t, "rollout status", k.run(t, "rollout", "status", "statefulset/redis", "--timeout=3m"), `roll out complete: 3 new pods have been updated`)
