@@ -35,7 +35,8 @@ var defaultNamespaces = []string{
 // ownKeys are the objects that bootstrap makes.
 func ownKeys() map[registry.Key]bool {
 	keys := map[registry.Key]bool{
-		{Resource: "services", Namespace: metav1.NamespaceSystem, Name: dnsName}: true,
+		{Resource: "services", Namespace: metav1.NamespaceSystem, Name: dnsName}:                true,
+		{Resource: "configmaps", Namespace: metav1.NamespaceSystem, Name: authenticationConfig}: true,
 	}
 	for _, ns := range defaultNamespaces {
 		keys[registry.Key{Resource: "namespaces", Name: ns}] = true
@@ -58,7 +59,7 @@ func (m *Master) bootstrap(ctx context.Context) error {
 	done := sync.OnceFunc(func() { close(m.bootstrapped) })
 	return controller.New(controller.Config{
 		Name: "bootstrap", Registry: m.registry, Logger: m.cfg.Logger,
-		Watch: []string{"namespaces", "services", "endpoints", "endpointslices.discovery.k8s.io", "priorityclasses.scheduling.k8s.io"},
+		Watch: []string{"configmaps", "namespaces", "services", "endpoints", "endpointslices.discovery.k8s.io", "priorityclasses.scheduling.k8s.io"},
 		Keys: func(_ *registry.View, e registry.Event, add func(controller.Key)) {
 			if e.Deleted && own[e.Key] {
 				add(whole)
@@ -100,6 +101,9 @@ func (m *Master) createDefaults(tx *registry.Tx) error {
 		}
 	}
 	if err := ensure(tx, persistentvolume.DefaultClass()); err != nil {
+		return err
+	}
+	if err := m.publishAuthentication(tx); err != nil {
 		return err
 	}
 	if err := ensure(tx, m.apiService()); err != nil {

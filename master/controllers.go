@@ -34,7 +34,10 @@ import (
 func (m *Master) controllers() map[string]func(context.Context) error {
 	r, log := m.registry, m.cfg.Logger
 	return map[string]func(context.Context) error{
-		"apiservice":     apiservice.New(apiservice.Config{Registry: r, Builtin: m.builtin(), Logger: log}).Run,
+		"apiservice": apiservice.New(apiservice.Config{Registry: r, Builtin: m.builtin(), Logger: log}).Run,
+		"apiservice-availability": apiservice.NewAvailability(apiservice.AvailabilityConfig{
+			Registry: r, Check: m.aggregator.Check, Logger: log,
+		}).Run,
 		"certificates":   certificates.New(certificates.Config{Registry: r, Logger: log, Sign: m.pki.Sign}).Run,
 		"clusterrole":    clusterrole.New(clusterrole.Config{Registry: r, Logger: log}).Run,
 		"customresource": customresource.New(customresource.Config{Registry: r, Logger: log}).Run,

@@ -21,6 +21,7 @@ import (
 	"github.com/whalepod/whalepod/api/resource"
 	"github.com/whalepod/whalepod/api/server"
 	"github.com/whalepod/whalepod/master/internal/admission"
+	"github.com/whalepod/whalepod/master/internal/aggregator"
 	"github.com/whalepod/whalepod/master/internal/pki"
 	"github.com/whalepod/whalepod/master/internal/rbac"
 	"github.com/whalepod/whalepod/master/internal/registry"
@@ -92,9 +93,11 @@ type Master struct {
 	sessions *sessions.Server
 	api      *server.Server
 	gossip   Gossip
-	usage    *usage.Memory
-	metrics  *prometheus.Registry
-	table    *resource.Table
+	// aggregator passes requests on to API servers that others have installed.
+	aggregator *aggregator.Aggregator
+	usage      *usage.Memory
+	metrics    *prometheus.Registry
+	table      *resource.Table
 	// bootstrapped is closed when the cluster's own objects are there.
 	bootstrapped chan struct{}
 }
@@ -157,8 +160,12 @@ func (m *Master) compose() error {
 	backend := admission.New(rbac.Guard(usage.Backend(m.registry, m.registry, m.usage), m.policy, m.table), admission.Config{
 		Registry: m.registry, Table: m.table, DialService: m.sessions.DialService, Authorize: m.mayUser, Logger: cfg.Logger,
 	})
+	m.aggregator = aggregator.New(aggregator.Config{
+		Registry: m.registry, Builtin: m.builtin(), DialService: m.sessions.DialService, Certificate: m.pki.FrontProxy, Logger: cfg.Logger,
+	})
 	m.api = server.New(server.Config{
-		Table: m.table, Backend: backend, Connector: admission.NewConnector(m.sessions, backend),
+		Aggregator: m.aggregator,
+		Table:      m.table, Backend: backend, Connector: admission.NewConnector(m.sessions, backend),
 		Auth: authenticator{m.registry, m.pki, m.tokens}, Authorize: m.authorize, Rules: m.rules,
 		Version: cfg.Version, Commit: cfg.Commit, BuildDate: cfg.BuildDate,
 		Checks: []server.Check{{Name: "bootstrap", Do: m.checkBootstrapped}},

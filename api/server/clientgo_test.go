@@ -172,7 +172,7 @@ func TestDiscovery(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		if groups[0].Name != "" || groups[1].Name != "apps" {
+		if groups[0].Name != "" || groups[2].Name != "apps" {
 			t.Errorf("%s: groups %v", name, groups)
 		}
 		found := map[string]metav1.APIResource{}

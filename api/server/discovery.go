@@ -21,8 +21,8 @@ import (
 // discoveryCache keeps the aggregated documents encoded: every kubectl asks for both at its start.
 type discoveryCache struct {
 	mu sync.Mutex
-	// of is the Stamp of the table that the documents are about.
-	of   any
+	// of are the Stamp of the table that the documents are about, and that of the versions that others serve.
+	of   [2]any
 	docs map[string]discoveryDoc
 }
 
@@ -37,6 +37,12 @@ func (s *Server) groupVersions() []schema.GroupVersion {
 	for _, gv := range reviewGroups {
 		if !slices.Contains(gvs, gv) {
 			gvs = append(gvs, gv)
+		}
+	}
+	all, _ := s.externals()
+	for _, e := range all {
+		if !slices.Contains(gvs, e.GroupVersion) {
+			gvs = append(gvs, e.GroupVersion)
 		}
 	}
 	return gvs
@@ -62,6 +68,9 @@ func (s *Server) groups() []metav1.APIGroup {
 
 // resources of a version, sorted as Kubernetes sorts them.
 func (s *Server) resources(gv schema.GroupVersion) []metav1.APIResource {
+	if e, ok := s.external(gv); ok {
+		return e.Resources
+	}
 	var out []metav1.APIResource
 	for _, r := range s.Table.Served() {
 		if !slices.Contains(r.Served, gv) {
@@ -192,7 +201,8 @@ func (s *Server) aggregatedDoc(acc accept, root string) (discoveryDoc, error) {
 	key := fmt.Sprint(root, acc.format, acc.pretty, acc.as.Version)
 	s.discovery.mu.Lock()
 	defer s.discovery.mu.Unlock()
-	if stamp := s.Table.Stamp(); s.discovery.of != stamp {
+	_, others := s.externals()
+	if stamp := [2]any{s.Table.Stamp(), others}; s.discovery.of != stamp {
 		s.discovery.of, s.discovery.docs = stamp, nil
 	}
 	if doc, ok := s.discovery.docs[key]; ok {
@@ -247,6 +257,9 @@ func (s *Server) aggregated(root string) *apidiscoveryv2.APIGroupDiscoveryList {
 
 func (s *Server) aggregatedVersion(gv schema.GroupVersion) apidiscoveryv2.APIVersionDiscovery {
 	v := apidiscoveryv2.APIVersionDiscovery{Version: gv.Version, Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent}
+	if e, ok := s.external(gv); ok && e.Stale {
+		v.Freshness = apidiscoveryv2.DiscoveryFreshnessStale
+	}
 	at := map[string]int{}
 	for _, r := range s.resources(gv) {
 		kind := &metav1.GroupVersionKind{Group: gv.Group, Version: gv.Version, Kind: r.Kind}
@@ -264,8 +277,11 @@ func (s *Server) aggregatedVersion(gv schema.GroupVersion) apidiscoveryv2.APIVer
 				SingularResource: r.SingularName, Verbs: r.Verbs, ShortNames: r.ShortNames, Categories: r.Categories})
 			continue
 		}
-		// Names sort before their subresources, so the main one is there.
-		i := at[main]
+		// Names sort before their subresources, so the main one is there, unless another server forgot it.
+		i, ok := at[main]
+		if !ok {
+			continue
+		}
 		v.Resources[i].Subresources = append(v.Resources[i].Subresources,
 			apidiscoveryv2.APISubresourceDiscovery{Subresource: sub, ResponseKind: kind, Verbs: r.Verbs})
 	}

@@ -138,6 +138,9 @@ func (s *Server) serve(rq *request) error {
 	if err := s.impersonate(rq); err != nil {
 		return err
 	}
+	if gv, ok := s.isExternal(path); ok {
+		return s.serveExternal(rq, gv)
+	}
 	isResource, err := s.resolve(rq)
 	if err != nil {
 		return err

@@ -37,6 +37,8 @@ type Config struct {
 	// Connector serves log, exec and the like; without it they answer 404.
 	Connector Connector
 	Auth      Authenticator
+	// Aggregator serves what other API servers answer for; nil for nothing.
+	Aggregator Aggregator
 	// Authorize says whether a user may do something, and why (not). nil allows everything to everybody who was
 	// authenticated. It is not asked about members of system:masters.
 	Authorize func(ctx context.Context, u User, a Attributes) (allowed bool, reason string)

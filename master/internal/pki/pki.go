@@ -68,6 +68,7 @@ type PKI struct {
 	// kubeconfig is the admin's file once it was written, and the server that it names: Run keeps it good.
 	kubeconfig, kubeconfigServer string
 	known                        known
+	front                        frontProxy
 }
 
 // Open reads the identity below cfg.Dir, making what is missing. A file that cannot be read is an error, never replaced:
@@ -84,6 +85,9 @@ func Open(cfg Config) (*PKI, error) {
 		return nil, err
 	}
 	if err := p.openTokenKey(); err != nil {
+		return nil, err
+	}
+	if err := p.openFrontProxy(); err != nil {
 		return nil, err
 	}
 	var err error

@@ -60,7 +60,7 @@ func TestFiles(t *testing.T) {
 		}
 		names = append(names, e.Name())
 	}
-	if want := []string{"apiserver.crt", "apiserver.key", "ca.crt", "ca.key", "gossip.key", "sa.key"}; !slices.Equal(names, want) {
+	if want := []string{"apiserver.crt", "apiserver.key", "ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "gossip.key", "sa.key"}; !slices.Equal(names, want) {
 		t.Errorf("files %v", names)
 	}
 	if info, _ := os.Stat(dir); info.Mode().Perm() != 0o700 {
