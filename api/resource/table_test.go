@@ -53,7 +53,7 @@ func TestGroupVersions(t *testing.T) {
 		got = append(got, gv.String())
 	}
 	want := []string{
-		"v1", "apps/v1", "apps/v1beta2", "apps/v1beta1", "events.k8s.io/v1", "autoscaling/v2", "autoscaling/v1", "batch/v1", "batch/v1beta1", "certificates.k8s.io/v1",
+		"v1", "apiregistration.k8s.io/v1", "apps/v1", "apps/v1beta2", "apps/v1beta1", "events.k8s.io/v1", "autoscaling/v2", "autoscaling/v1", "batch/v1", "batch/v1beta1", "certificates.k8s.io/v1",
 		"networking.k8s.io/v1", "networking.k8s.io/v1beta1", "policy/v1", "policy/v1beta1", "rbac.authorization.k8s.io/v1", "storage.k8s.io/v1", "admissionregistration.k8s.io/v1",
 		"apiextensions.k8s.io/v1", "scheduling.k8s.io/v1", "coordination.k8s.io/v1", "node.k8s.io/v1", "discovery.k8s.io/v1", "resource.k8s.io/v1", "extensions/v1beta1",
 		"metrics.k8s.io/v1beta1",
