@@ -15,6 +15,8 @@ const (
 	read  = "get list watch"
 	write = "create delete deletecollection patch update"
 	core  = "core" // stands for the group without a name
+
+	certificates = "certificates.k8s.io"
 )
 
 // role is one ClusterRole of the default policy.
@@ -52,6 +54,16 @@ func defaultRoles() []role {
 			allow("create", "authentication.k8s.io", "tokenreviews"),
 			allow("create", "authorization.k8s.io", "subjectaccessreviews"),
 		}},
+		{name: "system:certificates.k8s.io:certificatesigningrequests:nodeclient", rules: []rbacv1.PolicyRule{
+			allow("create", certificates, "certificatesigningrequests/nodeclient"),
+		}},
+		{name: "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", rules: []rbacv1.PolicyRule{
+			allow("create", certificates, "certificatesigningrequests/selfnodeclient"),
+		}},
+		{name: "system:certificates.k8s.io:legacy-unknown-approver", rules: approve("kubernetes.io/legacy-unknown")},
+		{name: "system:certificates.k8s.io:kubelet-serving-approver", rules: approve("kubernetes.io/kubelet-serving")},
+		{name: "system:certificates.k8s.io:kube-apiserver-client-approver", rules: approve("kubernetes.io/kube-apiserver-client")},
+		{name: "system:certificates.k8s.io:kube-apiserver-client-kubelet-approver", rules: approve("kubernetes.io/kube-apiserver-client-kubelet")},
 		{name: "system:service-account-issuer-discovery", rules: []rbacv1.PolicyRule{
 			allowURLs("get", "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/"),
 		}},
@@ -130,6 +142,13 @@ func allow(verbs, groups, resources string) rbacv1.PolicyRule {
 	}
 	slices.Sort(r.APIGroups)
 	return r
+}
+
+// approve is the right to approve requests to one signer.
+func approve(signer string) []rbacv1.PolicyRule {
+	r := allow("approve", certificates, "signers")
+	r.ResourceNames = []string{signer}
+	return []rbacv1.PolicyRule{r}
 }
 
 func allowURLs(verbs, urls string) rbacv1.PolicyRule {
