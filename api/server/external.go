@@ -44,7 +44,10 @@ func (s *Server) external(gv schema.GroupVersion) (External, bool) {
 // isExternal says whether a path is another server's: /apis/GROUP/VERSION and all below it.
 func (s *Server) isExternal(path string) (gv schema.GroupVersion, ok bool) {
 	rest, ok := strings.CutPrefix(path, "/apis/")
-	if all, _ := s.externals(); !ok || len(all) == 0 {
+	if !ok {
+		return gv, false
+	}
+	if all, _ := s.externals(); len(all) == 0 {
 		return gv, false
 	}
 	parts := strings.SplitN(rest, "/", 3)

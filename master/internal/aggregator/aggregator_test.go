@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,8 +52,9 @@ type env struct {
 	api   *server.Server
 	other *pki.PKI
 	// seen are the requests that the other server got, but for its discovery.
+	mu   sync.Mutex
 	seen []*http.Request
-	down bool
+	down atomic.Bool
 }
 
 func openPKI(t *testing.T, names ...string) *pki.PKI {
@@ -92,7 +95,7 @@ func newEnv(t *testing.T) *env {
 	a := aggregator.New(aggregator.Config{
 		Registry: e.Registry, Builtin: builtin, Certificate: own.FrontProxy, Logger: e.Logger,
 		DialService: func(_ context.Context, namespace, name string, port int32) (net.Conn, error) {
-			if namespace != "default" || name != "api" || port != 443 || e.down {
+			if namespace != "default" || name != "api" || port != 443 || e.down.Load() {
 				return nil, errors.New("nobody is there")
 			}
 			near, far := net.Pipe()
@@ -102,12 +105,14 @@ func newEnv(t *testing.T) *env {
 	})
 	e.Start(apiservice.NewAvailability(apiservice.AvailabilityConfig{Registry: e.Registry, Check: a.Check, Logger: e.Logger}).Run)
 	e.api = server.New(server.Config{Table: controllertest.Table(), Backend: e.Registry, Auth: everybody{}, Aggregator: a, Logger: e.Logger,
-		Authorize: func(_ context.Context, _ server.User, a server.Attributes) (bool, string) { return a.Resource != "secrets", "" }})
+		Authorize: func(_ context.Context, _ server.User, a server.Attributes) (bool, string) {
+			return a.Resource != "secrets", ""
+		}})
 	return e
 }
 
 func (e *env) serveOther(w http.ResponseWriter, req *http.Request) {
-	if e.down {
+	if e.down.Load() {
 		w.WriteHeader(http.StatusBadGateway)
 		return
 	}
@@ -118,8 +123,16 @@ func (e *env) serveOther(w http.ResponseWriter, req *http.Request) {
 		}})
 		return
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.seen = append(e.seen, req)
 	_, _ = io.WriteString(w, `{"kind":"Whale"}`)
+}
+
+func (e *env) requests() []*http.Request {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.seen
 }
 
 func (e *env) get(path string, accept ...string) (int, string) {
@@ -189,21 +202,21 @@ func TestAggregation(t *testing.T) {
 		}
 		e.service()
 		is(`False EndpointsNotFound: cannot find endpointslices for service/api in "default"`)
-		e.down = true
+		e.down.Store(true)
 		e.endpoints()
 		is(`False FailedDiscoveryCheck: failing or missing response from https://api.default.svc:443/apis/sea.example.com/v1: Get "https://api.default.svc:443/apis/sea.example.com/v1": nobody is there`)
-		e.down = false
+		e.down.Store(false)
 		time.Sleep(2 * time.Minute)
 		is("True Passed: all checks passed")
 		if code, body := e.get(path); code != http.StatusOK || body != `{"kind":"Whale"}` {
 			t.Error(code, body)
 		}
-		checkSeen(t, e.seen)
+		checkSeen(t, e.requests())
 		if code, _ := e.get("/apis/sea.example.com/v1/namespaces/default/secrets"); code != http.StatusForbidden {
 			t.Error("without the right:", code)
 		}
 		checkDiscovery(t, e)
-		e.down = true
+		e.down.Store(true)
 		time.Sleep(5 * time.Minute)
 		if got := e.condition("v1.sea.example.com"); !strings.HasPrefix(got, "False FailedDiscoveryCheck") {
 			t.Error("after it has gone down:", got)
@@ -276,7 +289,7 @@ func TestBuiltin(t *testing.T) {
 		if code, body := e.get("/apis/apps/v1"); code != http.StatusOK || !strings.Contains(body, "deployments") {
 			t.Error(code, body)
 		}
-		if len(e.seen) != 0 {
+		if len(e.requests()) != 0 {
 			t.Error("a request for apps went to another server")
 		}
 	})
