@@ -80,8 +80,11 @@ func keys(v *registry.View, e registry.Event, add func(controller.Key)) {
 			return
 		}
 		addOwners(v, e, obj, add)
-	default:
-		addOwners(v, e, obj, add)
+	case *appsv1.ControllerRevision:
+		// One that somebody made in the set's name is looked at when the set has its next turn, as in Kubernetes.
+		if e.Deleted || metav1.GetControllerOfNoCopy(obj) == nil {
+			addOwners(v, e, obj, add)
+		}
 	}
 }
 

@@ -462,6 +462,31 @@ func TestDoublesOfRevisions(t *testing.T) {
 	})
 }
 
+// TestRevisionOfSomebodyElse: one that is made in the set's name is left alone until the set has something to do.
+func TestRevisionOfSomebodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, "n1")
+		ds := controllertest.Create(l.Env, daemonSet(nil))
+		l.run()
+		own := controllertest.List[*appsv1.ControllerRevision](l.Env, "default")[0]
+		controllertest.Create(l.Env, &appsv1.ControllerRevision{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: "default", Name: "logs-theirs", Labels: app, OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(ds, kind)},
+			},
+			Data: runtime.RawExtension{Raw: own.Data.Raw}, Revision: own.Revision + 1,
+		})
+		synctest.Wait()
+		if left := controllertest.List[*appsv1.ControllerRevision](l.Env, "default"); len(left) != 2 {
+			t.Fatal("it was taken for a double at once:", left)
+		}
+		controllertest.Delete[*appsv1.ControllerRevision](l.Env, "default", own.Name, registry.DeleteOptions{})
+		synctest.Wait()
+		if left := controllertest.List[*appsv1.ControllerRevision](l.Env, "default"); len(left) != 1 || left[0].Name != "logs-theirs" {
+			t.Error("in its place:", left)
+		}
+	})
+}
+
 func TestFailedCreationIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, "n1")
