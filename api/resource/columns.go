@@ -47,7 +47,7 @@ func (t *Table) Table(r *Resource, objs []Object, o TableOptions) (*metav1.Table
 	for _, obj := range objs {
 		// One internal object serves all rows: cells are strings and numbers, and the row's object is replaced.
 		reflect.ValueOf(internal).Elem().SetZero()
-		if err := t.scheme.Convert(obj, internal, nil); err != nil {
+		if err := t.scheme.Convert(unshared(obj), internal, nil); err != nil {
 			return nil, fmt.Errorf("convert %s: %w", r.Name, err)
 		}
 		part, err := t.printer.GenerateTable(internal, printers.GenerateOptions{NoHeaders: true, Wide: true})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -110,7 +111,7 @@ func (t *Table) FromStorage(obj Object, gv schema.GroupVersion) (runtime.Object,
 	if _, ok := t.ByKind(want); !ok {
 		return nil, notServed(want)
 	}
-	internal, err := t.scheme.UnsafeConvertToVersion(withKind(obj, gvk), runtime.InternalGroupVersioner)
+	internal, err := t.scheme.UnsafeConvertToVersion(unshared(withKind(obj, gvk)), runtime.InternalGroupVersioner)
 	if err != nil {
 		return nil, badConversion(want, err)
 	}
@@ -120,6 +121,15 @@ func (t *Table) FromStorage(obj Object, gv schema.GroupVersion) (runtime.Object,
 	}
 	out.GetObjectKind().SetGroupVersionKind(want)
 	return out, nil
+}
+
+// unshared copies objects whose conversion writes to them: Kubernetes strips a label of its own from the selector of a
+// PodDisruptionBudget, in the list of expressions that it was given.
+func unshared(obj runtime.Object) runtime.Object {
+	if budget, ok := obj.(*policyv1.PodDisruptionBudget); ok && budget.Spec.Selector != nil {
+		return budget.DeepCopy()
+	}
+	return obj
 }
 
 // kindOf takes the kind from what the object says, else from its type: one type may stand for several kinds only in the

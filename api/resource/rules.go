@@ -16,7 +16,7 @@ import (
 // internalAs gives the internal form of a stored object.
 func internalAs[I any](obj Object) (*I, error) {
 	in := new(I)
-	return in, legacyscheme.Scheme.Convert(obj, in, nil)
+	return in, legacyscheme.Scheme.Convert(unshared(obj), in, nil)
 }
 
 func conversionFailed(err error) field.ErrorList {
