@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,7 +21,7 @@ import (
 // world has a Deployment "web" whose pods all use as much, in thousandths of a processor.
 type world struct {
 	*controllertest.Env
-	milli int64
+	milli atomic.Int64
 }
 
 func newWorld(t *testing.T, replicas int32) *world {
@@ -34,7 +35,7 @@ func newWorld(t *testing.T, replicas int32) *world {
 	})
 	w.follow()
 	w.Start(New(Config{Registry: w.Registry, Logger: w.Logger, Usage: func(p *corev1.Pod) (Usage, bool) {
-		return Usage{Time: time.Now(), Window: 15 * time.Second, Containers: []ContainerUsage{{Name: "c", CPU: w.milli * 1e6}}}, true
+		return Usage{Time: time.Now(), Window: 15 * time.Second, Containers: []ContainerUsage{{Name: "c", CPU: w.milli.Load() * 1e6}}}, true
 	}}).Run)
 	return w
 }
@@ -112,7 +113,7 @@ func (w *world) expect(what string, replicas int32, conditions string) {
 func TestIdlePodsGoDownToOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3)
-		w.milli = 1
+		w.milli.Store(1)
 		w.autoscale("web", nil)
 		w.expect("at once", 3, "AbleToScale=True ScaleDownStabilized, ScalingActive=True ValidMetricFound, ScalingLimited=False DesiredWithinRange")
 		s := w.hpa().Status
@@ -145,7 +146,7 @@ func TestIdlePodsGoDownToOne(t *testing.T) {
 func TestLoadGoesUpAndDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)
-		w.milli = 500
+		w.milli.Store(500)
 		w.autoscale("web", func(s *autoscalingv2.HorizontalPodAutoscalerSpec) {
 			ten := int32(10)
 			s.Behavior = &autoscalingv2.HorizontalPodAutoscalerBehavior{ScaleDown: &autoscalingv2.HPAScalingRules{StabilizationWindowSeconds: &ten}}
@@ -153,7 +154,7 @@ func TestLoadGoesUpAndDown(t *testing.T) {
 		w.expect("at once", 5, "AbleToScale=True SucceededRescale, ScalingActive=True ValidMetricFound, ScalingLimited=True ScaleUpLimit")
 		w.pass(15 * time.Second)
 		w.expect("and up to the maximum", 6, "AbleToScale=True SucceededRescale, ScalingActive=True ValidMetricFound, ScalingLimited=True TooManyReplicas")
-		w.milli = 0
+		w.milli.Store(0)
 		w.pass(35 * time.Second)
 		w.expect("and down", 1, "AbleToScale=True ReadyForNewScale, ScalingActive=True ValidMetricFound, ScalingLimited=True TooFewReplicas")
 		if events := controllertest.Events(w.Env, "web"); !slices.Contains(events, "SuccessfulRescale: New size: 5; reason: cpu resource utilization (percentage of request) above target") {
