@@ -29,6 +29,7 @@ spec:
 // TestPodSpeaksWithTheAPI runs a client in a pod: it is known by its service account, may do what that account may, and
 // sees objects change.
 func TestPodSpeaksWithTheAPI(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	k := newest.in(t, ns)
 	k.feed(t, fmt.Sprintf(insideManifest, filepath.Dir(newest.path)), "create", "-f", "-")

@@ -41,6 +41,7 @@ func TestAutoscaling(t *testing.T) {
 
 // TestTop: every form that people type, with nothing installed.
 func TestTop(t *testing.T) {
+	t.Parallel()
 	k := newest.in(t, namespace(t))
 	k.run(t, "run", "idle", "--image=busybox", "--labels=app=idle", "--command", "--", "sleep", "3600")
 	podsReady(t, k, "app=idle", 1)
@@ -71,6 +72,7 @@ func TestTop(t *testing.T) {
 
 // TestAutoscaleCommand: as posts have it, of pods that ask for nothing.
 func TestAutoscaleCommand(t *testing.T) {
+	t.Parallel()
 	withEach(t, func(t *testing.T, k cli) {
 		k = k.in(t, namespace(t))
 		k.run(t, "create", "deployment", "web", "--image=nginx")

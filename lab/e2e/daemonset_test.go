@@ -14,6 +14,7 @@ var daemonSetColumns = []string{"NAME", "DESIRED", "CURRENT", "READY", "UP-TO-DA
 
 // TestDaemonSetShipsLogs is daemonset-logs.yml, with what its comment says to look at.
 func TestDaemonSetShipsLogs(t *testing.T) {
+	t.Parallel()
 	t.Cleanup(func() { _ = os.RemoveAll("/var/log/whalepod-example") }) // the lab's nodes share the machine's disk
 	k := newest.in(t, namespace(t))
 	k.run(t, "apply", "-f", example("daemonset-logs.yml"))
@@ -46,6 +47,7 @@ func TestDaemonSetShipsLogs(t *testing.T) {
 
 // TestDaemonSetIsUpdatedOneByOne: as an old post has it, and in the way of rollout's commands, back too.
 func TestDaemonSetIsUpdatedOneByOne(t *testing.T) {
+	t.Parallel()
 	withEach(t, func(t *testing.T, k cli) {
 		k = k.in(t, namespace(t))
 		k.feed(t, agents, "apply", "-f", "-")

@@ -117,11 +117,7 @@ const (
 )
 
 // shop is the Deployment under load from every side.
-type shop struct {
-	k     cli
-	loads map[string]*load
-	hey   *hey
-}
+type shop struct{ k cli }
 
 // TestLoadOfAShop is 300 new connections a second through NodePorts, beside clients that keep their connections, that fetch
 // slowly, and that live in a pod: while the shop is updated, rolled back, scaled and its nodes are drained, nobody loses a
