@@ -209,6 +209,7 @@ func (w *podWatch) leastReady(t testing.TB) int {
 
 // TestRolloutCommands: status, history, undo, pause, resume and restart.
 func TestRolloutCommands(t *testing.T) {
+	t.Parallel()
 	withEach(t, func(t *testing.T, k cli) {
 		k = k.in(t, namespace(t))
 		k.run(t, "create", "deployment", "web", "--image=nginx:1.25", "--replicas=2")
