@@ -98,8 +98,10 @@ $ get pods,svc
 ~ ^service/web +ClusterIP +\S+ +<none> +80/TCP 
 $ get pod web -o jsonpath={.metadata.labels}{.spec.restartPolicy}{.spec.containers[0].ports}
 ~ ^{"run":"web"}Always\[{"containerPort":80,"protocol":"TCP"}\]$
-$ describe pod web
-~ ^  Warning +FailedScheduling .*0/3 nodes are available: 3 node\(s\) didn't match Pod's node affinity/selector
+$ wait --for=condition=PodScheduled=false pod/web
+~ ^pod/web condition met$
+$ get pod web -o jsonpath={.status.conditions[*].message}
+~ 0/3 nodes are available: 3 node\(s\) didn't match Pod's node affinity/selector
 $ run once --image=busybox --restart=Never --env=A=1 --env=B=two --labels=app=once,tier=x --dry-run=server -o jsonpath={.spec.restartPolicy}{.spec.containers[0].env}{.spec.containers[0].args}{.metadata.labels.tier} -- sleep 9
 ~ ^Never\[{"name":"A","value":"1"},{"name":"B","value":"two"}\]\["sleep","9"\]x$
 $ run once --image=busybox --command --dry-run=client -o yaml -- sleep 9

@@ -97,7 +97,6 @@ func oneEach(t testing.TB, k cli, n *lab.Node, want ...string) {
 // TestDockerHangsAndDies: the node tells what its engine does, what runs runs on while it is silent, and comes back in the
 // same pods when it died.
 func TestDockerHangsAndDies(t *testing.T) {
-	t.Parallel()
 	n := cluster.Node(3)
 	afterwards(t, n)
 	k, server := startOn(t, n)

@@ -61,7 +61,7 @@ func TestLogsOfEveryKind(t *testing.T) {
 		for want, args := range map[string][]string{
 			"from the first\n": {"logs", "talk", "-c", "first"},
 			"two\n":            {"logs", "talk", "-c", "main", "--since-time", m[1]},
-			"to":               {"logs", "talk", "-c", "main", "--tail", "2", "--limit-bytes", "2"},
+			"tw":               {"logs", "talk", "-c", "main", "--tail", "1", "--limit-bytes", "2"}, // stdout and stderr race
 			"life\n":           {"logs", "talk", "-c", "crash", "--previous"},
 			"to stderr\n":      {"get", "--raw", raw + "Stderr"},
 			"one\ntwo\n":       {"get", "--raw", raw + "Stdout"},

@@ -241,6 +241,5 @@ func TestDiscovery(t *testing.T) {
 		prints(t, "version", k.run(t, "version"), `Server Version`, `v1\.36\.`)
 		prints(t, "auth can-i", k.run(t, "auth", "can-i", "create", "deployments.apps"), `^yes$`)
 		prints(t, "auth can-i --list", k.run(t, "auth", "can-i", "--list"), `^Resources `)
-		prints(t, "top", k.fails(t, "top", "nodes"), `(?i)metrics`)
 	})
 }
