@@ -169,9 +169,9 @@ func (e *explainer) explainOwner(owner *unstructured.Unstructured) {
 // follow the pods until the rollout's end.
 func (e *explainer) follow(uid types.UID, namespace, selector string) {
 	for e.ctx.Err() == nil {
-		if err := e.watch(uid, namespace, selector); err == nil {
-			continue // watches end now and then
-		}
+		// Watches end now and then. One that ends at once must not be begun again as fast as the master can answer; whoever
+		// follows a rollout does not miss the moment, for the pods are listed first.
+		_ = e.watch(uid, namespace, selector)
 		select {
 		case <-e.ctx.Done():
 		case <-time.After(watchPause):
