@@ -3,6 +3,7 @@ package apiservice
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -94,13 +95,18 @@ func (c *Controller) all(v *registry.View, add func(controller.Key)) {
 	for s := range registry.List[*apiregistrationv1.APIService](v, "") {
 		names[s.Name] = true
 	}
+	c.begin(names)
 	for name := range names {
 		add(keyOf(name))
 	}
+}
+
+// begin remembers what is there at the start, before the first of it has its turn.
+func (c *Controller) begin(names map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.atStart == nil {
-		c.atStart = names
+		c.atStart = maps.Clone(names)
 	}
 }
 

@@ -15,6 +15,9 @@ import (
 	"github.com/whalepod/whalepod/master/internal/registry"
 )
 
+// again asks for the next turn at once: burst has cut the work short.
+const again = time.Millisecond
+
 // turn is what one reconcile has done, told to the user after it is committed.
 type turn struct {
 	job              *batchv1.Job
@@ -55,7 +58,7 @@ func (c *Controller) act(tx *registry.Tx, key controller.Key) (*turn, error) {
 	status, notes := p.result(n)
 	t.notes = notes
 	if p.more {
-		t.after = time.Millisecond
+		t.after = again
 	}
 	changed := job.DeepCopy()
 	changed.Status = status

@@ -54,14 +54,16 @@ func (h *history) newController() {
 	h.c.now = h.now
 }
 
+// ours says that the Job has a pod to count: it is not lost, and not nobody's, which nobody adopts once its deletion has begun.
+func ours(p *corev1.Pod) bool {
+	return hasFinalizer(p) && p.Labels["lost"] == "" && (metav1.GetControllerOf(p) != nil || p.DeletionTimestamp == nil)
+}
+
 // book notes what is true of the pods, in the moment before a turn.
 func (h *history) book() {
 	for _, p := range h.pods() {
-		if !hasFinalizer(p) || h.succeeded[p.UID] || h.failed[p.UID] || p.Labels["lost"] != "" {
+		if !ours(p) || h.succeeded[p.UID] || h.failed[p.UID] {
 			continue
-		}
-		if metav1.GetControllerOf(p) == nil && p.DeletionTimestamp != nil {
-			continue // nobody's, and nobody will adopt it
 		}
 		if p.Status.Phase == corev1.PodSucceeded {
 			h.succeeded[p.UID] = true
@@ -78,7 +80,7 @@ func (h *history) turn(t *rapid.T) {
 		before := h.job()
 		var running []types.UID
 		for _, p := range h.pods() {
-			if podstate.Active(p) && hasFinalizer(p) && p.Labels["lost"] == "" {
+			if ours(p) && !podstate.Ended(p) {
 				running = append(running, p.UID)
 			}
 		}
@@ -93,12 +95,12 @@ func (h *history) turn(t *rapid.T) {
 		}
 		job := h.job()
 		if ended(before) == nil && holds(&before.Status, batchv1.JobFailureTarget) == nil && holds(&job.Status, batchv1.JobFailureTarget) != nil {
-			for _, uid := range running { // what ran when the Job failed has failed
+			for _, uid := range running { // what had not ended when the Job failed has failed
 				h.failed[uid] = true
 			}
 		}
 		h.check(t)
-		if after == 0 || after > time.Second {
+		if after != again { // there is nothing to do, or to wait for
 			return
 		}
 	}
@@ -209,6 +211,15 @@ func (h *history) some(t *rapid.T, is func(*corev1.Pod) bool) *corev1.Pod {
 	return all[rapid.IntRange(0, len(all)-1).Draw(t, "pod")]
 }
 
+// remove does what a node does with a pod that is being deleted: it says how the pod ended, and lets go of it. The pod stays
+// for as long as it has the finalizer.
+func (h *history) remove(p *corev1.Pod) {
+	if p.Spec.NodeName != "" && !podstate.Ended(p) {
+		endAt(h.Env, h.now(), p, 143)
+	}
+	ct.Delete[*corev1.Pod](h.Env, "default", p.Name, registry.DeleteOptions{GracePeriodSeconds: new(int64)})
+}
+
 func notEnded(p *corev1.Pod) bool { return !podstate.Ended(p) }
 
 func (h *history) change(fn func(*batchv1.Job)) {
@@ -233,8 +244,7 @@ func (h *history) actions() map[string]func(*rapid.T) {
 			ct.Delete[*corev1.Pod](h.Env, "default", h.some(t, podstate.Active).Name, registry.DeleteOptions{})
 		},
 		"gone": func(t *rapid.T) { // the node has removed it
-			p := h.some(t, func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil })
-			ct.Delete[*corev1.Pod](h.Env, "default", p.Name, registry.DeleteOptions{GracePeriodSeconds: new(int64)})
+			h.remove(h.some(t, func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil }))
 		},
 		"orphaned": func(t *rapid.T) {
 			p := h.some(t, podstate.Active)
@@ -263,7 +273,7 @@ func (h *history) finish(t *rapid.T) {
 		for _, p := range h.pods() {
 			if p.Labels["lost"] == "" && !podstate.Ended(p) {
 				if p.DeletionTimestamp != nil {
-					ct.Delete[*corev1.Pod](h.Env, "default", p.Name, registry.DeleteOptions{GracePeriodSeconds: new(int64)})
+					h.remove(p)
 				} else {
 					endAt(h.Env, h.now(), p, 0)
 				}
