@@ -9,7 +9,9 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -33,10 +35,16 @@ const (
 	gossipEvery   = 500 * time.Millisecond
 	suspicionMult = 2
 	awarenessMax  = 1
+	// A machine that is alone asks its seeds again soon, one that misses others less often: at 5 s, two halves of a cluster are
+	// one again within 10 s of a cut's end.
+	rejoinAlone   = time.Second
+	rejoinMissing = 5 * time.Second
 	rejoinEvery   = 15 * time.Second
-	leaveTimeout  = time.Second
-	dialTimeout   = 2 * time.Second
-	deadReclaim   = 30 * time.Second
+	// rejoinAtOnce bounds how many seeds are asked in a turn: one that answers knows all others.
+	rejoinAtOnce = 4
+	leaveTimeout = time.Second
+	dialTimeout  = 2 * time.Second
+	deadReclaim  = 30 * time.Second
 )
 
 // Config of a machine's membership.
@@ -56,6 +64,7 @@ type Config struct {
 // Member is another machine, or this one.
 type Member struct {
 	Name, Addr string
+	Port       uint16
 }
 
 // Membership is this machine's part in the gossip.
@@ -127,33 +136,47 @@ func (m *Membership) Run(ctx context.Context) error {
 		_ = list.Leave(leaveTimeout)
 		_ = list.Shutdown()
 	}()
-	t := time.NewTicker(rejoinEvery)
-	defer t.Stop()
 	for {
-		m.join(list)
+		t := time.NewTimer(m.join(list.Join))
 		select {
 		case <-ctx.Done():
+			t.Stop()
 			return nil
 		case <-t.C:
 		}
 	}
 }
 
-// join calls the seeds that are not members: at the start, and again after a cut that lasted long enough for both sides to
-// forget each other.
-func (m *Membership) join(list *memberlist.Memberlist) {
-	known := map[string]bool{}
-	for _, n := range list.Members() {
-		known[net.JoinHostPort(n.Addr.String(), strconv.Itoa(int(n.Port)))] = true
-	}
-	for _, seed := range m.cfg.Seeds() {
-		if known[seed] {
-			continue
-		}
-		if _, err := list.Join([]string{seed}); err != nil {
+// join calls seeds that are not members: at the start, and again after a cut that lasted long enough for both sides to
+// forget each other. It says when to look again.
+func (m *Membership) join(call func([]string) (int, error)) time.Duration {
+	seeds := m.missing()
+	rand.Shuffle(len(seeds), func(i, j int) { seeds[i], seeds[j] = seeds[j], seeds[i] })
+	for _, seed := range seeds[:min(len(seeds), rejoinAtOnce)] {
+		if _, err := call([]string{seed}); err != nil {
 			m.log.Debug("gossip seed does not answer", "seed", seed, "err", err)
 		}
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case len(m.members) <= 1 && len(seeds) > 0:
+		return rejoinAlone
+	case len(m.dead) > 0:
+		return rejoinMissing
+	}
+	return rejoinEvery
+}
+
+// missing are the seeds that are not members. (memberlist's own list of members may not be read while it works.)
+func (m *Membership) missing() []string {
+	m.mu.Lock()
+	known := map[string]bool{net.JoinHostPort(m.cfg.Addr, strconv.Itoa(m.cfg.Port)): true}
+	for _, n := range m.members {
+		known[net.JoinHostPort(n.Addr, strconv.Itoa(int(n.Port)))] = true
+	}
+	m.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(m.cfg.Seeds()), func(seed string) bool { return known[seed] })
 }
 
 // events are memberlist's callbacks, made while it holds its lock: they note, poke and return.
@@ -166,7 +189,7 @@ func (e events) NotifyLeave(n *memberlist.Node)  { e.m.note(n, false) }
 func (m *Membership) note(n *memberlist.Node, alive bool) {
 	m.mu.Lock()
 	if alive {
-		m.members[n.Name] = Member{Name: n.Name, Addr: n.Addr.String()}
+		m.members[n.Name] = Member{Name: n.Name, Addr: n.Addr.String(), Port: n.Port}
 		delete(m.dead, n.Name)
 	} else {
 		delete(m.members, n.Name)
