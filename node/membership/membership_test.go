@@ -89,7 +89,9 @@ func TestStrangersAreNotLetIn(t *testing.T) {
 func TestSeedsAreAskedAgain(t *testing.T) {
 	seeds := []string{"192.0.2.1:7946", "192.0.2.2:7946", "192.0.2.3:7946", "192.0.2.4:7946", "192.0.2.5:7946", "192.0.2.6:7946"}
 	m := New(Config{Name: "a", Addr: "192.0.2.1", Port: 7946, Seeds: func() []string { return seeds }, Logger: slog.New(slog.DiscardHandler)})
-	node := func(name, ip string) *memberlist.Node { return &memberlist.Node{Name: name, Addr: net.ParseIP(ip), Port: 7946} }
+	node := func(name, ip string) *memberlist.Node {
+		return &memberlist.Node{Name: name, Addr: net.ParseIP(ip), Port: 7946}
+	}
 	turn := func(what string, wait time.Duration, calls int) {
 		t.Helper()
 		called := map[string]bool{}
