@@ -130,18 +130,20 @@ func (e *explainer) see(owner *unstructured.Unstructured, done bool) {
 	if !done {
 		e.explainOwner(owner)
 	}
-	if !known && !done {
-		e.wg.Go(func() { e.follow(owner.GetUID(), owner.GetNamespace(), selectorOf(owner)) })
+	if selector := selectorOf(owner); !known && !done && selector != "" {
+		uid, namespace := owner.GetUID(), owner.GetNamespace()
+		e.wg.Go(func() { e.follow(uid, namespace, selector) })
 	}
 }
 
+// selectorOf the pods of an owner; empty where it has none that can be understood.
 func selectorOf(owner *unstructured.Unstructured) string {
 	var s metav1.LabelSelector
 	m, _, err := unstructured.NestedMap(owner.Object, "spec", "selector")
 	if err == nil {
 		err = runtime.DefaultUnstructuredConverter.FromUnstructured(m, &s)
 	}
-	if err != nil {
+	if err != nil || len(s.MatchLabels)+len(s.MatchExpressions) == 0 {
 		return ""
 	}
 	return metav1.FormatLabelSelector(&s)
