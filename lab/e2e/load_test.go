@@ -56,7 +56,7 @@ spec:
           nginx -c /etc/shop/nginx.conf &
           trap 'exit 0' TERM QUIT
           wait
-        readinessProbe: {httpGet: {path: /, port: 80}, periodSeconds: 1}
+        readinessProbe: {httpGet: {path: /, port: 80}, periodSeconds: 1, timeoutSeconds: 5}
         volumeMounts: [{name: conf, mountPath: /etc/shop}]
       - name: slow
         image: busybox
@@ -69,7 +69,7 @@ spec:
           httpd -f -p 81 -h /srv &
           trap 'exit 0' TERM
           wait
-        readinessProbe: {tcpSocket: {port: 81}, periodSeconds: 1}
+        readinessProbe: {tcpSocket: {port: 81}, periodSeconds: 1, timeoutSeconds: 5}
       volumes: [{name: conf, configMap: {name: nginx}}]
 ---
 apiVersion: v1

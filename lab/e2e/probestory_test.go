@@ -62,7 +62,7 @@ spec:
             scheme: HTTP
           initialDelaySeconds: 1
           periodSeconds: 1
-          timeoutSeconds: 5
+          timeoutSeconds: 15
           failureThreshold: 3
 `
 
