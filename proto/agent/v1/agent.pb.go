@@ -385,7 +385,11 @@ type ClusterConfig struct {
 	// Machines to gossip with at first, as host:port.
 	GossipSeeds []string `protobuf:"bytes,6,rep,name=gossip_seeds,json=gossipSeeds,proto3" json:"gossip_seeds,omitempty"`
 	// Addresses of masters' APIs, as host:port, which the Service kubernetes.default stands for.
-	ApiEndpoints  []string `protobuf:"bytes,7,rep,name=api_endpoints,json=apiEndpoints,proto3" json:"api_endpoints,omitempty"`
+	ApiEndpoints []string `protobuf:"bytes,7,rep,name=api_endpoints,json=apiEndpoints,proto3" json:"api_endpoints,omitempty"`
+	// Addresses that Services of type LoadBalancer get, as prefixes (203.0.113.10/31), sorted, none within another. One of a
+	// Service's status.loadBalancer.ingress that lies in one of them belongs to no machine: a node has to announce it. The
+	// others are nodes' own. They may change while everything else stays, with a new start of the master.
+	LbPools       []string `protobuf:"bytes,8,rep,name=lb_pools,json=lbPools,proto3" json:"lb_pools,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -465,6 +469,13 @@ func (x *ClusterConfig) GetGossipSeeds() []string {
 func (x *ClusterConfig) GetApiEndpoints() []string {
 	if x != nil {
 		return x.ApiEndpoints
+	}
+	return nil
+}
+
+func (x *ClusterConfig) GetLbPools() []string {
+	if x != nil {
+		return x.LbPools
 	}
 	return nil
 }
@@ -1811,7 +1822,7 @@ const file_agent_proto_rawDesc = "" +
 	"\x12expiration_seconds\x18\x05 \x01(\x03R\x11expirationSeconds\"H\n" +
 	"\rTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12!\n" +
-	"\fexpires_unix\x18\x02 \x01(\x03R\vexpiresUnix\"\xf2\x01\n" +
+	"\fexpires_unix\x18\x02 \x01(\x03R\vexpiresUnix\"\x8d\x02\n" +
 	"\rClusterConfig\x12!\n" +
 	"\fservice_cidr\x18\x01 \x01(\tR\vserviceCidr\x12\x19\n" +
 	"\bpod_cidr\x18\x02 \x01(\tR\apodCidr\x12%\n" +
@@ -1820,7 +1831,8 @@ const file_agent_proto_rawDesc = "" +
 	"\n" +
 	"gossip_key\x18\x05 \x01(\fR\tgossipKey\x12!\n" +
 	"\fgossip_seeds\x18\x06 \x03(\tR\vgossipSeeds\x12#\n" +
-	"\rapi_endpoints\x18\a \x03(\tR\fapiEndpoints\"\xab\x02\n" +
+	"\rapi_endpoints\x18\a \x03(\tR\fapiEndpoints\x12\x19\n" +
+	"\blb_pools\x18\b \x03(\tR\albPools\"\xab\x02\n" +
 	"\tFromAgent\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.whalepod.agent.v1.HelloH\x00R\x05hello\x128\n" +
 	"\x06status\x18\x02 \x01(\v2\x1e.whalepod.agent.v1.StatusBatchH\x00R\x06status\x12<\n" +
