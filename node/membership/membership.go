@@ -56,15 +56,22 @@ type Config struct {
 // Member is another machine, or this one.
 type Member struct {
 	Name, Addr string
+	// Meta is what the machine tells of itself; see Membership.Tell.
+	Meta string
 }
+
+// MaxMeta is how much a machine can tell of itself, in bytes: memberlist's limit.
+const MaxMeta = memberlist.MetaMaxSize
 
 // Membership is this machine's part in the gossip.
 type Membership struct {
 	cfg     Config
 	log     *slog.Logger
 	changed chan struct{}
+	told    chan struct{} // poked by Tell
 
 	mu      sync.Mutex
+	meta    string
 	members map[string]Member
 	// dead are machines that were members and went silent, with the time when they did. One that left is not dead.
 	dead map[string]time.Time
@@ -73,7 +80,7 @@ type Membership struct {
 // New makes a membership; Run starts it.
 func New(cfg Config) *Membership {
 	return &Membership{
-		cfg: cfg, log: cfg.Logger.With("component", "membership"), changed: make(chan struct{}, 1),
+		cfg: cfg, log: cfg.Logger.With("component", "membership"), changed: make(chan struct{}, 1), told: make(chan struct{}, 1),
 		members: map[string]Member{}, dead: map[string]time.Time{},
 	}
 }
@@ -103,6 +110,31 @@ func (m *Membership) Dead() map[string]time.Time {
 // Changed is poked when Members or Dead changed. It has one reader.
 func (m *Membership) Changed() <-chan struct{} { return m.changed }
 
+// Tell sets what this machine tells of itself to all others: at most MaxMeta bytes, and not "leaving".
+func (m *Membership) Tell(meta string) {
+	if len(meta) > MaxMeta || meta == leavingMeta {
+		m.log.Error("this cannot be told by gossip", "bytes", len(meta))
+		return
+	}
+	m.mu.Lock()
+	same := m.meta == meta
+	m.meta = meta
+	m.mu.Unlock()
+	if same {
+		return
+	}
+	select {
+	case m.told <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Membership) ownMeta() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return []byte(m.meta)
+}
+
 // Run takes part in the gossip until ctx ends, and then says good-bye.
 func (m *Membership) Run(ctx context.Context) error {
 	c := memberlist.DefaultLANConfig()
@@ -114,7 +146,7 @@ func (m *Membership) Run(ctx context.Context) error {
 	c.TCPTimeout = dialTimeout
 	c.DeadNodeReclaimTime = deadReclaim // a machine that comes back with another address keeps its name
 	c.Events = events{m}
-	goodbye := &delegate{}
+	goodbye := &delegate{own: m.ownMeta}
 	c.Delegate = goodbye
 	c.Logger = log.New(bridge{m.log}, "", 0)
 	list, err := memberlist.Create(c)
@@ -129,12 +161,17 @@ func (m *Membership) Run(ctx context.Context) error {
 	}()
 	t := time.NewTicker(rejoinEvery)
 	defer t.Stop()
+	m.join(list)
 	for {
-		m.join(list)
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-m.told:
+			if err := list.UpdateNode(leaveTimeout); err != nil {
+				m.log.Debug("gossip has not passed on yet what this machine tells", "err", err)
+			}
 		case <-t.C:
+			m.join(list)
 		}
 	}
 }
@@ -166,7 +203,7 @@ func (e events) NotifyLeave(n *memberlist.Node)  { e.m.note(n, false) }
 func (m *Membership) note(n *memberlist.Node, alive bool) {
 	m.mu.Lock()
 	if alive {
-		m.members[n.Name] = Member{Name: n.Name, Addr: n.Addr.String()}
+		m.members[n.Name] = Member{Name: n.Name, Addr: n.Addr.String(), Meta: string(n.Meta)}
 		delete(m.dead, n.Name)
 	} else {
 		delete(m.members, n.Name)
@@ -185,13 +222,16 @@ func (m *Membership) note(n *memberlist.Node, alive bool) {
 // or died.
 const leavingMeta = "leaving"
 
-type delegate struct{ leaving atomic.Bool }
+type delegate struct {
+	leaving atomic.Bool
+	own     func() []byte
+}
 
 func (d *delegate) NodeMeta(int) []byte {
 	if d.leaving.Load() {
 		return []byte(leavingMeta)
 	}
-	return nil
+	return d.own()
 }
 func (*delegate) NotifyMsg([]byte)                {}
 func (*delegate) GetBroadcasts(_, _ int) [][]byte { return nil }

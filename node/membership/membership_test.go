@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -78,5 +79,33 @@ func TestStrangersAreNotLetIn(t *testing.T) {
 	await(t, b, "itself", func() bool { return len(b.Members()) == 1 })
 	if len(a.Members()) != 2 || len(b.Members()) != 1 {
 		t.Errorf("a machine with another key takes part: a sees %v, b sees %v", a.Members(), b.Members())
+	}
+}
+
+func TestMembersTellOfThemselves(t *testing.T) {
+	key := make([]byte, 32)
+	portA, portB := freePort(t, "127.0.0.1"), freePort(t, "127.0.0.2")
+	a, _ := start(t, "a", "127.0.0.1", portA, key)
+	a.Tell("before b is there")
+	b, _ := start(t, "b", "127.0.0.2", portB, key, "127.0.0.1:"+strconv.Itoa(portA))
+	told := func(m *Membership, name, what string) func() bool {
+		return func() bool {
+			for _, o := range m.Members() {
+				if o.Name == name {
+					return o.Meta == what
+				}
+			}
+			return false
+		}
+	}
+	await(t, b, "what a told before", told(b, "a", "before b is there"))
+	a.Tell("after")
+	await(t, b, "what a tells", told(b, "a", "after"))
+	a.Tell(strings.Repeat("x", MaxMeta+1))
+	a.Tell(leavingMeta)
+	b.Tell("b")
+	await(t, a, "what b tells", told(a, "b", "b"))
+	if !told(b, "a", "after")() {
+		t.Errorf("what cannot be told was: %v", b.Members())
 	}
 }

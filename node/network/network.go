@@ -48,8 +48,10 @@ type Config struct {
 	// StateDir keeps the last address given, so that a restart does not hand it out again at once. Empty: memory only.
 	StateDir string
 	// NetNS is the path of the network namespace to work in; empty is the process's own.
-	NetNS  string
-	Logger *slog.Logger
+	NetNS string
+	// Changed is called, and must return at once, after addresses, routes or links may have changed. It may be nil.
+	Changed func()
+	Logger  *slog.Logger
 }
 
 // Network is the data plane of one node. All methods may be called from several goroutines.

@@ -74,6 +74,9 @@ func (n *Network) Run(ctx context.Context) error {
 			}
 		}
 		n.mu.Unlock()
+		if n.cfg.Changed != nil {
+			n.cfg.Changed()
+		}
 	}
 }
 
