@@ -1796,6 +1796,63 @@ func (x *TunnelData) GetData() []byte {
 	return nil
 }
 
+// PolicySet is a part of the addresses that a peer of network policies stands for: those in one /24. It travels as a Change of
+// "policysets.whalepod.io"; the namespace is the set's name (proto/netpolicy.Set.ID), the name the first three bytes, as in
+// "10.244.3". So a pod that comes into a large namespace is a message of at most 256 addresses, whatever the namespace has.
+type PolicySet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// IPv4 addresses, ascending.
+	Addresses []uint32 `protobuf:"fixed32,1,rep,packed,name=addresses,proto3" json:"addresses,omitempty"`
+	// For a set of ports by name: what listens at each of the addresses, the protocol's number << 16 | the port.
+	Ports         []uint32 `protobuf:"varint,2,rep,packed,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicySet) Reset() {
+	*x = PolicySet{}
+	mi := &file_agent_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicySet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicySet) ProtoMessage() {}
+
+func (x *PolicySet) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicySet.ProtoReflect.Descriptor instead.
+func (*PolicySet) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PolicySet) GetAddresses() []uint32 {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *PolicySet) GetPorts() []uint32 {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
 var File_agent_proto protoreflect.FileDescriptor
 
 const file_agent_proto_rawDesc = "" +
@@ -1922,7 +1979,10 @@ const file_agent_proto_rawDesc = "" +
 	"\apod_uid\x18\x01 \x01(\tR\x06podUid\" \n" +
 	"\n" +
 	"TunnelData\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\x80\x03\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"?\n" +
+	"\tPolicySet\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\aR\taddresses\x12\x14\n" +
+	"\x05ports\x18\x02 \x03(\rR\x05ports2\x80\x03\n" +
 	"\x05Agent\x12G\n" +
 	"\x04Join\x12\x1e.whalepod.agent.v1.JoinRequest\x1a\x1f.whalepod.agent.v1.JoinResponse\x12J\n" +
 	"\x05Renew\x12\x1f.whalepod.agent.v1.RenewRequest\x1a .whalepod.agent.v1.RenewResponse\x12J\n" +
@@ -1942,7 +2002,7 @@ func file_agent_proto_rawDescGZIP() []byte {
 	return file_agent_proto_rawDescData
 }
 
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_agent_proto_goTypes = []any{
 	(*JoinRequest)(nil),    // 0: whalepod.agent.v1.JoinRequest
 	(*JoinResponse)(nil),   // 1: whalepod.agent.v1.JoinResponse
@@ -1970,6 +2030,7 @@ var file_agent_proto_goTypes = []any{
 	(*Acknowledge)(nil),    // 23: whalepod.agent.v1.Acknowledge
 	(*Withdrawn)(nil),      // 24: whalepod.agent.v1.Withdrawn
 	(*TunnelData)(nil),     // 25: whalepod.agent.v1.TunnelData
+	(*PolicySet)(nil),      // 26: whalepod.agent.v1.PolicySet
 }
 var file_agent_proto_depIdxs = []int32{
 	6,  // 0: whalepod.agent.v1.JoinResponse.config:type_name -> whalepod.agent.v1.ClusterConfig
@@ -2033,7 +2094,7 @@ func file_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
