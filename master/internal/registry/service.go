@@ -31,6 +31,18 @@ func allocatedIPs(svc *corev1.Service) []string {
 	return ips
 }
 
+func balancerIPs(svc *corev1.Service) (ips []string) {
+	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		return nil
+	}
+	for i := range svc.Status.LoadBalancer.Ingress {
+		if ip := svc.Status.LoadBalancer.Ingress[i].IP; ip != "" && !slices.Contains(ips, ip) {
+			ips = append(ips, ip)
+		}
+	}
+	return ips
+}
+
 func allocatedPorts(svc *corev1.Service) []string {
 	var out []string
 	for _, p := range svc.Spec.Ports {
