@@ -57,7 +57,7 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 	g.Go(func() error { return plane.network.Run(ctx) })
 	g.Go(func() error { return plane.proxy.Run(ctx) })
 	g.Go(func() error { return plane.server.Run(ctx) })
-	g.Go(func() error { return a.followUpstreams(ctx, c, plane.server.SetUpstreams) })
+	g.Go(func() error { return a.followForwarding(ctx, c, plane.server.SetForwarding) })
 	g.Go(func() error { return plane.members.Run(ctx) })
 	g.Go(func() error { return a.feedServices(ctx, plane) })
 	g.Go(func() error { return a.feedPeers(ctx, plane) })

@@ -22,6 +22,9 @@ const (
 	volumes        = "persistentvolumes"
 )
 
+// dnsConfig is told to all nodes although no pod refers to it: it is for their DNS servers.
+var dnsConfig = registry.Key{Resource: "configmaps", Namespace: "kube-system", Name: "kube-dns"}
+
 // A message holds at most this many bytes of objects, unless a single one is larger.
 const feedChunk = 1 << 20
 
@@ -48,7 +51,7 @@ type feed struct {
 
 func newFeed(s *Server, node string) *feed {
 	return &feed{
-		s: s, node: node, sent: map[registry.Key]string{}, refs: map[registry.Key][]registry.Key{}, users: map[registry.Key]int{},
+		s: s, node: node, sent: map[registry.Key]string{}, refs: map[registry.Key][]registry.Key{}, users: map[registry.Key]int{dnsConfig: 1},
 	}
 }
 
@@ -115,6 +118,7 @@ func (f *feed) snapshot(v *registry.View, flush func()) {
 	for o := range registry.List[*discoveryv1.EndpointSlice](v, "") {
 		each(registry.Key{Resource: endpointSlices, Namespace: o.Namespace, Name: o.Name})
 	}
+	each(dnsConfig)
 	for o := range registry.ByIndex[*corev1.Pod](v, registry.IndexNode, f.node) {
 		each(registry.Key{Resource: "pods", Namespace: o.Namespace, Name: o.Name})
 	}
