@@ -83,6 +83,6 @@ func BenchmarkCompile5000(b *testing.B) {
 			m.setService(svcs[i])
 			m.setSlice(eps[i])
 		}
-		m.flush()
+		m.flush(newTables(&cfg, false))
 	}
 }

@@ -1,15 +1,12 @@
 package proxy
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 // What happens to a new connection.
@@ -47,7 +44,7 @@ type View struct {
 	Ways           []Way
 }
 
-// Looker is what an Applier may implement to say what its tables, as the kernel has them now, do with a new connection from
+// Looker is what a Backend or an Applier may implement to say what its tables, as the kernel has them now, do with a new connection from
 // a pod or a machine of the cluster to an address (0.0.0.0 for a node port). It must read the kernel, not what the proxy
 // remembers: it is asked when somebody doubts the latter.
 //
@@ -69,7 +66,9 @@ func (p *Proxy) View(ctx context.Context, namespace, name string) (*View, error)
 	default:
 	}
 	look := p.follow
-	if l, ok := p.cfg.Applier.(Looker); ok {
+	if l, ok := p.cfg.Native.(Looker); ok && !p.cfg.Former {
+		look = l.Look
+	} else if l, ok := p.cfg.Applier.(Looker); ok {
 		look = l.Look
 	}
 	for i := range out.Ways {
@@ -85,40 +84,29 @@ func (p *Proxy) View(ctx context.Context, namespace, name string) (*View, error)
 // wanted are the ways into a Service with what should happen there; p.mu is held.
 func (p *Proxy) wanted(k key) []Way {
 	svc := p.model.services[k]
-	if svc == nil || svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Labels["service.kubernetes.io/service-proxy-name"] != "" {
+	if svc == nil {
 		return nil
 	}
-	clusterIP, err := netip.ParseAddr(svc.Spec.ClusterIP)
-	if err != nil || !clusterIP.Is4() {
-		return nil
-	}
-	internalLocal := svc.Spec.InternalTrafficPolicy != nil && *svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
-	external, balanced := externalAddresses(svc)
 	var out []Way
-	for i := range svc.Spec.Ports {
-		port := &svc.Spec.Ports[i]
-		b := backendsOf(port, slices.Collect(maps.Values(p.model.slices[k])), p.cfg.NodeName, p.model.dead)
-		add := func(ip netip.Addr, number int32, eps []netip.AddrPort) {
-			w := Way{Port: cmp.Or(port.Name, fmt.Sprint(port.Port)), Protocol: strings.ToLower(string(cmp.Or(port.Protocol, corev1.ProtocolTCP))),
-				Address: netip.AddrPortFrom(ip, uint16(number)), Want: Verdict{Action: ToEndpoints, Endpoints: eps}}
+	ports := p.cfg.compile(svc, slices.Collect(maps.Values(p.model.slices[k])), p.model.at)
+	for i := range ports {
+		port := &ports[i]
+		add := func(ip netip.Addr, number uint16, eps []netip.AddrPort) {
+			w := Way{Port: port.Name, Protocol: port.Protocol, Address: netip.AddrPortFrom(ip, number), Want: Verdict{Action: ToEndpoints, Endpoints: eps}}
 			if len(eps) == 0 {
 				w.Want.Action = Reject
 			}
 			out = append(out, w)
 		}
-		if !slices.Contains(p.cfg.LocalIPs, clusterIP) {
-			eps := b.cluster
-			if internalLocal {
-				eps = b.local
-			}
-			add(clusterIP, port.Port, eps)
+		if !port.NodeAnswers {
+			add(port.ClusterIP, port.Port, port.Inside())
 		}
 		// The node itself and its pods reach every endpoint, whatever externalTrafficPolicy says.
-		for _, ip := range slices.Concat(external, balanced) {
-			add(ip, port.Port, b.cluster)
+		for _, ip := range slices.Concat(port.External, port.Balanced) {
+			add(ip, port.Port, port.Cluster)
 		}
 		if port.NodePort > 0 {
-			add(netip.IPv4Unspecified(), port.NodePort, b.cluster)
+			add(netip.IPv4Unspecified(), port.NodePort, port.Cluster)
 		}
 	}
 	return out
