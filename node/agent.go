@@ -37,6 +37,8 @@ type Config struct {
 	// GossipPort is the same on all nodes.
 	GossipPort int
 	Engine     runtime.Engine
+	// DockerHost is where the engine listens, for who examines this machine.
+	DockerHost string
 	// Labels of the node, beside those it has by itself.
 	Labels map[string]string
 	// AlwaysVXLAN and MTU; see network.Config.
@@ -75,6 +77,7 @@ type Agent struct {
 	pods    *pods.Manager // of the data plane, to be measured
 	plane   *dataPlane    // nil until it is set up
 	planeUp chan struct{} // closed then
+	trouble string        // why it could not be set up
 }
 
 // cluster is what the master said, parsed.
@@ -169,6 +172,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	moved := make(chan error, 1)
 	handler := newLateHandler()
+	handler.set(a.onlyDiagnose())
 	a.session = session.New(session.Config{
 		Identity: a.cfg.Identity, Dir: a.cfg.DataDir, Version: a.cfg.Version, Node: a.node, Desired: a.desired, Outbox: a.outbox,
 		Serve: handler.serve, Logger: a.cfg.Logger, Withdrawn: a.withdrawn.tell, ReportsInForce: true,

@@ -78,6 +78,7 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 func (a *Agent) setUp(ctx context.Context, c *cluster) (*dataPlane, error) {
 	for pause := setupRetryMin; ; pause = min(2*pause, setupRetryMax) {
 		plane, err := a.trySetUp(ctx, c)
+		a.setTrouble(err)
 		if err == nil {
 			return plane, nil
 		}

@@ -197,7 +197,7 @@ func runAgent(ctx context.Context, o *options, id *session.Identity, log *slog.L
 	}
 	defer engine.Close()
 	a, err := node.New(node.Config{
-		DataDir: o.dataDir, LocalVolumes: o.volumesDir, Identity: id, NodeIP: ip, GossipPort: o.gossipPort, Engine: engine, Labels: labels,
+		DataDir: o.dataDir, LocalVolumes: o.volumesDir, Identity: id, NodeIP: ip, GossipPort: o.gossipPort, Engine: engine, DockerHost: o.dockerHost, Labels: labels,
 		EvictionHard: o.evictionHard, ImageGC: o.imageGC, Reserved: pressure.Sum(o.systemReserved, o.kubeReserved),
 		AlwaysVXLAN: o.alwaysVXLAN, MTU: o.mtu, ResolvConf: o.resolvConf, Version: version.Kubernetes(), Logger: log,
 	})
