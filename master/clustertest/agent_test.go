@@ -49,6 +49,8 @@ type agent struct {
 	cut   bool
 	conns map[net.Conn]struct{}
 	dials int
+	// pools are what the master said last.
+	pools []string
 }
 
 // caHash is what `wpctl token create` prints beside the token.
@@ -96,7 +98,12 @@ func (c *cluster) start(a *agent) {
 	client := session.New(session.Config{
 		Identity: id, Dir: a.dir, Version: "v0.0.0-test", Node: func(context.Context) (*corev1.Node, error) { return a.node(), nil },
 		Desired: a.state, Outbox: a.outbox, Serve: serve, Dial: a.dial, Logger: c.logger(a.name),
-		Welcomed: func(*agentv1.ClusterConfig, string) error { return nil },
+		Welcomed: func(config *agentv1.ClusterConfig, _ string) error {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.pools = config.LbPools
+			return nil
+		},
 	})
 	a.manager = pods.New(pods.Config{
 		NodeName: a.name, DataDir: a.dir, Desired: a.state, Engine: a.engine.As(a.name), Network: a.net, Mounter: a.mounts,
