@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/whalepod/whalepod/node/network"
 	"github.com/whalepod/whalepod/node/pressure"
 	"github.com/whalepod/whalepod/node/runtime"
 )
@@ -111,6 +112,12 @@ func (a *Agent) node(ctx context.Context) (*corev1.Node, error) {
 	}
 	if a.cfg.LocalVolumes != "" {
 		n.Annotations[localVolumes] = a.cfg.LocalVolumes
+	}
+	// Without it the others go by their own routes alone.
+	if place, err := network.PlaceOf(network.Config{NodeIP: a.cfg.NodeIP, MTU: a.cfg.MTU, AlwaysVXLAN: a.cfg.AlwaysVXLAN}); err == nil {
+		n.Annotations[network.LinkAnnotation] = place.String()
+	} else {
+		a.log.Warn("the node's link is not known", "err", err)
 	}
 	n.Status = *a.nodeStatus(info, infoErr)
 	return n, nil

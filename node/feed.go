@@ -129,7 +129,8 @@ func (a *Agent) peers() []network.Peer {
 		if n.Name == a.cfg.Identity.Node || err != nil || !ip.IsValid() {
 			continue
 		}
-		out = append(out, network.Peer{Name: n.Name, IP: ip, PodCIDR: cidr})
+		place, _ := network.ParsePlace(n.Annotations[network.LinkAnnotation]) // unknown if it cannot be read
+		out = append(out, network.Peer{Name: n.Name, IP: ip, PodCIDR: cidr, Place: place})
 	}
 	return out
 }

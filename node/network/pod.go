@@ -60,16 +60,16 @@ func (n *Network) attach(ctx context.Context, netnsPath string, pod Pod) (netip.
 	if pod.UID == "" {
 		return netip.Addr{}, errors.New("the pod has no UID")
 	}
+	unlock := n.pods.lock(pod.UID)
+	defer unlock()
+	if err := ctx.Err(); err != nil {
+		return netip.Addr{}, err
+	}
 	n.mu.Lock()
 	ready, mtu, bridge := n.ready, n.mtu, n.bridge
 	n.mu.Unlock()
 	if !ready {
 		return netip.Addr{}, errors.New("the node's network is not set up yet")
-	}
-	unlock := n.pods.lock(pod.UID)
-	defer unlock()
-	if err := ctx.Err(); err != nil {
-		return netip.Addr{}, err
 	}
 	ns, err := openNamespace(netnsPath)
 	if err != nil {
@@ -94,7 +94,7 @@ func (n *Network) attach(ctx context.Context, netnsPath string, pod Pod) (netip.
 	if err := n.configureInside(ns, inside, ip); err != nil {
 		return netip.Addr{}, err
 	}
-	return ip, nil
+	return ip, n.size(pod.UID, netnsPath, ip, inside)
 }
 
 // ensureVeth makes the pair, or keeps the one there is when both ends belong together.
@@ -222,6 +222,9 @@ func (n *Network) DetachPod(ctx context.Context, uid string) error {
 		return err
 	}
 	n.ips.release(uid)
+	n.mu.Lock()
+	delete(n.sized, uid)
+	n.mu.Unlock()
 	return nil
 }
 

@@ -16,7 +16,7 @@ func (n *Network) syncTunnel(want *plan) error {
 	if len(want.tunnel) == 0 {
 		return n.deleteLink(VXLANName)
 	}
-	link, err := n.ensureVXLAN()
+	link, err := n.ensureVXLAN(want.uplink)
 	if err != nil {
 		return fmt.Errorf("tunnel %s: %w", VXLANName, err)
 	}
@@ -31,6 +31,7 @@ func (n *Network) syncTunnel(want *plan) error {
 			n.nl.NeighSet(&netlink.Neigh{LinkIndex: index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT, Flags: netlink.NTF_SELF, IP: p.IP.AsSlice(), HardwareAddr: mac}))
 		want.routes = append(want.routes, netlink.Route{
 			Dst: ipNet(p.PodCIDR), Gw: end.AsSlice(), LinkIndex: index, Protocol: routeProtocol, Flags: int(netlink.FLAG_ONLINK),
+			MTU: below(mtuTo(n.place, p.Place, viaVXLAN), link.Attrs().MTU),
 		})
 	}
 	errs = append(errs, n.dropStaleNeighbours(index, arp, fdb))
@@ -68,10 +69,11 @@ func (n *Network) isOurTunnel(link netlink.Link) bool {
 	return ok && v.VxlanId == vxlanID && v.Port == vxlanPort && v.SrcAddr.Equal(n.cfg.NodeIP.AsSlice())
 }
 
-func (n *Network) ensureVXLAN() (netlink.Link, error) {
-	uplink, err := n.uplink()
-	if err != nil {
-		return nil, err
+// ensureVXLAN makes the device. Its outer packets are sent without DF, the kernel's default: where the way between two
+// links is narrower than both, routers cut them up and the other node puts them together again.
+func (n *Network) ensureVXLAN(uplink netlink.Link) (netlink.Link, error) {
+	if uplink == nil {
+		return nil, fmt.Errorf("no link of this machine has the node's address %s", n.cfg.NodeIP)
 	}
 	mtu := min(uplink.Attrs().MTU-vxlanOverhead, n.mtu)
 	link, err := n.nl.LinkByName(VXLANName)
@@ -103,8 +105,18 @@ func (n *Network) ensureVXLAN() (netlink.Link, error) {
 		if err := n.nl.LinkSetMTU(link, mtu); err != nil {
 			return nil, err
 		}
+		link.Attrs().MTU = mtu
 	}
-	for key, value := range map[string]string{"ipv4/conf/" + VXLANName + "/route_localnet": "1", "ipv4/conf/" + VXLANName + "/rp_filter": "2", "ipv6/conf/" + VXLANName + "/disable_ipv6": "1"} {
+	for key, value := range map[string]string{
+		"ipv4/conf/" + VXLANName + "/forwarding":     "1",
+		"ipv4/conf/" + VXLANName + "/route_localnet": "1",
+		// What goes in here and out again, for a Service, must not be redirected past us.
+		"ipv4/conf/" + VXLANName + "/send_redirects": "0",
+		// While two nodes learn of a change one after the other, packets may come by the tunnel and be answered by the link.
+		// The larger of this and conf/all counts, and 2 (loose) is larger than 1 (strict).
+		"ipv4/conf/" + VXLANName + "/rp_filter":    "2",
+		"ipv6/conf/" + VXLANName + "/disable_ipv6": "1",
+	} {
 		if err := n.ns.sysctl("net/"+key, value); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
