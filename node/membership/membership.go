@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"golang.org/x/sync/errgroup"
 )
 
 // Timing of the detection: each machine is probed by another about once in probeEvery; one that does not answer directly
@@ -27,16 +28,22 @@ import (
 // failed probes, which made a busy machine notice a death only after 4 s. A wrong suspicion is cheap, the suspected has
 // suspicionMult*probeEvery to refute it. gossipEvery is memberlist's look for news to pass on, which wakes the process also
 // when there are none; news travel with probes besides.
+//
+// After a cut that lasted long enough for both sides to call each other dead, nobody probes across any more, and memberlist
+// passes news to the dead only while it has some. So those who are missing are called every rejoinEvery: a packet each,
+// which is what it costs to be whole again within seconds of the cable being back. Two or three calls may be needed, since
+// a machine is believed alive again only after it has heard that it was thought dead.
 const (
 	probeEvery    = 500 * time.Millisecond
 	probeTimeout  = 200 * time.Millisecond
 	gossipEvery   = 500 * time.Millisecond
 	suspicionMult = 2
 	awarenessMax  = 1
-	rejoinEvery   = 15 * time.Second
+	rejoinEvery   = 2 * time.Second
+	rejoinAtATime = 8
 	leaveTimeout  = time.Second
 	dialTimeout   = 2 * time.Second
-	deadReclaim   = 30 * time.Second
+	deadReclaim   = 3 * time.Second
 )
 
 // Config of a machine's membership.
@@ -153,15 +160,15 @@ func (m *Membership) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("gossip on %s: %w; is the port in use, or the address not this machine's?", net.JoinHostPort(m.cfg.Addr, strconv.Itoa(m.cfg.Port)), err)
 	}
+	var joining sync.WaitGroup
+	defer joining.Wait() // no longer than a call takes
 	defer func() {
 		goodbye.leaving.Store(true)
 		_ = list.UpdateNode(leaveTimeout)
 		_ = list.Leave(leaveTimeout)
 		_ = list.Shutdown()
 	}()
-	t := time.NewTicker(rejoinEvery)
-	defer t.Stop()
-	m.join(list)
+	joining.Go(func() { m.keepJoining(ctx, list) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -170,8 +177,19 @@ func (m *Membership) Run(ctx context.Context) error {
 			if err := list.UpdateNode(leaveTimeout); err != nil {
 				m.log.Debug("gossip has not passed on yet what this machine tells", "err", err)
 			}
+		}
+	}
+}
+
+func (m *Membership) keepJoining(ctx context.Context, list *memberlist.Memberlist) {
+	t := time.NewTicker(rejoinEvery)
+	defer t.Stop()
+	for {
+		m.join(list)
+		select {
+		case <-ctx.Done():
+			return
 		case <-t.C:
-			m.join(list)
 		}
 	}
 }
@@ -183,14 +201,21 @@ func (m *Membership) join(list *memberlist.Memberlist) {
 	for _, n := range list.Members() {
 		known[net.JoinHostPort(n.Addr.String(), strconv.Itoa(int(n.Port)))] = true
 	}
+	var calls errgroup.Group
+	calls.SetLimit(rejoinAtATime) // those who are dead must not keep one who lives waiting
 	for _, seed := range m.cfg.Seeds() {
 		if known[seed] {
 			continue
 		}
-		if _, err := list.Join([]string{seed}); err != nil {
-			m.log.Debug("gossip seed does not answer", "seed", seed, "err", err)
-		}
+		known[seed] = true // the master names nodes that we know besides
+		calls.Go(func() error {
+			if _, err := list.Join([]string{seed}); err != nil {
+				m.log.Debug("gossip seed does not answer", "seed", seed, "err", err)
+			}
+			return nil
+		})
 	}
+	_ = calls.Wait()
 }
 
 // events are memberlist's callbacks, made while it holds its lock: they note, poke and return.
