@@ -225,6 +225,9 @@ func peerOf(n *corev1.Node, own bool) *corev1.Node {
 		Spec:       corev1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs, Unschedulable: n.Spec.Unschedulable},
 		Status:     corev1.NodeStatus{Addresses: n.Status.Addresses},
 	}
+	if link, ok := n.Annotations[linkAnnotation]; ok {
+		p.Annotations = map[string]string{linkAnnotation: link}
+	}
 	if own {
 		p.Spec.Taints = n.Spec.Taints
 		p.Status.Capacity, p.Status.Allocatable = n.Status.Capacity, n.Status.Allocatable
