@@ -92,8 +92,8 @@ func reversePrefix(name string) (p netip.Prefix, below bool) {
 	return netip.PrefixFrom(ip, n), below
 }
 
-// reverseName is the name of the smallest range that has one of its own and contains p.
-func reverseName(p netip.Prefix) string {
+// ReverseName is the name below in-addr.arpa or ip6.arpa of the smallest range that has one of its own and contains p.
+func ReverseName(p netip.Prefix) string {
 	var b strings.Builder
 	bytes := p.Addr().AsSlice()
 	if p.Addr().Is4() {

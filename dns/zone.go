@@ -86,7 +86,7 @@ func newZoneNames(cfg ZoneConfig) *zoneNames {
 	z.soa = z.startOf(z.domain)
 	for _, p := range cfg.Reverse {
 		p = p.Masked()
-		z.reverse = append(z.reverse, reverseZone{p, z.startOf(reverseName(p))})
+		z.reverse = append(z.reverse, reverseZone{p, z.startOf(ReverseName(p))})
 	}
 	return z
 }

@@ -52,6 +52,8 @@ type Config struct {
 	Reserved corev1.ResourceList
 	// ResolvConf is the file that names the upstream name servers, /etc/resolv.conf.
 	ResolvConf string
+	// NodeDNS: the machine itself is to resolve the cluster's names; see nodeDNS.
+	NodeDNS bool
 	// Version that the node shows as its kubelet's.
 	Version string
 	Logger  *slog.Logger

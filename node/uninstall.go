@@ -23,9 +23,11 @@ const uninstallGrace = 5 * time.Second
 
 // UninstallConfig says what to remove.
 type UninstallConfig struct {
-	DataDir  string
-	Identity *session.Identity
-	Engine   runtime.Engine
+	DataDir string
+	// ResolvConf of the machine; what --node-dns has put there is taken out. Empty: there is none.
+	ResolvConf string
+	Identity   *session.Identity
+	Engine     runtime.Engine
 	// Mounter for the pods' volumes; nil: the kernel.
 	Mounter volume.Mounter
 	Logger  *slog.Logger
@@ -41,6 +43,9 @@ func Uninstall(ctx context.Context, cfg UninstallConfig) error {
 		if parsed, err = parseCluster(c, cfg.Identity.PodCIDR); err == nil {
 			errs = append(errs, removeRules(ctx, cfg, parsed), removeLinks(ctx, cfg, parsed))
 		}
+	}
+	if cfg.ResolvConf != "" {
+		errs = append(errs, (&nodeDNS{file: cfg.ResolvConf}).takeOut()) // systemd-resolved forgets what it was told of a link with it
 	}
 	errs = append(errs, err, removeVolumes(cfg))
 	if err := errors.Join(errs...); err != nil {

@@ -56,7 +56,7 @@ func main() {
 type options struct {
 	dataDir, volumesDir, dockerHost, nodeIP, logLevel, labels, resolvConf string
 	gossipPort, mtu                                                       int
-	alwaysVXLAN                                                           bool
+	alwaysVXLAN, nodeDNS                                                  bool
 	evictionHard                                                          string
 	systemReserved, kubeReserved                                          corev1.ResourceList
 	imageGC                                                               pressure.ImagePolicy
@@ -69,6 +69,7 @@ func parse(command string, args []string) (*options, error) {
 	fs.StringVar(&o.dataDir, "data-dir", "/var/lib/whalepod/agent", "where identity, desired state and pods' own volumes are kept")
 	fs.StringVar(&o.dockerHost, "docker-host", "unix:///var/run/docker.sock", "the Docker Engine")
 	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	fs.StringVar(&o.resolvConf, "resolv-conf", "/etc/resolv.conf", "file with the name servers for names outside the cluster")
 	if command != "uninstall" {
 		o.pressureFlags(fs)
 		fs.StringVar(&o.volumesDir, "volumes-dir", "", "where the data of persistent volumes are kept that the cluster makes on this node (default: volumes beside --data-dir)")
@@ -77,7 +78,7 @@ func parse(command string, args []string) (*options, error) {
 		fs.IntVar(&o.mtu, "mtu", 0, "MTU of pods (default: that of the link)")
 		fs.BoolVar(&o.alwaysVXLAN, "always-vxlan", false, "tunnel to every node, for providers that drop packets with addresses they did not assign")
 		fs.StringVar(&o.labels, "node-labels", "", "further labels of the node, as key=value,key=value")
-		fs.StringVar(&o.resolvConf, "resolv-conf", "/etc/resolv.conf", "file with the name servers for names outside the cluster")
+		fs.BoolVar(&o.nodeDNS, "node-dns", false, "let this machine itself resolve the cluster's names: by systemd-resolved where it runs, otherwise by a line in --resolv-conf that is taken out at the end")
 	}
 	if command == "join" {
 		hostname, _ := os.Hostname()
@@ -199,7 +200,7 @@ func runAgent(ctx context.Context, o *options, id *session.Identity, log *slog.L
 	a, err := node.New(node.Config{
 		DataDir: o.dataDir, LocalVolumes: o.volumesDir, Identity: id, NodeIP: ip, GossipPort: o.gossipPort, Engine: engine, DockerHost: o.dockerHost, Labels: labels,
 		EvictionHard: o.evictionHard, ImageGC: o.imageGC, Reserved: pressure.Sum(o.systemReserved, o.kubeReserved),
-		AlwaysVXLAN: o.alwaysVXLAN, MTU: o.mtu, ResolvConf: o.resolvConf, Version: version.Kubernetes(), Logger: log,
+		AlwaysVXLAN: o.alwaysVXLAN, MTU: o.mtu, ResolvConf: o.resolvConf, NodeDNS: o.nodeDNS, Version: version.Kubernetes(), Logger: log,
 	})
 	if err != nil {
 		return err
@@ -229,5 +230,5 @@ func uninstall(ctx context.Context, o *options, log *slog.Logger) error {
 		return err
 	}
 	defer engine.Close()
-	return node.Uninstall(ctx, node.UninstallConfig{DataDir: o.dataDir, Identity: id, Engine: engine, Logger: log})
+	return node.Uninstall(ctx, node.UninstallConfig{DataDir: o.dataDir, ResolvConf: o.resolvConf, Identity: id, Engine: engine, Logger: log})
 }

@@ -30,7 +30,7 @@ type Cluster struct {
 // ParseResolv reads a resolv.conf; what it does not understand it leaves out.
 func ParseResolv(data []byte) Resolv {
 	var r Resolv
-	for line := range bytes.Lines(data) {
+	for line := range bytes.Lines(WithoutServer(data)) {
 		fields := strings.Fields(string(line))
 		if len(fields) < 2 {
 			continue
