@@ -58,7 +58,8 @@ test: build ## all tests, after installing what they need
 	$(MAKE) test-unit test-e2e
 
 test-unit: ## tests that need neither root nor Docker
-	go test -race -shuffle=on ./...
+	@# -trimpath: what was compiled for another clone of the same code is not compiled again.
+	go test -race -shuffle=on -trimpath ./...
 
 test-e2e: build ## tests on a real cluster in this machine's namespaces (root)
 	go test -tags e2e -count=1 -p 1 -timeout 60m $(E2E)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"sync"
@@ -16,7 +17,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
-	"golang.org/x/sync/errgroup"
 )
 
 // Timing of the detection: each machine is probed by another about once in probeEvery; one that does not answer directly
@@ -30,8 +30,8 @@ import (
 // when there are none; news travel with probes besides.
 //
 // After a cut that lasted long enough for both sides to call each other dead, nobody probes across any more, and memberlist
-// passes news to the dead only while it has some. So those who are missing are called every rejoinEvery: a packet each,
-// which is what it costs to be whole again within seconds of the cable being back. Two or three calls may be needed, since
+// passes news to the dead only while it has some. So those who are missing are called every rejoinMissing: a packet
+// each, which is what it costs to be whole again within seconds of the cable being back. Two or three calls may be needed, since
 // a machine is believed alive again only after it has heard that it was thought dead.
 const (
 	probeEvery    = 500 * time.Millisecond
@@ -39,11 +39,15 @@ const (
 	gossipEvery   = 500 * time.Millisecond
 	suspicionMult = 2
 	awarenessMax  = 1
-	rejoinEvery   = 2 * time.Second
-	rejoinAtATime = 8
-	leaveTimeout  = time.Second
-	dialTimeout   = 2 * time.Second
-	deadReclaim   = 3 * time.Second
+	// A machine that is alone asks its seeds again soonest.
+	rejoinAlone   = time.Second
+	rejoinMissing = 2 * time.Second
+	rejoinEvery   = 15 * time.Second
+	// rejoinAtOnce bounds how many seeds are asked in a turn: one that answers knows all others.
+	rejoinAtOnce = 8
+	leaveTimeout = time.Second
+	dialTimeout  = 2 * time.Second
+	deadReclaim  = 3 * time.Second
 )
 
 // Config of a machine's membership.
@@ -63,6 +67,7 @@ type Config struct {
 // Member is another machine, or this one.
 type Member struct {
 	Name, Addr string
+	Port       uint16
 	// Meta is what the machine tells of itself; see Membership.Tell.
 	Meta string
 }
@@ -182,40 +187,58 @@ func (m *Membership) Run(ctx context.Context) error {
 }
 
 func (m *Membership) keepJoining(ctx context.Context, list *memberlist.Memberlist) {
-	t := time.NewTicker(rejoinEvery)
-	defer t.Stop()
 	for {
-		m.join(list)
+		t := time.NewTimer(m.join(list.Join))
 		select {
 		case <-ctx.Done():
+			t.Stop()
 			return
 		case <-t.C:
 		}
 	}
 }
 
-// join calls the seeds that are not members: at the start, and again after a cut that lasted long enough for both sides to
-// forget each other.
-func (m *Membership) join(list *memberlist.Memberlist) {
-	known := map[string]bool{}
-	for _, n := range list.Members() {
-		known[net.JoinHostPort(n.Addr.String(), strconv.Itoa(int(n.Port)))] = true
-	}
-	var calls errgroup.Group
-	calls.SetLimit(rejoinAtATime) // those who are dead must not keep one who lives waiting
-	for _, seed := range m.cfg.Seeds() {
-		if known[seed] {
-			continue
-		}
-		known[seed] = true // the master names nodes that we know besides
-		calls.Go(func() error {
-			if _, err := list.Join([]string{seed}); err != nil {
+// join calls seeds that are not members: at the start, and again after a cut that lasted long enough for both sides to
+// forget each other. It says when to look again.
+func (m *Membership) join(call func([]string) (int, error)) time.Duration {
+	seeds := m.missing()
+	rand.Shuffle(len(seeds), func(i, j int) { seeds[i], seeds[j] = seeds[j], seeds[i] })
+	var calls sync.WaitGroup // side by side: those who are dead must not keep one who lives waiting
+	for _, seed := range seeds[:min(len(seeds), rejoinAtOnce)] {
+		calls.Go(func() {
+			if _, err := call([]string{seed}); err != nil {
 				m.log.Debug("gossip seed does not answer", "seed", seed, "err", err)
 			}
-			return nil
 		})
 	}
-	_ = calls.Wait()
+	calls.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case len(m.members) <= 1 && len(seeds) > 0:
+		return rejoinAlone
+	case len(m.dead) > 0:
+		return rejoinMissing
+	}
+	return rejoinEvery
+}
+
+// missing are the seeds that are not members, each once. (memberlist's own list of members may not be read while it works.)
+func (m *Membership) missing() []string {
+	m.mu.Lock()
+	known := map[string]bool{net.JoinHostPort(m.cfg.Addr, strconv.Itoa(m.cfg.Port)): true}
+	for _, n := range m.members {
+		known[net.JoinHostPort(n.Addr, strconv.Itoa(int(n.Port)))] = true
+	}
+	m.mu.Unlock()
+	var out []string
+	for _, seed := range m.cfg.Seeds() {
+		if !known[seed] {
+			known[seed] = true // the master names nodes that we know besides
+			out = append(out, seed)
+		}
+	}
+	return out
 }
 
 // events are memberlist's callbacks, made while it holds its lock: they note, poke and return.
@@ -228,7 +251,7 @@ func (e events) NotifyLeave(n *memberlist.Node)  { e.m.note(n, false) }
 func (m *Membership) note(n *memberlist.Node, alive bool) {
 	m.mu.Lock()
 	if alive {
-		m.members[n.Name] = Member{Name: n.Name, Addr: n.Addr.String(), Meta: string(n.Meta)}
+		m.members[n.Name] = Member{Name: n.Name, Addr: n.Addr.String(), Port: n.Port, Meta: string(n.Meta)}
 		delete(m.dead, n.Name)
 	} else {
 		delete(m.members, n.Name)

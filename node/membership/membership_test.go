@@ -2,12 +2,17 @@ package membership
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 )
 
 // start runs a member on loopback and returns a function that ends it and waits.
@@ -108,4 +113,38 @@ func TestMembersTellOfThemselves(t *testing.T) {
 	if !told(b, "a", "after")() {
 		t.Errorf("what cannot be told was: %v", b.Members())
 	}
+}
+
+// Who is alone asks again soon; what is missing is looked for more often than usual; members are not called.
+func TestSeedsAreAskedAgain(t *testing.T) {
+	seeds := []string{"192.0.2.1:7946", "192.0.2.2:7946", "192.0.2.3:7946", "192.0.2.4:7946", "192.0.2.5:7946", "192.0.2.6:7946",
+		"192.0.2.7:7946", "192.0.2.8:7946", "192.0.2.9:7946", "192.0.2.10:7946"}
+	m := New(Config{Name: "a", Addr: "192.0.2.1", Port: 7946, Seeds: func() []string { return seeds }, Logger: slog.New(slog.DiscardHandler)})
+	node := func(name, ip string) *memberlist.Node {
+		return &memberlist.Node{Name: name, Addr: net.ParseIP(ip), Port: 7946}
+	}
+	turn := func(what string, wait time.Duration, calls int) {
+		t.Helper()
+		called := map[string]bool{}
+		var mu sync.Mutex
+		got := m.join(func(list []string) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, s := range list {
+				called[s] = true
+			}
+			return 0, errors.New("no answer")
+		})
+		if got != wait || len(called) != calls || called[seeds[0]] {
+			t.Errorf("%s: looks again after %s, wanted %s; called %v, wanted %d", what, got, wait, called, calls)
+		}
+	}
+	m.note(node("a", "192.0.2.1"), true)
+	turn("alone", rejoinAlone, rejoinAtOnce)
+	for i, name := range strings.Split("bcdefghi", "") {
+		m.note(node(name, fmt.Sprintf("192.0.2.%d", i+2)), true)
+	}
+	turn("one seed is no member", rejoinEvery, 1)
+	m.note(node("b", "192.0.2.2"), false)
+	turn("one has died", rejoinMissing, 2)
 }

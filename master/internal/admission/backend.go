@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sync/errgroup"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -17,12 +16,8 @@ import (
 	"github.com/whalepod/whalepod/master/internal/registry"
 )
 
-const (
-	// deleteTries is how often a deletion is asked about when the object is replaced meanwhile.
-	deleteTries = 3
-	// deleteWorkers is how many objects of a collection are asked about at once.
-	deleteWorkers = 8
-)
+// deleteTries is how often a deletion is asked about when the object is replaced meanwhile.
+const deleteTries = 3
 
 // Config of a Backend.
 type Config struct {
@@ -187,27 +182,7 @@ func (b *Backend) DeleteCollection(ctx context.Context, r *resource.Resource, q 
 	if exempt(r) || !anyConcerns(hs.mutating, a) && !anyConcerns(hs.validating, a) {
 		return b.Backend.DeleteCollection(ctx, r, q, o)
 	}
-	page, err := b.List(ctx, r, q)
-	if err != nil {
-		return nil, err
-	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(deleteWorkers)
-	for _, obj := range page.Items {
-		each := o
-		if each.UID == nil {
-			uid := obj.GetUID()
-			each.UID = &uid
-		}
-		g.Go(func() error {
-			_, _, err := b.Delete(gctx, r, obj.GetNamespace(), obj.GetName(), each)
-			if apierrors.IsNotFound(err) || apierrors.IsConflict(err) && o.UID == nil && o.ResourceVersion == nil {
-				return nil // gone meanwhile
-			}
-			return err
-		})
-	}
-	return page.Items, g.Wait()
+	return server.DeleteEach(ctx, b, r, q, o)
 }
 
 // Act implements server.Backend.

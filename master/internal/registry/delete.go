@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -59,33 +58,9 @@ func (r *Registry) Delete(ctx context.Context, res *resource.Resource, namespace
 	return obj, done, nil
 }
 
-// How many objects of a collection are deleted at the same time: they share the disk's syncs.
-const deleteWorkers = 16
-
-// DeleteCollection implements server.Backend. Objects go one transaction each, so that a large collection does not hold up
-// other writers; one that has gone meanwhile is as good as deleted.
+// DeleteCollection implements server.Backend.
 func (r *Registry) DeleteCollection(ctx context.Context, res *resource.Resource, q server.ListQuery, o server.DeleteOptions) ([]resource.Object, error) {
-	page, err := r.List(ctx, res, q)
-	if err != nil {
-		return nil, err
-	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(deleteWorkers)
-	for _, obj := range page.Items {
-		each := o
-		if each.UID == nil {
-			uid := obj.GetUID()
-			each.UID = &uid
-		}
-		g.Go(func() error {
-			_, _, err := r.Delete(gctx, res, obj.GetNamespace(), obj.GetName(), each)
-			if apierrors.IsNotFound(err) || apierrors.IsConflict(err) && o.UID == nil && o.ResourceVersion == nil {
-				return nil
-			}
-			return err
-		})
-	}
-	return page.Items, g.Wait()
+	return server.DeleteEach(ctx, r, res, q, o)
 }
 
 // deleteIn begins or completes a deletion. An object goes at once unless finalizers or a grace period hold it; then it
