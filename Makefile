@@ -39,7 +39,7 @@ bin/p4app:
 	@mkdir -p bin
 	$(GOBUILD) -ldflags '-s -w' -o bin/ ./lab/images/p4app ./lab/images/prepare
 
-demo: ## WP_NODES nodes (default 3) on this machine, with WordPress on them
+demo: ## WP_NODES nodes (default 3) on WP_LINKS links (default 1) on this machine, with WordPress on them
 	@# The first time, compiling and building images take minutes each: side by side, after what both need is compiled.
 	@$(MAKE) --no-print-directory bin/p4app
 	@$(MAKE) --no-print-directory -j2 build demo-images

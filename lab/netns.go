@@ -56,12 +56,9 @@ func (n *Node) plugIn(ctx context.Context) error {
 		{"netns", "add", ns},
 		{"-n", ns, "link", "set", "lo", "up"},
 		{"-n", lab, "link", "add", n.port(), "type", "veth", "peer", "name", uplink, "netns", ns},
-		{"-n", lab, "link", "set", n.port(), "master", bridge, "up"},
-		{"-n", ns, "addr", "add", fmt.Sprintf("%s/%d", n.Address, n.lab.cfg.Subnet.Bits()), "dev", uplink},
-		{"-n", ns, "link", "set", uplink, "up"},
-		{"-n", ns, "route", "add", "default", "via", n.lab.cfg.address(1).String()},
+		{"-n", lab, "link", "set", n.port(), "master", switchOf(n.Link()), "up"},
 	}
-	for _, s := range steps {
+	for _, s := range append(steps, n.addressing()...) {
 		if err := run(ctx, "ip", s...); err != nil {
 			return err
 		}
