@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -79,7 +80,9 @@ type Agent struct {
 	pods    *pods.Manager // of the data plane, to be measured
 	plane   *dataPlane    // nil until it is set up
 	planeUp chan struct{} // closed then
-	trouble string        // why it could not be set up
+	// edgePoke is for feedEdge.
+	edgePoke chan struct{}
+	trouble  string // why it could not be set up
 }
 
 // cluster is what the master said, parsed.
@@ -87,8 +90,10 @@ type cluster struct {
 	service, pods, node netip.Prefix
 	dns                 netip.Addr
 	domain              string
-	gossipKey           []byte
-	seeds               []string
+	// loadBalancers are the ranges of the addresses that nodes announce.
+	loadBalancers []netip.Prefix
+	gossipKey     []byte
+	seeds         []string
 }
 
 func parseCluster(c *agentv1.ClusterConfig, podCIDR string) (*cluster, error) {
@@ -98,6 +103,13 @@ func parseCluster(c *agentv1.ClusterConfig, podCIDR string) (*cluster, error) {
 	out.pods, errs[1] = netip.ParsePrefix(c.PodCidr)
 	out.node, errs[2] = netip.ParsePrefix(podCIDR)
 	out.dns, errs[3] = netip.ParseAddr(c.DnsIp)
+	for _, s := range c.LbPools {
+		pool, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("the master's description of the cluster: pool of load balancers: %w", err)
+		}
+		out.loadBalancers = append(out.loadBalancers, pool)
+	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fmt.Errorf("the master's description of the cluster: %w", err)
 	}
@@ -109,6 +121,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger.With("component", "agent", "node", cfg.Identity.Node), machine: inspectMachine(),
 		outbox: session.NewOutbox(), meter: meter.New(), welcome: make(chan struct{}), planeUp: make(chan struct{}),
+		edgePoke: make(chan struct{}, 1),
 	}
 	err := a.addGuard()
 	if err != nil {
@@ -146,11 +159,24 @@ func (a *Agent) welcomed(c *agentv1.ClusterConfig, podCIDR string) error {
 		if old.node != next.node || old.pods != next.pods || old.service != next.service || old.dns != next.dns {
 			return errMoved
 		}
+		if !slices.Equal(old.loadBalancers, next.loadBalancers) {
+			now := *old
+			now.loadBalancers = next.loadBalancers
+			a.cluster = &now
+			a.pokeEdge()
+		}
 		return nil
 	}
 	a.cluster = next
 	close(a.welcome)
 	return nil
+}
+
+// pools are the ranges of the addresses that nodes announce; the only part of the cluster's description that may change.
+func (a *Agent) pools() []netip.Prefix {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cluster.loadBalancers
 }
 
 func (a *Agent) podCIDR() string {

@@ -104,6 +104,9 @@ func (a *Agent) feedPeers(ctx context.Context, p *dataPlane) error {
 		}
 		p.proxy.SetDeadNodes(dead)
 		p.zone.SetDeadNodes(dead)
+		if left == 0 {
+			a.pokeEdge()
+		}
 		if machines {
 			a.log.Info("machines changed", "alive", len(p.members.Members()), "dead", slices.Sorted(maps.Keys(dead)))
 		}

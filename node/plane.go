@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/whalepod/whalepod/dns"
+	"github.com/whalepod/whalepod/node/announce"
+	"github.com/whalepod/whalepod/node/healthport"
 	"github.com/whalepod/whalepod/node/membership"
 	"github.com/whalepod/whalepod/node/network"
 	"github.com/whalepod/whalepod/proxy"
@@ -31,6 +33,9 @@ type dataPlane struct {
 	zone    *dns.Zone
 	server  *dns.Server
 	members *membership.Membership
+	// announcer and health are what the outside sees of Services, beside the proxy's rules.
+	announcer *announce.Announcer
+	health    *healthport.Server
 }
 
 // planeReady is closed once the data plane is set up.
@@ -64,6 +69,9 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 	g.Go(func() error { return plane.members.Run(ctx) })
 	g.Go(func() error { return a.feedServices(ctx, plane) })
 	g.Go(func() error { return a.feedPeers(ctx, plane) })
+	g.Go(func() error { return a.feedEdge(ctx, plane) })
+	g.Go(func() error { return plane.announcer.Run(ctx) })
+	g.Go(func() error { return plane.health.Run(ctx) })
 	g.Go(func() error { return manager.Run(ctx) })
 	g.Go(func() error {
 		select {
@@ -102,6 +110,7 @@ func (a *Agent) trySetUp(ctx context.Context, c *cluster) (plane *dataPlane, err
 	p.network, err = network.New(network.Config{
 		NodeName: a.cfg.Identity.Node, NodeIP: a.cfg.NodeIP, PodCIDR: c.node, ClusterPodCIDR: c.pods, ServiceCIDR: c.service,
 		DNSIP: c.dns, MTU: a.cfg.MTU, AlwaysVXLAN: a.cfg.AlwaysVXLAN, StateDir: filepath.Join(a.cfg.DataDir, "network"), Logger: a.cfg.Logger,
+		Changed: a.pokeEdge,
 	})
 	if err != nil {
 		return nil, err
@@ -117,6 +126,7 @@ func (a *Agent) trySetUp(ctx context.Context, c *cluster) (plane *dataPlane, err
 	if err := a.newProxy(ctx, c, p); err != nil {
 		return nil, err
 	}
+	a.newEdge(p)
 	return p, a.newDNS(ctx, c, p)
 }
 

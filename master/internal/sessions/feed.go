@@ -217,7 +217,8 @@ func (f *feed) refer(v *registry.View, pod registry.Key, refs []registry.Key) {
 	}
 }
 
-// peerOf is what nodes need to know of a node: the others how to reach it, and it itself also what it lets pods in by. Its
+// peerOf is what nodes need to know of a node: the others how to reach it and whether it is ready, and it itself also what it
+// lets pods in by. Its
 // resourceVersion is made from the contents, so that heartbeats and image lists do not travel to everybody.
 func peerOf(n *corev1.Node, own bool) *corev1.Node {
 	p := &corev1.Node{
@@ -227,6 +228,11 @@ func peerOf(n *corev1.Node, own bool) *corev1.Node {
 	}
 	if link, ok := n.Annotations[linkAnnotation]; ok {
 		p.Annotations = map[string]string{linkAnnotation: link}
+	}
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			p.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
+		}
 	}
 	if own {
 		p.Spec.Taints = n.Spec.Taints

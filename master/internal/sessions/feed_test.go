@@ -55,6 +55,7 @@ func TestPeerOf(t *testing.T) {
 		t.Errorf("annotations %v, want %v", other.Annotations, want)
 	}
 	before := own.ResourceVersion
+	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeDiskPressure, Status: corev1.ConditionFalse}}
 	n.Status.Images, n.ResourceVersion = nil, "8"
 	if peerOf(n, true).ResourceVersion != before {
 		t.Error("told again for nothing")
@@ -62,5 +63,10 @@ func TestPeerOf(t *testing.T) {
 	n.Status.Allocatable = corev1.ResourceList{"cpu": resource.MustParse("2")}
 	if peerOf(n, true).ResourceVersion == before {
 		t.Error("a change is not told")
+	}
+	// The others announce addresses by it.
+	n.Status.Conditions = append(n.Status.Conditions, corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"})
+	if c := peerOf(n, false).Status.Conditions; len(c) != 1 || c[0] != (corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue}) {
+		t.Errorf("conditions told: %v", c)
 	}
 }

@@ -833,7 +833,7 @@ type PodEvent struct {
 	Reason    string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	Message   string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
 	UnixNano  int64  `protobuf:"varint,8,opt,name=unix_nano,json=unixNano,proto3" json:"unix_nano,omitempty"`
-	// Kind of the object: Pod or Node.
+	// Kind of the object: Pod, Node or Service.
 	Kind          string `protobuf:"bytes,9,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
