@@ -23,6 +23,8 @@ type Config struct {
 	Prefix string
 	// Suffix picks a back end, "-nft" or "-legacy"; empty is the machine's default.
 	Suffix string
+	// Names of the tables to read; none: filter and nat.
+	Names []string
 	// Enter is put before every command, to run it in another network namespace (nsenter --net=…).
 	Enter []string
 }
@@ -73,7 +75,11 @@ func (t *Tables) program(name string) string {
 // Read returns table → chain → rules: our chains whole, of other chains the rules that jump to ours.
 func (t *Tables) Read(ctx context.Context) (map[string]map[string]string, error) {
 	out := map[string]map[string]string{}
-	for _, table := range []string{"filter", "nat"} {
+	names := t.cfg.Names
+	if len(names) == 0 {
+		names = []string{"filter", "nat"}
+	}
+	for _, table := range names {
 		text, err := t.run(ctx, "", t.program("iptables-save"), "-t", table)
 		if err != nil {
 			return nil, err

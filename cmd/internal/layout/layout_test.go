@@ -38,6 +38,7 @@ var ours = map[string][]string{
 	"master/clustertest":                           {"master", "node", "proto"},
 	"master/internal/admission":                    {"master/internal/registry", "api/resource", "api/server"},
 	"master/internal/aggregator":                   {"master/internal/registry", "api/server"},
+	"master/internal/netpolicy":                    {"proto"},
 	"master/internal/pki":                          {},
 	"master/internal/rbac":                         {"master/internal/registry", "api/resource", "api/server"},
 	"master/internal/satoken":                      {},
@@ -51,13 +52,15 @@ var ours = map[string][]string{
 	"master/internal/controllers/daemonset":        {"master/internal/controller", "master/internal/registry", "master/internal/controllers/podstate", "master/internal/controllers/history", "scheduler"},
 	"master/internal/controllers/binding":          {"master/internal/controller", "master/internal/registry", "master/internal/controllers/podstate", "scheduler"},
 	"master/internal/controllers/persistentvolume": {"master/internal/controller", "master/internal/registry", "scheduler"},
-	"master/internal/sessions":                     {"master/internal/registry", "master/internal/pki", "api/resource", "api/server", "proto"},
+	"master/internal/sessions":                     {"master/internal/registry", "master/internal/netpolicy", "master/internal/pki", "api/resource", "api/server", "proto"},
 	"master/internal/usage":                        {"master/internal/registry", "api/resource", "api/server", "proto"},
 	"node":                                         {"node", "dns", "proxy", "proto"},
 	"node/membership":                              {},
 	"node/network":                                 {},
 	"proto":                                        {},
 	"proxy":                                        {},
+	"proxy/ipset":                                  {"proxy/policy"},
+	"proxy/policy":                                 {"proto/netpolicy"},
 	"scheduler":                                    {},
 }
 
@@ -65,7 +68,7 @@ var ours = map[string][]string{
 var owners = map[string][]string{
 	"go.etcd.io/bbolt":                {"master/internal/store"},
 	"github.com/docker/docker":        {"node/runtime/docker"},
-	"github.com/vishvananda/netlink":  {"node/network"},
+	"github.com/vishvananda/netlink":  {"node/network", "proxy/ipset"},
 	"github.com/miekg/dns":            {"dns"},
 	"github.com/hashicorp/memberlist": {"node/membership"},
 	"google.golang.org/grpc":          {"master/internal/sessions", "node", "proto"},

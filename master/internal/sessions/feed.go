@@ -9,11 +9,12 @@ import (
 
 	"github.com/whalepod/whalepod/master/internal/registry"
 	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
+	shared "github.com/whalepod/whalepod/proto/netpolicy"
 )
 
 // What nodes are told of, in the order of a snapshot: what pods refer to comes before them.
 var feedResources = []string{
-	"nodes", "services", "endpointslices.discovery.k8s.io", "configmaps", "secrets", runtimeClasses, claims, volumes, "pods",
+	"nodes", "services", "endpointslices.discovery.k8s.io", "configmaps", "secrets", runtimeClasses, claims, volumes, shared.Policies, "pods",
 }
 
 const (
@@ -36,10 +37,12 @@ type feed struct {
 	node string
 	// sent remembers the revision of each object sent, and so what to take back.
 	sent map[registry.Key]string
-	// refs are the ConfigMaps, Secrets, RuntimeClasses and claims that each pod refers to, and the volume of each claim;
-	// users counts who refers to each.
+	// refs are the ConfigMaps, Secrets, RuntimeClasses and claims that each pod refers to, and the volume of each claim; also the
+	// policies that select the pod, and their sets. users counts who refers to each.
 	refs  map[registry.Key][]registry.Key
 	users map[registry.Key]int
+	// chunks are the revisions of the parts of sets that were sent, by set and name.
+	chunks map[string]map[string]uint64
 
 	batch []*agentv1.Change
 	size  int
@@ -52,6 +55,7 @@ type feed struct {
 func newFeed(s *Server, node string) *feed {
 	return &feed{
 		s: s, node: node, sent: map[registry.Key]string{}, refs: map[registry.Key][]registry.Key{}, users: map[registry.Key]int{dnsConfig: 1},
+		chunks: map[string]map[string]uint64{},
 	}
 }
 
@@ -126,6 +130,10 @@ func (f *feed) snapshot(v *registry.View, flush func()) {
 
 // tell adds what there is to say about one key.
 func (f *feed) tell(v *registry.View, k registry.Key) {
+	if k.Resource == shared.Sets {
+		f.tellSet(k)
+		return
+	}
 	o, err := v.Get(k)
 	if err != nil {
 		o = nil
@@ -138,7 +146,7 @@ func (f *feed) tell(v *registry.View, k registry.Key) {
 			f.refer(v, k, nil)
 			return
 		}
-		f.refer(v, k, podRefs(pod))
+		f.refer(v, k, append(podRefs(pod), policyRefs(v, pod)...))
 	case "configmaps", "secrets", runtimeClasses, volumes:
 		if f.users[k] == 0 {
 			f.take(k)
@@ -150,6 +158,12 @@ func (f *feed) tell(v *registry.View, k registry.Key) {
 			return
 		}
 		f.refer(v, k, claimRefs(o))
+	case shared.Policies:
+		if f.users[k] == 0 {
+			f.take(k)
+			return
+		}
+		f.refer(v, k, setRefs(o))
 	case "nodes":
 		if n, ok := o.(*corev1.Node); ok {
 			o = peerOf(n, n.Name == f.node)
@@ -199,8 +213,12 @@ func (f *feed) refer(v *registry.View, pod registry.Key, refs []registry.Key) {
 		f.users[k]--
 		if f.users[k] == 0 {
 			delete(f.users, k)
+			if k.Resource == shared.Sets {
+				f.takeSet(k)
+				continue
+			}
 			f.take(k)
-			if k.Resource == claims {
+			if k.Resource == claims || k.Resource == shared.Policies {
 				f.refer(v, k, nil)
 			}
 		}

@@ -59,6 +59,8 @@ type Server struct {
 	// marks numbers changes for all sessions together, so that what an agent says late of an earlier session is no later mark.
 	marks  atomic.Uint64
 	drains *drainer
+	// policies are the addresses that network policies' peers stand for.
+	policies *policies
 
 	mu       sync.Mutex
 	sessions map[string]*session
@@ -75,6 +77,7 @@ func New(cfg Config) *Server {
 	}
 	s.marks.Store(uint64(time.Now().UnixNano())) // later than those of a master before this one
 	s.drains = newDrainer(s)
+	s.policies = newPolicies(cfg.Cluster)
 	return s
 }
 
