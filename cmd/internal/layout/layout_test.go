@@ -35,7 +35,7 @@ var ours = map[string][]string{
 	"examples":                                     {},
 	"lab":                                          {},
 	"master":                                       {"master", "api/server", "api/resource", "proto", "node/membership"},
-	"master/clustertest":                           {"master", "node", "proto"},
+	"master/clustertest":                           {"master", "node", "proto", "dns"},
 	"master/internal/admission":                    {"master/internal/registry", "api/resource", "api/server"},
 	"master/internal/aggregator":                   {"master/internal/registry", "api/server"},
 	"master/internal/netpolicy":                    {"proto"},
