@@ -152,7 +152,7 @@ func (e examined) Resolver(from *diagnose.Pod) (diagnose.Resolver, error) {
 		if c == nil {
 			return diagnose.Resolver{}, diagnose.ErrNotYet
 		}
-		return diagnose.Resolver{Servers: []netip.Addr{c.dns}, NDots: 1}, nil
+		return diagnose.Resolver{Servers: []netip.Addr{c.dns}, Search: []string{"svc." + c.domain}, NDots: 5}, nil
 	}
 	pod, ok := e.desired.Pod(from.Namespace, from.Name)
 	if !ok {

@@ -25,7 +25,7 @@ type Node interface {
 	Scope(service string) Scope
 	// Dial from the network of a pod on this node, or with nil from the node's own.
 	Dial(ctx context.Context, from *Pod, network string, to netip.AddrPort) (net.Conn, error)
-	// Resolver is the resolv.conf of a pod, or with nil one that asks the cluster's DNS on this node.
+	// Resolver is the resolv.conf of a pod, or with nil one that asks the cluster's DNS on this node for NAME.NAMESPACE.
 	Resolver(from *Pod) (Resolver, error)
 	// Via is the device that the node's route to an address leads through; empty if that cannot be told.
 	Via(to netip.Addr) string
@@ -124,7 +124,7 @@ func Ask(ctx context.Context, n Node, q *Question) *Answer {
 	if len(q.Dial) > 0 {
 		wg.Go(func() { dialAll(ctx, n, q, a) })
 	}
-	if q.Service != "" {
+	if q.Rules {
 		wg.Go(func() {
 			rules, err := n.Rules(ctx, q.Service)
 			a.Rules = rules

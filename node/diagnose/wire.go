@@ -30,8 +30,10 @@ const (
 
 // Question is what one node is asked about a Service or a pod.
 type Question struct {
-	// Service whose rules are to be read, as namespace/name; empty for none.
+	// Service that it is about, as namespace/name: its addresses may be dialed, too. Empty for none.
 	Service string `json:"service,omitempty"`
+	// Rules of the Service are to be read.
+	Rules bool `json:"rules,omitempty"`
 	// From is the pod on this node from whose network names are asked and addresses dialed; nil means the node itself.
 	From *Pod `json:"from,omitempty"`
 	// Names to ask, as somebody would type them: the search list applies.

@@ -134,20 +134,26 @@ func clock(_ context.Context, s System, _ *Place) []Finding {
 // Certificates are renewed long before their end; one that is nearer to it than this was not.
 const certificateSoon = 7 * 24 * time.Hour
 
-func certificates(_ context.Context, s System, p *Place) []Finding {
+func certificates(_ context.Context, s System, p *Place) []Finding { return Certificates(s.Now(), p) }
+
+// Certificates of the place, as they are now.
+func Certificates(now time.Time, p *Place) []Finding {
 	var out []Finding
-	now := s.Now()
+	add := func(f Finding) {
+		f.Check = "certificates"
+		out = append(out, f)
+	}
 	for _, c := range p.Certificates {
 		left := c.NotAfter.Sub(now)
 		switch {
 		case now.Before(c.NotBefore):
-			out = append(out, bad("set the clock: timedatectl set-ntp true", "%s: valid from %s on, and the clock here says %s", c.Name, c.NotBefore.UTC().Format(time.DateTime), now.UTC().Format(time.DateTime)))
+			add(bad("set the clock: timedatectl set-ntp true", "%s: valid from %s on, and the clock here says %s", c.Name, c.NotBefore.UTC().Format(time.DateTime), now.UTC().Format(time.DateTime)))
 		case left <= 0:
-			out = append(out, bad(c.Fix, "%s: expired %s", c.Name, c.NotAfter.UTC().Format(time.DateTime)))
+			add(bad(c.Fix, "%s: expired %s", c.Name, c.NotAfter.UTC().Format(time.DateTime)))
 		case left < certificateSoon:
-			out = append(out, warn(c.Fix, "%s: expires in %s", c.Name, days(left)))
+			add(warn(c.Fix, "%s: expires in %s", c.Name, days(left)))
 		default:
-			out = append(out, good("%s: valid for %s", c.Name, days(left)))
+			add(good("%s: valid for %s", c.Name, days(left)))
 		}
 	}
 	return out
