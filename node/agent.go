@@ -79,7 +79,9 @@ type Agent struct {
 	welcome chan struct{} // closed once cluster is known
 	pods    *pods.Manager // of the data plane, to be measured
 	plane   *dataPlane    // nil until it is set up
-	planeUp chan struct{} // closed then
+	// policyTrouble is why network policies cannot be enforced; empty if they can.
+	policyTrouble string
+	planeUp       chan struct{} // closed then
 	// edgePoke is for feedEdge.
 	edgePoke chan struct{}
 	trouble  string // why it could not be set up

@@ -170,7 +170,7 @@ func (a *Agent) conditions(engine error, now time.Time) []corev1.NodeCondition {
 		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", reason
 	}
 	ready.LastHeartbeatTime, ready.LastTransitionTime = at, at
-	return append(a.guard.tell(now), ready)
+	return append(append(a.guard.tell(now), a.policyCondition(at)...), ready)
 }
 
 func (a *Agent) notReady(engine error) string {

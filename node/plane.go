@@ -18,6 +18,7 @@ import (
 	"github.com/whalepod/whalepod/node/network"
 	"github.com/whalepod/whalepod/proxy"
 	"github.com/whalepod/whalepod/proxy/iptables"
+	"github.com/whalepod/whalepod/proxy/policy"
 )
 
 const (
@@ -33,6 +34,9 @@ type dataPlane struct {
 	zone    *dns.Zone
 	server  *dns.Server
 	members *membership.Membership
+	// policy enforces network policies, policies tells it of them.
+	policy   *policy.Enforcer
+	policies *policyFeed
 	// announcer and health are what the outside sees of Services, beside the proxy's rules.
 	announcer *announce.Announcer
 	health    *healthport.Server
@@ -61,6 +65,8 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return plane.network.Run(ctx) })
 	g.Go(func() error { return plane.proxy.Run(ctx) })
+	g.Go(func() error { return plane.policy.Run(ctx) })
+	g.Go(func() error { return plane.policies.run(ctx) })
 	g.Go(func() error { return plane.server.Run(ctx) })
 	g.Go(func() error { return a.followForwarding(ctx, c, plane.server.SetForwarding) })
 	if a.cfg.NodeDNS {
@@ -118,12 +124,18 @@ func (a *Agent) trySetUp(ctx context.Context, c *cluster) (plane *dataPlane, err
 	defer func() {
 		if err != nil {
 			p.network.Close()
+			if p.policies != nil {
+				p.policies.sub.Close()
+			}
 		}
 	}()
 	if err := p.network.Setup(ctx); err != nil {
 		return nil, err
 	}
 	if err := a.newProxy(ctx, c, p); err != nil {
+		return nil, err
+	}
+	if err := a.newPolicies(ctx, p); err != nil {
 		return nil, err
 	}
 	a.newEdge(p)

@@ -16,6 +16,7 @@ import (
 	"github.com/whalepod/whalepod/node/session"
 	"github.com/whalepod/whalepod/proxy"
 	"github.com/whalepod/whalepod/proxy/iptables"
+	"github.com/whalepod/whalepod/proxy/policy"
 )
 
 // Containers get this long to end by themselves when a node is uninstalled.
@@ -98,7 +99,12 @@ func removeRules(ctx context.Context, cfg UninstallConfig, c *cluster) error {
 	if err != nil {
 		return err
 	}
-	return p.Remove(ctx)
+	policies, err := iptables.New(ctx, iptables.Config{Prefix: policy.Prefix, Names: []string{policy.Table}})
+	if err != nil {
+		return err
+	}
+	e := policy.New(policy.Config{Tables: policies, OpenSets: openSets, Logger: cfg.Logger})
+	return errors.Join(p.Remove(ctx), e.Remove(ctx))
 }
 
 // Removing links needs no address of the node; the network asks for one all the same.

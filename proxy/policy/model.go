@@ -1,0 +1,343 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/whalepod/whalepod/proto/netpolicy"
+)
+
+// key names a policy.
+type key struct{ namespace, name string }
+
+// pod of this node.
+type pod struct {
+	uid    string
+	object *corev1.Pod // nil: nobody has spoken of it, or does any more
+	addr   netip.Addr  // invalid: it is not on the network
+	groups [directions]*group
+	// isolated outlives the object: a pod that is going away does not get free by it.
+	isolated [directions]bool
+}
+
+// group is the pods of one direction that the same policies select, whose ports of the policies' names have the same numbers.
+type group struct {
+	id       string
+	d        direction
+	chain    string
+	set      string
+	policies []key
+	ports    map[string][]netpolicy.Port // "TCP/http" → numbers
+	pods     int                         // with an address
+}
+
+// set is what the kernel is to hold.
+type set struct {
+	typ     SetType
+	entries map[Entry]int // by how many; more than one for a moment, when an address changes hands
+}
+
+// Member of a set that the master keeps: an address, or one with what listens there.
+type Member struct {
+	Addr     netip.Addr
+	Protocol uint8
+	Port     uint16
+}
+
+// model holds what the kernel should hold, and what changed since it was last flushed. It is not safe for concurrent use.
+type model struct {
+	policies map[key]*networkingv1.NetworkPolicy
+	compiled map[key]*[directions]*compiled
+	byNS     map[string]map[key]struct{} // policies
+	parts    map[string]map[string][]Member
+	pods     map[string]*pod
+	podsOf   map[string]map[string]*pod // by namespace and UID
+	groups   map[string]*group
+	// plain: the kernel has no sets, and whoever is isolated gets nothing.
+	plain bool
+
+	dirtyNS   map[string]struct{}
+	dirtyPods map[string]struct{}
+	dirtyText map[*group]struct{}
+	// reshape: groups came or went, or policies changed, so which sets there are has to be found out again.
+	reshape bool
+
+	sets    map[string]*set
+	touched map[string]map[Entry]struct{}
+	fresh   map[string]struct{} // sets that are there anew: what the kernel may have of them is another's
+	want    map[string]string   // chain → rules
+	changed map[string]struct{}
+}
+
+func newModel() *model {
+	return &model{
+		policies: map[key]*networkingv1.NetworkPolicy{}, compiled: map[key]*[directions]*compiled{}, byNS: map[string]map[key]struct{}{},
+		parts: map[string]map[string][]Member{}, pods: map[string]*pod{}, podsOf: map[string]map[string]*pod{}, groups: map[string]*group{},
+		dirtyNS: map[string]struct{}{}, dirtyPods: map[string]struct{}{}, dirtyText: map[*group]struct{}{},
+		sets: map[string]*set{}, touched: map[string]map[Entry]struct{}{}, fresh: map[string]struct{}{}, want: map[string]string{}, changed: map[string]struct{}{},
+	}
+}
+
+func (m *model) setPolicy(p *networkingv1.NetworkPolicy) {
+	k := key{p.Namespace, p.Name}
+	m.policies[k] = p
+	m.compiled[k] = &[directions]*compiled{compile(p, ingress), compile(p, egress)}
+	if m.byNS[k.namespace] == nil {
+		m.byNS[k.namespace] = map[key]struct{}{}
+	}
+	m.byNS[k.namespace][k] = struct{}{}
+	m.policyChanged(k)
+}
+
+func (m *model) deletePolicy(k key) {
+	if _, ok := m.policies[k]; !ok {
+		return
+	}
+	delete(m.policies, k)
+	delete(m.compiled, k)
+	delete(m.byNS[k.namespace], k)
+	if len(m.byNS[k.namespace]) == 0 {
+		delete(m.byNS, k.namespace)
+	}
+	m.policyChanged(k)
+}
+
+func (m *model) policyChanged(k key) {
+	m.dirtyNS[k.namespace] = struct{}{}
+	m.reshape = true
+	for _, g := range m.groups {
+		if slices.Contains(g.policies, k) {
+			m.dirtyText[g] = struct{}{}
+		}
+	}
+}
+
+// setPod notes what a pod of this node is like.
+func (m *model) setPod(o *corev1.Pod) {
+	p := m.pod(string(o.UID))
+	if p.object != nil && p.object.Namespace != o.Namespace {
+		delete(m.podsOf[p.object.Namespace], p.uid)
+	}
+	if p.object == nil || !maps.Equal(p.object.Labels, o.Labels) {
+		m.dirtyPods[p.uid] = struct{}{}
+	}
+	p.object = o
+	if m.podsOf[o.Namespace] == nil {
+		m.podsOf[o.Namespace] = map[string]*pod{}
+	}
+	m.podsOf[o.Namespace][p.uid] = p
+}
+
+func (m *model) pod(uid string) *pod {
+	p := m.pods[uid]
+	if p == nil {
+		p = &pod{uid: uid}
+		m.pods[uid] = p
+	}
+	return p
+}
+
+// deletePod notes that nobody speaks of the pod any more. If it is still on the network and was isolated, it gets nothing now: it
+// is on its way out, and its policies may be gone.
+func (m *model) deletePod(uid string) {
+	p := m.pods[uid]
+	if p == nil || p.object == nil {
+		return
+	}
+	delete(m.podsOf[p.object.Namespace], uid)
+	if len(m.podsOf[p.object.Namespace]) == 0 {
+		delete(m.podsOf, p.object.Namespace)
+	}
+	p.object = nil
+	m.dirtyPods[uid] = struct{}{}
+}
+
+// attach gives a pod its address; an invalid one takes it off the network.
+func (m *model) attach(uid string, addr netip.Addr) {
+	if !addr.IsValid() && m.pods[uid] == nil {
+		return
+	}
+	p := m.pod(uid)
+	if p.addr == addr {
+		return
+	}
+	m.enter(p, -1)
+	p.addr = addr
+	m.enter(p, 1)
+	m.dirtyPods[uid] = struct{}{}
+	if m.plain {
+		m.reshape = true
+	}
+}
+
+// setPart replaces a part of a set; none removes it.
+func (m *model) setPart(name, part string, members []Member) {
+	had := m.parts[name][part]
+	if len(members) == 0 {
+		delete(m.parts[name], part)
+		if len(m.parts[name]) == 0 {
+			delete(m.parts, name)
+		}
+	} else {
+		if m.parts[name] == nil {
+			m.parts[name] = map[string][]Member{}
+		}
+		m.parts[name][part] = members
+	}
+	s := m.sets[peerSet(name)]
+	if s == nil {
+		return // no rule asks for it yet
+	}
+	m.countMembers(name, s, members, 1)
+	m.countMembers(name, s, had, -1)
+}
+
+// countMembers leaves out what the kernel would not take; the master sends none of it.
+func (m *model) countMembers(name string, s *set, members []Member, by int) {
+	for _, x := range members {
+		if !x.Addr.Is4() || x.Addr.IsUnspecified() || s.typ == Ports && (x.Port == 0 || x.Protocol == 0) {
+			continue
+		}
+		e := addrEntry(x.Addr)
+		if s.typ == Ports {
+			e.Protocol, e.Port = x.Protocol, x.Port
+		}
+		m.count(peerSet(name), s, e, by)
+	}
+}
+
+// count adds an entry to a set, or takes it out.
+func (m *model) count(name string, s *set, e Entry, by int) {
+	was := s.entries[e]
+	if now := was + by; now > 0 {
+		s.entries[e] = now
+	} else {
+		delete(s.entries, e)
+	}
+	if (was > 0) == (was+by > 0) {
+		return
+	}
+	m.touch(name, e)
+}
+
+func (m *model) touch(name string, e Entry) {
+	if m.touched[name] == nil {
+		m.touched[name] = map[Entry]struct{}{}
+	}
+	m.touched[name][e] = struct{}{}
+}
+
+// groupOf is where the pod belongs, and whether anything isolates it.
+func (m *model) groupOf(p *pod, d direction) (g *group, isolated bool) {
+	if p.object == nil {
+		return nil, p.isolated[d]
+	}
+	if p.object.Spec.HostNetwork {
+		return nil, false
+	}
+	var keys []key
+	for k := range m.byNS[p.object.Namespace] {
+		if m.compiled[k][d] != nil && netpolicy.Selects(m.policies[k], p.object.Namespace, p.object.Labels) {
+			keys = append(keys, k)
+		}
+	}
+	if len(keys) == 0 {
+		return nil, false
+	}
+	slices.SortFunc(keys, func(a, b key) int { return strings.Compare(a.name, b.name) })
+	var id strings.Builder
+	fmt.Fprintf(&id, "%d %s", d, p.object.Namespace)
+	ports := map[string][]netpolicy.Port{}
+	for _, k := range keys {
+		id.WriteString("/" + k.name)
+		for _, x := range m.compiled[k][d].matches {
+			if x.named != "" {
+				proto := corev1.Protocol(strings.ToUpper(x.proto))
+				ports[portName(x.named, proto)] = netpolicy.PortsNamed(p.object, x.named, proto)
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(ports)) {
+		fmt.Fprintf(&id, " %s=%v", name, ports[name])
+	}
+	if g := m.groups[id.String()]; g != nil {
+		return g, true
+	}
+	return m.newGroup(id.String(), d, keys, ports), true
+}
+
+// named are the ports that the group's pods call so.
+func (g *group) named(name string, proto corev1.Protocol) []netpolicy.Port {
+	return g.ports[portName(name, proto)]
+}
+
+func portName(name string, proto corev1.Protocol) string { return string(proto) + "/" + name }
+
+func (m *model) newGroup(id string, d direction, keys []key, ports map[string][]netpolicy.Port) *group {
+	name := hashed(id)
+	g := &group{
+		id: id, d: d, chain: dir[d].groupChain + name, set: dir[d].groupSet + strings.ToLower(name), policies: keys, ports: ports,
+	}
+	m.groups[id] = g
+	m.dirtyText[g], m.reshape = struct{}{}, true
+	return g
+}
+
+// regroup puts a pod where it belongs.
+func (m *model) regroup(p *pod) {
+	for d := range directions {
+		g, isolated := m.groupOf(p, d)
+		if g == p.groups[d] && isolated == p.isolated[d] {
+			continue
+		}
+		if m.plain {
+			m.reshape = true
+		}
+		m.enter(p, -1)
+		p.groups[d], p.isolated[d] = g, isolated
+		m.enter(p, 1)
+	}
+	if p.object == nil && !p.addr.IsValid() {
+		delete(m.pods, p.uid)
+	}
+}
+
+// enter counts the pod's address in its sets, or takes it out.
+func (m *model) enter(p *pod, by int) {
+	if !p.addr.IsValid() {
+		return
+	}
+	self := false
+	for d := range directions {
+		if g := p.groups[d]; g != nil {
+			g.pods += by
+			m.count(g.set, m.ensure(g.set, Addresses), addrEntry(p.addr), by)
+		}
+		if p.isolated[d] {
+			m.count(dir[d].isolated, m.ensure(dir[d].isolated, Addresses), addrEntry(p.addr), by)
+			self = true
+		}
+	}
+	if self {
+		m.count(setSelf, m.ensure(setSelf, Pairs), addrEntry(p.addr), by)
+	}
+}
+
+func (m *model) ensure(name string, typ SetType) *set {
+	s := m.sets[name]
+	if s == nil {
+		s = &set{typ: typ, entries: map[Entry]int{}}
+		m.sets[name] = s
+		m.touched[name], m.fresh[name] = map[Entry]struct{}{}, struct{}{}
+	}
+	return s
+}
+
+// isIsolated in any direction; see regroup.
+func (p *pod) isIsolated() bool { return p != nil && (p.isolated[ingress] || p.isolated[egress]) }
