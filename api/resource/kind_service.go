@@ -28,10 +28,10 @@ func services() *Resource {
 				obj.(*corev1.Service).Spec = old.(*corev1.Service).Spec
 			},
 			Validate: validate(func(in *core.Service) field.ErrorList {
-				return append(validation.ValidateServiceCreate(in), validateFamilies(in)...)
+				return append(exceptHealthPort(validation.ValidateServiceCreate(in)), validateFamilies(in)...)
 			}),
 			ValidateUpdate: validateChange(func(in, old *core.Service) field.ErrorList {
-				return append(validation.ValidateServiceUpdate(in, old), validateFamilies(in)...)
+				return append(exceptHealthPort(validation.ValidateServiceUpdate(in, old)), validateFamilies(in)...)
 			}),
 			ValidateStatus: validateChange(validation.ValidateServiceStatusUpdate),
 			Warnings: warnings(func(_ context.Context, in, old *core.Service) []string {
@@ -59,6 +59,21 @@ func prepareService(obj Object) {
 		svc.Spec.ClusterIPs = []string{svc.Spec.ClusterIP}
 	}
 	defaultFamilies(svc, nil)
+	dropInternalPolicy(svc)
+}
+
+// dropInternalPolicy: a Service that is only a name has no traffic; Kubernetes leaves the field out when it is read.
+func dropInternalPolicy(svc *corev1.Service) {
+	if !hasClusterIP(svc) {
+		svc.Spec.InternalTrafficPolicy = nil
+	}
+}
+
+// exceptHealthPort: the registry gives a Service its healthCheckNodePort after it was validated.
+func exceptHealthPort(errs field.ErrorList) field.ErrorList {
+	return slices.DeleteFunc(errs, func(e *field.Error) bool {
+		return e.Type == field.ErrorTypeRequired && e.Field == "spec.healthCheckNodePort"
+	})
 }
 
 // defaultFamilies fills in ipFamilyPolicy and ipFamilies on a cluster whose Services have IPv4 addresses only. This is no
@@ -87,6 +102,9 @@ func defaultFamilies(svc, old *corev1.Service) {
 			break
 		}
 		if i >= len(spec.IPFamilies) {
+			if familyOf(ip) == corev1.IPv6Protocol {
+				return // nothing is inferred of an address that is refused
+			}
 			spec.IPFamilies = append(spec.IPFamilies[:i:i], familyOf(ip))
 		}
 	}
@@ -130,6 +148,11 @@ func validateFamilies(in *core.Service) field.ErrorList {
 	}
 	if *policy == core.IPFamilyPolicyRequireDualStack {
 		errs = append(errs, field.Invalid(spec.Child("ipFamilyPolicy"), policy, "this cluster is not configured for dual-stack services"))
+	}
+	for i, ip := range in.Spec.ClusterIPs {
+		if i >= len(in.Spec.IPFamilies) && familyOf(ip) == corev1.IPv6Protocol {
+			errs = append(errs, field.Invalid(spec.Child("clusterIPs").Index(i), in.Spec.ClusterIPs, "IPv6 is not configured on this cluster"))
+		}
 	}
 	for i, family := range in.Spec.IPFamilies {
 		if family == core.IPv6Protocol {
