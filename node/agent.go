@@ -55,6 +55,8 @@ type Config struct {
 	ResolvConf string
 	// NodeDNS: the machine itself is to resolve the cluster's names; see nodeDNS.
 	NodeDNS bool
+	// ProxyMode is one of ProxyAuto (also if empty), ProxyIptables and ProxyNftables.
+	ProxyMode string
 	// Version that the node shows as its kubelet's.
 	Version string
 	Logger  *slog.Logger
@@ -125,7 +127,7 @@ func New(cfg Config) (*Agent, error) {
 		outbox: session.NewOutbox(), meter: meter.New(), welcome: make(chan struct{}), planeUp: make(chan struct{}),
 		edgePoke: make(chan struct{}, 1),
 	}
-	err := a.addGuard()
+	err := errors.Join(checkProxyMode(cfg.ProxyMode), a.addGuard())
 	if err != nil {
 		return nil, err
 	}

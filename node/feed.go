@@ -94,6 +94,7 @@ func (a *Agent) feedPeers(ctx context.Context, p *dataPlane) error {
 	sub := a.desired.Subscribe(desired.Nodes)
 	defer sub.Close()
 	for machines := false; ; {
+		a.tellZone(p)
 		if err := p.network.SetPeers(ctx, a.peers()); err != nil && ctx.Err() == nil {
 			a.log.Error("routes to other nodes are incomplete", "err", err)
 		}

@@ -17,7 +17,7 @@ import (
 	"github.com/whalepod/whalepod/node/membership"
 	"github.com/whalepod/whalepod/node/network"
 	"github.com/whalepod/whalepod/proxy"
-	"github.com/whalepod/whalepod/proxy/iptables"
+	"github.com/whalepod/whalepod/proxy/nft"
 	"github.com/whalepod/whalepod/proxy/policy"
 )
 
@@ -31,6 +31,7 @@ const (
 type dataPlane struct {
 	network *network.Network
 	proxy   *proxy.Proxy
+	native  *nft.Tables // to be closed; nil where the kernel has no nf_tables
 	zone    *dns.Zone
 	server  *dns.Server
 	members *membership.Membership
@@ -40,6 +41,13 @@ type dataPlane struct {
 	// announcer and health are what the outside sees of Services, beside the proxy's rules.
 	announcer *announce.Announcer
 	health    *healthport.Server
+}
+
+func (p *dataPlane) close() {
+	p.network.Close()
+	if p.native != nil {
+		p.native.Close()
+	}
 }
 
 // planeReady is closed once the data plane is set up.
@@ -54,7 +62,7 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 	if err != nil || plane == nil {
 		return err
 	}
-	defer plane.network.Close()
+	defer plane.close()
 	manager := a.newPods(c, plane)
 	handler.set(a.streams(manager))
 	a.withdrawn.set(manager.Withdrawn)
@@ -123,7 +131,7 @@ func (a *Agent) trySetUp(ctx context.Context, c *cluster) (plane *dataPlane, err
 	}
 	defer func() {
 		if err != nil {
-			p.network.Close()
+			p.close()
 			if p.policies != nil {
 				p.policies.sub.Close()
 			}
@@ -140,27 +148,6 @@ func (a *Agent) trySetUp(ctx context.Context, c *cluster) (plane *dataPlane, err
 	}
 	a.newEdge(p)
 	return p, a.newDNS(ctx, c, p)
-}
-
-func (a *Agent) newProxy(ctx context.Context, c *cluster, p *dataPlane) error {
-	tables, err := iptables.New(ctx, iptables.Config{Prefix: proxy.Prefix})
-	if err != nil {
-		return err
-	}
-	p.proxy, err = proxy.New(proxy.Config{
-		NodeName: a.cfg.Identity.Node, PodCIDR: c.node, ClusterPodCIDR: c.pods, ServiceCIDR: c.service,
-		LocalIPs: []netip.Addr{c.dns}, RandomFully: tables.RandomFully(), Applier: tables, Logger: a.cfg.Logger,
-		StaleUDP: func(flows []proxy.UDPFlow) error {
-			out := make([]network.UDPFlow, len(flows))
-			for i, f := range flows {
-				out[i] = network.UDPFlow(f)
-			}
-			return p.network.ClearUDP(out)
-		},
-		InForce:   a.outbox.InForce,
-		Withdrawn: func(nodes []string) error { return p.network.ClearDead(a.addressesOf(nodes)) },
-	})
-	return err
 }
 
 func (a *Agent) newDNS(ctx context.Context, c *cluster, p *dataPlane) error {

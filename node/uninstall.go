@@ -14,9 +14,6 @@ import (
 	"github.com/whalepod/whalepod/node/pods/volume"
 	"github.com/whalepod/whalepod/node/runtime"
 	"github.com/whalepod/whalepod/node/session"
-	"github.com/whalepod/whalepod/proxy"
-	"github.com/whalepod/whalepod/proxy/iptables"
-	"github.com/whalepod/whalepod/proxy/policy"
 )
 
 // Containers get this long to end by themselves when a node is uninstalled.
@@ -85,26 +82,6 @@ func removeVolumes(cfg UninstallConfig) error {
 		errs = append(errs, volumes.Teardown(uid))
 	}
 	return errors.Join(errs...)
-}
-
-func removeRules(ctx context.Context, cfg UninstallConfig, c *cluster) error {
-	tables, err := iptables.New(ctx, iptables.Config{Prefix: proxy.Prefix})
-	if err != nil {
-		return err
-	}
-	p, err := proxy.New(proxy.Config{
-		NodeName: cfg.Identity.Node, PodCIDR: c.node, ClusterPodCIDR: c.pods, ServiceCIDR: c.service,
-		LocalIPs: []netip.Addr{c.dns}, RandomFully: tables.RandomFully(), Applier: tables, Logger: cfg.Logger,
-	})
-	if err != nil {
-		return err
-	}
-	policies, err := iptables.New(ctx, iptables.Config{Prefix: policy.Prefix, Names: []string{policy.Table}})
-	if err != nil {
-		return err
-	}
-	e := policy.New(policy.Config{Tables: policies, OpenSets: openSets, Logger: cfg.Logger})
-	return errors.Join(p.Remove(ctx), e.Remove(ctx))
 }
 
 // Removing links needs no address of the node; the network asks for one all the same.

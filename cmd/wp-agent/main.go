@@ -54,13 +54,13 @@ func main() {
 
 // options of all commands.
 type options struct {
-	dataDir, volumesDir, dockerHost, nodeIP, logLevel, labels, resolvConf string
-	gossipPort, mtu                                                       int
-	alwaysVXLAN, nodeDNS                                                  bool
-	evictionHard                                                          string
-	systemReserved, kubeReserved                                          corev1.ResourceList
-	imageGC                                                               pressure.ImagePolicy
-	join                                                                  session.JoinOptions
+	dataDir, volumesDir, dockerHost, nodeIP, logLevel, labels, resolvConf, proxyMode string
+	gossipPort, mtu                                                                  int
+	alwaysVXLAN, nodeDNS                                                             bool
+	evictionHard                                                                     string
+	systemReserved, kubeReserved                                                     corev1.ResourceList
+	imageGC                                                                          pressure.ImagePolicy
+	join                                                                             session.JoinOptions
 }
 
 func parse(command string, args []string) (*options, error) {
@@ -77,6 +77,7 @@ func parse(command string, args []string) (*options, error) {
 		fs.IntVar(&o.gossipPort, "gossip-port", 7946, "port of the gossip between machines, TCP and UDP; the same on all nodes")
 		fs.IntVar(&o.mtu, "mtu", 0, "MTU of pods (default: that of the link)")
 		fs.BoolVar(&o.alwaysVXLAN, "always-vxlan", false, "tunnel to every node, for providers that drop packets with addresses they did not assign")
+		fs.StringVar(&o.proxyMode, "proxy-mode", node.ProxyAuto, "what holds the rules of services: nftables or iptables; auto takes nftables where the kernel (5.6 and later) takes it")
 		fs.StringVar(&o.labels, "node-labels", "", "further labels of the node, as key=value,key=value")
 		fs.BoolVar(&o.nodeDNS, "node-dns", false, "let this machine itself resolve the cluster's names: by systemd-resolved where it runs, otherwise by a line in --resolv-conf that is taken out at the end")
 	}
@@ -200,7 +201,7 @@ func runAgent(ctx context.Context, o *options, id *session.Identity, log *slog.L
 	a, err := node.New(node.Config{
 		DataDir: o.dataDir, LocalVolumes: o.volumesDir, Identity: id, NodeIP: ip, GossipPort: o.gossipPort, Engine: engine, DockerHost: o.dockerHost, Labels: labels,
 		EvictionHard: o.evictionHard, ImageGC: o.imageGC, Reserved: pressure.Sum(o.systemReserved, o.kubeReserved),
-		AlwaysVXLAN: o.alwaysVXLAN, MTU: o.mtu, ResolvConf: o.resolvConf, NodeDNS: o.nodeDNS, Version: version.Kubernetes(), Logger: log,
+		AlwaysVXLAN: o.alwaysVXLAN, MTU: o.mtu, ProxyMode: o.proxyMode, ResolvConf: o.resolvConf, NodeDNS: o.nodeDNS, Version: version.Kubernetes(), Logger: log,
 	})
 	if err != nil {
 		return err

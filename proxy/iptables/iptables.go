@@ -35,6 +35,7 @@ type Tables struct {
 	wait        []string // for iptables-restore
 	waitOne     []string // for iptables
 	randomFully bool
+	legacy      bool
 }
 
 // New finds the programs and what they can do. iptables-restore has --wait since 1.6.2 (older ones of Red Hat too),
@@ -56,6 +57,8 @@ func New(ctx context.Context, cfg Config) (*Tables, error) {
 	}
 	recent := major > 1 || minor > 6 || minor == 6 && patch >= 2
 	t.randomFully = recent
+	// Since 1.8 the version says which it is, "(nf_tables)" or "(legacy)"; before there was only one.
+	t.legacy = !bytes.Contains(version, []byte("nf_tables"))
 	t.waitOne = []string{"-w", lockWait}
 	// The nf_tables back end has no lock to wait for; it takes the option and ignores it.
 	if help, _ := t.run(ctx, "", t.program("iptables-restore"), "--help"); recent || bytes.Contains(help, []byte("wait")) {
@@ -66,6 +69,9 @@ func New(ctx context.Context, cfg Config) (*Tables, error) {
 
 // RandomFully tells whether MASQUERADE takes --random-fully.
 func (t *Tables) RandomFully() bool { return t.randomFully }
+
+// Legacy tells that the programs do not use nf_tables.
+func (t *Tables) Legacy() bool { return t.legacy }
 
 // program puts the back end after the word iptables: iptables-nft-save.
 func (t *Tables) program(name string) string {
