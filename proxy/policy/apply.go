@@ -220,7 +220,8 @@ func (e *Enforcer) prepareSets(t *turn, whole bool) {
 }
 
 // apply does it in the order in which nobody is let through for a moment who is not to be, and nobody stopped who may pass: what rules
-// refer to comes before them; who counts as isolated is said when the way for it is there; what nobody refers to goes last.
+// refer to comes before them; who is isolated no more is free before the way of its group goes, and who is now counts as isolated
+// when its way is there; what nobody refers to goes last.
 func (e *Enforcer) apply(ctx context.Context, t *turn) error {
 	for name, typ := range t.create {
 		if err := e.sets.Create(name, typ); err != nil {
@@ -228,48 +229,15 @@ func (e *Enforcer) apply(ctx context.Context, t *turn) error {
 		}
 		e.have.sets[name] = &kernelSet{typ: typ, entries: map[Entry]struct{}{}}
 	}
-	isolates := func(name string) bool { return name == setIngress || name == setEgress }
-	add := func(last bool) error {
-		for name, entries := range t.add {
-			if isolates(name) != last {
-				continue
-			}
-			if err := e.sets.Add(name, t.types[name], entries); err != nil {
-				return err
-			}
-			for _, x := range entries {
-				e.have.sets[name].entries[x] = struct{}{}
-			}
-		}
-		return nil
-	}
-	if err := add(false); err != nil {
-		return err
-	}
-	if t.text != "" {
-		if err := e.cfg.Tables.Restore(ctx, t.text); err != nil {
+	for _, step := range []func() error{
+		func() error { return e.enter(t, false) },
+		func() error { return e.leave(t, true) },
+		func() error { return e.restore(ctx, t) },
+		func() error { return e.enter(t, true) },
+		func() error { return e.leave(t, false) },
+	} {
+		if err := step(); err != nil {
 			return err
-		}
-		maps.Copy(e.have.chains, t.after)
-		for _, c := range t.gone {
-			delete(e.have.chains, c)
-		}
-		noteJumps(e.have.chains, t.want)
-	}
-	if err := add(true); err != nil {
-		return err
-	}
-	for _, first := range []bool{true, false} { // who is free first, then where it went
-		for name, entries := range t.del {
-			if isolates(name) != first {
-				continue
-			}
-			if err := e.sets.Delete(name, t.types[name], entries); err != nil {
-				return err
-			}
-			for _, x := range entries {
-				delete(e.have.sets[name].entries, x)
-			}
 		}
 	}
 	for _, name := range t.drop {
@@ -278,6 +246,56 @@ func (e *Enforcer) apply(ctx context.Context, t *turn) error {
 		}
 		delete(e.have.sets, name)
 	}
+	return nil
+}
+
+// isolates: who is in the set is isolated.
+func isolates(name string) bool { return name == setIngress || name == setEgress }
+
+// enter adds what came to the sets that isolate, or to the others.
+func (e *Enforcer) enter(t *turn, isolating bool) error {
+	for name, entries := range t.add {
+		if isolates(name) != isolating {
+			continue
+		}
+		if err := e.sets.Add(name, t.types[name], entries); err != nil {
+			return err
+		}
+		for _, x := range entries {
+			e.have.sets[name].entries[x] = struct{}{}
+		}
+	}
+	return nil
+}
+
+// leave takes out what went.
+func (e *Enforcer) leave(t *turn, isolating bool) error {
+	for name, entries := range t.del {
+		if isolates(name) != isolating {
+			continue
+		}
+		if err := e.sets.Delete(name, t.types[name], entries); err != nil {
+			return err
+		}
+		for _, x := range entries {
+			delete(e.have.sets[name].entries, x)
+		}
+	}
+	return nil
+}
+
+func (e *Enforcer) restore(ctx context.Context, t *turn) error {
+	if t.text == "" {
+		return nil
+	}
+	if err := e.cfg.Tables.Restore(ctx, t.text); err != nil {
+		return err
+	}
+	maps.Copy(e.have.chains, t.after)
+	for _, c := range t.gone {
+		delete(e.have.chains, c)
+	}
+	noteJumps(e.have.chains, t.want)
 	return nil
 }
 
