@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -211,6 +210,9 @@ func kernel(ctx context.Context, s System, p *Place) []Finding {
 // abilities are tried in a network namespace of their own, which is gone at once.
 func abilities(ctx context.Context, s System) []Finding {
 	var out []Finding
+	if _, err := s.Run(ctx, "unshare", "-n", "true"); err != nil {
+		return nil // no namespaces of our own here: nothing can be told
+	}
 	for _, a := range []struct {
 		what, without string
 		bad           bool
@@ -223,9 +225,7 @@ func abilities(ctx context.Context, s System) []Finding {
 	} {
 		_, err := s.Run(ctx, "unshare", append([]string{"-n"}, a.argv...)...)
 		switch {
-		case err == nil || errors.Is(err, ErrNoProgram):
-		case strings.Contains(err.Error(), "unshare"), strings.Contains(err.Error(), "failed to execute"):
-			return out // namespaces of our own are not allowed here, or the program is missing: nothing can be told
+		case err == nil, strings.Contains(err.Error(), "failed to execute"): // the program is missing: nothing can be told
 		case a.bad:
 			out = append(out, bad("use a kernel with it (a provider's container-like \"VPS\" may have none)", "the kernel has no %s: %s", a.what, a.without))
 		default:

@@ -167,7 +167,9 @@ func (f *facts) collectService(ctx context.Context, c kubernetes.Interface) erro
 func (f *facts) collectSimilar(ctx context.Context, c kubernetes.Interface) {
 	if list, err := c.CoreV1().Services("").List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", f.Name).String()}); err == nil {
 		for _, s := range list.Items {
-			f.others = append(f.others, s.Namespace)
+			if s.Name == f.Name {
+				f.others = append(f.others, s.Namespace)
+			}
 		}
 	}
 	if list, err := c.CoreV1().Services(f.Namespace).List(ctx, metav1.ListOptions{}); err == nil {

@@ -69,18 +69,23 @@ func (r *Report) Print(w io.Writer) {
 		fmt.Fprintf(w, ", tried from %s", strings.Join(r.From, ", "))
 	}
 	fmt.Fprint(w, "\n\n")
+	unsure := false
 	for _, s := range r.Steps {
 		fmt.Fprintf(w, "%s %-*s %s\n", s.State.Mark(), nameWidth, s.Name, s.What)
 		for _, d := range s.Details {
 			fmt.Fprintf(w, "  %-*s %s\n", nameWidth, "", d)
 		}
-		if s.State == doctor.Warning && s.Fix != "" {
+		unsure = unsure || s.State == doctor.Unknown
+		if s.State != doctor.Bad && s.Fix != "" {
 			fmt.Fprintf(w, "  %-*s → %s\n", nameWidth, "", s.Fix)
 		}
 	}
-	if r.Broken == "" {
+	switch {
+	case r.Broken == "" && unsure:
+		fmt.Fprintln(w, "\nNothing that could be tried is broken.")
+	case r.Broken == "":
 		fmt.Fprintln(w, "\nNothing is broken on this way.")
-		return
+	default:
+		fmt.Fprintf(w, "\nBroken: %s. What to do: %s\n", r.Broken, r.Fix)
 	}
-	fmt.Fprintf(w, "\nBroken: %s. What to do: %s\n", r.Broken, r.Fix)
 }
