@@ -170,11 +170,11 @@ func (w web) notDoubled(t testing.TB) {
 // sends tells whether a node's rules lead to this address.
 func sends(t testing.TB, from *lab.Node, ip string) bool {
 	t.Helper()
-	out, err := output(from.Command(t.Context(), "iptables-save", "-t", "nat"))
+	out, err := output(from.Command(t.Context(), "sh", "-ec", "iptables-save -t nat; if nft list tables | grep -q 'ip whalepod'; then nft list map ip whalepod endpoints; fi"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.Contains(out, "--to-destination "+ip+":")
+	return strings.Contains(out, "--to-destination "+ip+":") || strings.Contains(out, " : "+ip+" . ")
 }
 
 // awaitWithdrawal waits until no node but the lost one leads to the address.
