@@ -84,7 +84,7 @@ func (c *Config) compile(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, 
 	external, balanced := externalAddresses(svc)
 	base := Port{
 		Service: svc.Namespace + "/" + svc.Name, ClusterIP: ip, NodeAnswers: slices.Contains(c.LocalIPs, ip), External: external, Balanced: balanced,
-		Guarded: len(svc.Spec.LoadBalancerSourceRanges) > 0, Sources: sources(svc),
+		Guarded: len(sourceRanges(svc)) > 0, Sources: sources(svc),
 		InternalLocal: svc.Spec.InternalTrafficPolicy != nil && *svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
 		ExternalLocal: svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal, Sticky: stickiness(svc),
 	}
@@ -107,9 +107,20 @@ func (c *Config) compile(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, 
 	return out
 }
 
+// sourceRanges is the field, or the annotation that was there before it and that load balancers of clouds still read.
+func sourceRanges(svc *corev1.Service) []string {
+	if len(svc.Spec.LoadBalancerSourceRanges) > 0 {
+		return svc.Spec.LoadBalancerSourceRanges
+	}
+	if text := strings.TrimSpace(svc.Annotations[corev1.AnnotationLoadBalancerSourceRangesKey]); text != "" {
+		return strings.Split(text, ",")
+	}
+	return nil
+}
+
 // sources are the ranges that may use the load balancer's address; what is no IPv4 range allows nobody.
 func sources(svc *corev1.Service) (out []netip.Prefix) {
-	for _, r := range svc.Spec.LoadBalancerSourceRanges {
+	for _, r := range sourceRanges(svc) {
 		if p, err := netip.ParsePrefix(strings.TrimSpace(r)); err == nil && p.Addr().Is4() {
 			out = append(out, p.Masked())
 		}
