@@ -72,6 +72,8 @@ type Member struct {
 	Meta string
 }
 
+func (v Member) host() string { return net.JoinHostPort(v.Addr, strconv.Itoa(int(v.Port))) }
+
 // MaxMeta is how much a machine can tell of itself, in bytes: memberlist's limit.
 const MaxMeta = memberlist.MetaMaxSize
 
@@ -80,6 +82,7 @@ type Membership struct {
 	cfg     Config
 	log     *slog.Logger
 	changed chan struct{}
+	died    chan struct{} // somebody else may have, too
 	told    chan struct{} // poked by Tell
 
 	mu      sync.Mutex
@@ -87,13 +90,15 @@ type Membership struct {
 	members map[string]Member
 	// dead are machines that were members and went silent, with the time when they did. One that left is not dead.
 	dead map[string]time.Time
+	// silent are those of the dead that are so by our own survey alone.
+	silent map[string]Member
 }
 
 // New makes a membership; Run starts it.
 func New(cfg Config) *Membership {
 	return &Membership{
-		cfg: cfg, log: cfg.Logger.With("component", "membership"), changed: make(chan struct{}, 1), told: make(chan struct{}, 1),
-		members: map[string]Member{}, dead: map[string]time.Time{},
+		cfg: cfg, log: cfg.Logger.With("component", "membership"), changed: make(chan struct{}, 1), died: make(chan struct{}, 1), told: make(chan struct{}, 1),
+		members: map[string]Member{}, dead: map[string]time.Time{}, silent: map[string]Member{},
 	}
 }
 
@@ -135,10 +140,7 @@ func (m *Membership) Tell(meta string) {
 	if same {
 		return
 	}
-	select {
-	case m.told <- struct{}{}:
-	default:
-	}
+	poke(m.told)
 }
 
 func (m *Membership) ownMeta() []byte {
@@ -174,6 +176,15 @@ func (m *Membership) Run(ctx context.Context) error {
 		_ = list.Shutdown()
 	}()
 	joining.Go(func() { m.keepJoining(ctx, list) })
+	joining.Go(func() {
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-m.died:
+				m.survey(ctx, list)
+			}
+		}
+	})
 	for {
 		select {
 		case <-ctx.Done():
@@ -228,7 +239,7 @@ func (m *Membership) missing() []string {
 	m.mu.Lock()
 	known := map[string]bool{net.JoinHostPort(m.cfg.Addr, strconv.Itoa(m.cfg.Port)): true}
 	for _, n := range m.members {
-		known[net.JoinHostPort(n.Addr, strconv.Itoa(int(n.Port)))] = true
+		known[n.host()] = true
 	}
 	m.mu.Unlock()
 	var out []string
@@ -249,19 +260,31 @@ func (e events) NotifyUpdate(n *memberlist.Node) { e.m.note(n, true) }
 func (e events) NotifyLeave(n *memberlist.Node)  { e.m.note(n, false) }
 
 func (m *Membership) note(n *memberlist.Node, alive bool) {
+	v := Member{Name: n.Name, Addr: n.Addr.String(), Port: n.Port, Meta: string(n.Meta)}
+	m.set(v, alive, !alive && v.Meta != leavingMeta)
+}
+
+// set notes that a machine is alive, or that it is not, and whether it died without a word.
+func (m *Membership) set(v Member, alive, died bool) {
 	m.mu.Lock()
+	delete(m.silent, v.Name)
 	if alive {
-		m.members[n.Name] = Member{Name: n.Name, Addr: n.Addr.String(), Port: n.Port, Meta: string(n.Meta)}
-		delete(m.dead, n.Name)
+		m.members[v.Name] = v
+		delete(m.dead, v.Name)
 	} else {
-		delete(m.members, n.Name)
-		if string(n.Meta) != leavingMeta {
-			m.dead[n.Name] = time.Now()
+		delete(m.members, v.Name)
+		if _, known := m.dead[v.Name]; died && !known {
+			m.dead[v.Name] = time.Now()
+			poke(m.died)
 		}
 	}
 	m.mu.Unlock()
+	poke(m.changed)
+}
+
+func poke(c chan struct{}) {
 	select {
-	case m.changed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

@@ -148,3 +148,23 @@ func TestSeedsAreAskedAgain(t *testing.T) {
 	m.note(node("b", "192.0.2.2"), false)
 	turn("one has died", rejoinMissing, 2)
 }
+
+// One that answers neither by UDP nor by TCP is dead at once when somebody else has died, and alive again when it answers.
+func TestSurvey(t *testing.T) {
+	key := make([]byte, 32)
+	port := freePort(t, "127.0.0.1")
+	a, _ := start(t, "a", "127.0.0.1", port, key)
+	b, _ := start(t, "b", "127.0.0.2", freePort(t, "127.0.0.2"), key, "127.0.0.1:"+strconv.Itoa(port))
+	await(t, a, "b joining", func() bool { return len(a.Members()) == 2 })
+	await(t, b, "a", func() bool { return len(b.Members()) == 2 })
+	gone := Member{Name: "gone", Addr: "127.0.0.3", Port: uint16(freePort(t, "127.0.0.3"))}
+	a.set(gone, true, false)
+	a.set(Member{Name: "first", Addr: "127.0.0.4", Port: 1}, false, true)
+	await(t, a, "the silence", func() bool { _, dead := a.Dead()["gone"]; return dead })
+	if len(a.Members()) != 2 {
+		t.Errorf("those who answer are taken for dead, too: %v", a.Members())
+	}
+	c, _ := start(t, "gone", "127.0.0.3", int(gone.Port), key)
+	_ = c
+	await(t, a, "the answer", func() bool { _, dead := a.Dead()["gone"]; return !dead })
+}

@@ -288,7 +288,7 @@ func TestE2EVXLANAcrossARouter(t *testing.T) {
 		exchange(t, "wpn-b1", "wpn-a1", a1, size)
 		exchange(t, "wpn-a", "wpn-b1", b1, size)
 	}
-	if out := run(t, "ip", "-n", "wpn-a", "-d", "link", "show", VXLANName); !strings.Contains(out, "mtu 1450") {
+	if out := run(t, "ip", "-n", "wpn-a", "-d", "link", "show", VXLANName); !strings.Contains(out, "mtu 1500") {
 		t.Errorf("the tunnel's MTU:\n%s", out)
 	}
 	// Datagrams that fit the tunnel, the pod's link, and neither.

@@ -15,8 +15,7 @@ import (
 // Pods keep the MTU of their node's link, since most of what they send goes to the world or to neighbours. Where some
 // other node is behind a tunnel, their routes to pods and Services say what fits through it. So TCP announces the right
 // size in both directions, and a datagram that is too large is cut up by its sender: no first packet is lost to path MTU
-// discovery, and nothing depends on ICMP getting through. Packets of others (of a client outside that comes in by a
-// NodePort) find out about the tunnel as about any narrow link.
+// discovery. Larger packets of others get through too (see ensureVXLAN).
 
 // unknownMTU leaves pods' routes as they are.
 const unknownMTU = -1

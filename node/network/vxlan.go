@@ -31,7 +31,6 @@ func (n *Network) syncTunnel(want *plan) error {
 			n.nl.NeighSet(&netlink.Neigh{LinkIndex: index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT, Flags: netlink.NTF_SELF, IP: p.IP.AsSlice(), HardwareAddr: mac}))
 		want.routes = append(want.routes, netlink.Route{
 			Dst: ipNet(p.PodCIDR), Gw: end.AsSlice(), LinkIndex: index, Protocol: routeProtocol, Flags: int(netlink.FLAG_ONLINK),
-			MTU: below(mtuTo(n.place, p.Place, viaVXLAN), link.Attrs().MTU),
 		})
 	}
 	errs = append(errs, n.dropStaleNeighbours(index, arp, fdb))
@@ -69,13 +68,16 @@ func (n *Network) isOurTunnel(link netlink.Link) bool {
 	return ok && v.VxlanId == vxlanID && v.Port == vxlanPort && v.SrcAddr.Equal(n.cfg.NodeIP.AsSlice())
 }
 
-// ensureVXLAN makes the device. Its outer packets are sent without DF, the kernel's default: where the way between two
-// links is narrower than both, routers cut them up and the other node puts them together again.
+// ensureVXLAN makes the device. It takes packets as large as the link's, although with the outer header those do not fit:
+// outer packets are sent without DF, the kernel's default, and are cut up by us or by a narrower router on the way, and
+// the other node puts them together again. So nothing is refused and nothing depends on ICMP getting through. That costs
+// two packets instead of one, but is rare: pods' own routes have them send what fits (see size.go), and TCP of others
+// keeps to what pods announce. It is for datagrams of clients outside, which set DF by default.
 func (n *Network) ensureVXLAN(uplink netlink.Link) (netlink.Link, error) {
 	if uplink == nil {
 		return nil, fmt.Errorf("no link of this machine has the node's address %s", n.cfg.NodeIP)
 	}
-	mtu := min(uplink.Attrs().MTU-vxlanOverhead, n.mtu)
+	mtu := uplink.Attrs().MTU
 	link, err := n.nl.LinkByName(VXLANName)
 	if isNotFound(err) {
 		link, err = nil, nil
@@ -105,7 +107,6 @@ func (n *Network) ensureVXLAN(uplink netlink.Link) (netlink.Link, error) {
 		if err := n.nl.LinkSetMTU(link, mtu); err != nil {
 			return nil, err
 		}
-		link.Attrs().MTU = mtu
 	}
 	for key, value := range map[string]string{
 		"ipv4/conf/" + VXLANName + "/forwarding":     "1",

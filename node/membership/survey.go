@@ -1,0 +1,99 @@
+package membership
+
+import (
+	"context"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// memberlist probes one machine every probeEvery. A dead machine is soon found so, because all others probe; but a
+// machine that is cut off finds out about the others one after the other, which takes it half a second for each. So when
+// one has died, the others are all asked at once whether they are there.
+const (
+	surveyTries = 3
+	// surveyDial is for a machine that answers by TCP only, since somebody's firewall forgot about UDP.
+	surveyDial = surveyTries * probeTimeout
+	// surveyAgain is how often those who were silent, and whom memberlist does not call dead, are asked again.
+	surveyAgain = 500 * time.Millisecond
+)
+
+// survey asks all members, and takes those who do not answer for dead until memberlist does, or they answer.
+func (m *Membership) survey(ctx context.Context, list *memberlist.Memberlist) {
+	for _, v := range m.ask(ctx, list, m.Members()) {
+		m.set(v, false, true)
+		m.mu.Lock()
+		m.silent[v.Name] = v
+		m.mu.Unlock()
+	}
+	t := time.NewTicker(surveyAgain)
+	defer t.Stop()
+	for {
+		m.mu.Lock()
+		left := slices.Collect(maps.Values(m.silent))
+		m.mu.Unlock()
+		if len(left) == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		mute := m.ask(ctx, list, left)
+		for _, v := range left {
+			m.mu.Lock()
+			_, open := m.silent[v.Name] // memberlist has not come to a conclusion of its own meanwhile
+			m.mu.Unlock()
+			if open && !slices.Contains(mute, v) && ctx.Err() == nil {
+				m.set(v, true, false)
+			}
+		}
+	}
+}
+
+// ask returns those who do not answer; nobody, when ctx ends meanwhile.
+func (m *Membership) ask(ctx context.Context, list *memberlist.Memberlist, members []Member) []Member {
+	var mu sync.Mutex
+	var silent []Member
+	var asking sync.WaitGroup
+	for _, v := range members {
+		if v.Name == m.cfg.Name {
+			continue
+		}
+		asking.Go(func() {
+			if !answers(ctx, list, v) {
+				mu.Lock()
+				silent = append(silent, v)
+				mu.Unlock()
+			}
+		})
+	}
+	asking.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return silent
+}
+
+func answers(ctx context.Context, list *memberlist.Memberlist, v Member) bool {
+	dialed := make(chan bool, 1)
+	go func() {
+		c, err := (&net.Dialer{Timeout: surveyDial}).DialContext(ctx, "tcp", v.host())
+		if err == nil {
+			_ = c.Close()
+		}
+		dialed <- err == nil
+	}()
+	addr := net.UDPAddr{IP: net.ParseIP(v.Addr), Port: int(v.Port)}
+	for range surveyTries {
+		if _, err := list.Ping(v.Name, &addr); err == nil || ctx.Err() != nil {
+			return true
+		}
+	}
+	return <-dialed
+}
