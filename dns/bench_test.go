@@ -1,11 +1,10 @@
 package dns
 
 import (
-	"context"
 	"fmt"
 	"net"
-	"net/netip"
-	"sync"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -56,59 +55,33 @@ func BenchmarkHandlerUncached(b *testing.B) {
 	}
 }
 
-// BenchmarkUDP measures queries and answers over a loopback socket; clients and server share the cores given by -cpu.
-func BenchmarkUDP(b *testing.B) {
-	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+// BenchmarkOneCore measures a server that has one core, as a process of its own, over a loopback socket; the clients have another.
+// Run it with -benchtime 1x: it lasts as long as it needs. With WP_COREDNS, the path of that program, and WP_KUBECONFIG, which
+// leads to a cluster with the Services svc-0 to svc-4999 in default, CoreDNS is measured the same way.
+func BenchmarkOneCore(b *testing.B) {
+	core := pinned(b)
+	self, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := New(Config{Zone: manyServices(5000), PacketConns: []net.PacketConn{pc}})
-	if err != nil {
-		b.Fatal(err)
+	b.Run("whalepod", func(b *testing.B) {
+		addr := freeAddress(b)
+		measure(b, startOn(b, core, []string{serveVariable + "=" + addr}, self), addr)
+	})
+	program := os.Getenv("WP_COREDNS")
+	if program == "" {
+		return
 	}
-	ctx, cancel := context.WithCancel(b.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	wire, _ := query("svc-7.default.svc.cluster.local.", dns.TypeA).Pack()
-	const clients, window = 4, 32
-	var wg sync.WaitGroup
-	b.ResetTimer()
-	per := b.N/clients + 1
-	to := netip.MustParseAddrPort(pc.LocalAddr().String())
-	for range clients {
-		wg.Go(func() {
-			c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(to))
-			if err != nil {
-				b.Error(err)
-				return
+	for name, extra := range map[string]string{"coredns": "", "coredns-cache": "\tcache 30\n"} {
+		b.Run(name, func(b *testing.B) {
+			addr := freeAddress(b)
+			_, port, _ := net.SplitHostPort(addr)
+			corefile := filepath.Join(b.TempDir(), "Corefile")
+			text := fmt.Sprintf(".:%s {\n\tbind 127.0.0.1\n\terrors\n\tkubernetes cluster.local in-addr.arpa ip6.arpa {\n\t\tkubeconfig %s\n\t\tpods insecure\n\t}\n%s}\n", port, os.Getenv("WP_KUBECONFIG"), extra)
+			if err := os.WriteFile(corefile, []byte(text), 0o600); err != nil {
+				b.Fatal(err)
 			}
-			defer func() { _ = c.Close() }()
-			pipeline(b, c, wire, per, window)
+			measure(b, startOn(b, core, nil, program, "-conf", corefile), addr)
 		})
-	}
-	wg.Wait()
-	b.StopTimer()
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "queries/s")
-	cancel()
-	<-done
-}
-
-func pipeline(b *testing.B, c *net.UDPConn, wire []byte, n, window int) {
-	buf := make([]byte, 1500)
-	out := 0
-	for got := 0; got < n; {
-		for out-got < window && out < n {
-			if _, err := c.Write(wire); err != nil {
-				b.Error(err)
-				return
-			}
-			out++
-		}
-		_ = c.SetReadDeadline(time.Now().Add(time.Second))
-		if _, err := c.Read(buf); err != nil {
-			out = got // lost: send again
-			continue
-		}
-		got++
 	}
 }

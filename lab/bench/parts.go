@@ -51,18 +51,6 @@ func (b *bench) scheduler(ctx context.Context) error {
 	return err
 }
 
-// dns uses two cores, of which the clients take about one.
-func (b *bench) dns(ctx context.Context) error {
-	found, err := goBench(ctx, "./dns", "^Benchmark(Handler|UDP)$", "-benchtime", "2s", "-cpu", "2")
-	if f, ok := found["UDP"]; ok {
-		b.hold("over UDP, server and clients on two cores", f["queries/s"], "queries/s", atLeast(100_000, "queries/s"))
-	}
-	if f, ok := found["Handler"]; ok && f["ns/op"] > 0 {
-		b.add("without the sockets", "%s queries/s on one core", figure(1e9/f["ns/op"]))
-	}
-	return err
-}
-
 func (b *bench) proxy(ctx context.Context) error {
 	found, err := goBench(ctx, "./proxy/iptables", "^BenchmarkOneServiceChanged$/^iptables-nft$/^(10|1000|5000)services$/^2endpoints$", "-tags", "e2e", "-benchtime", "20x")
 	for _, services := range []int{10, 1000, 5000} {
