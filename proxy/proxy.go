@@ -246,13 +246,13 @@ func (p *Proxy) sync(ctx context.Context) error {
 		p.adopt(found)
 	}
 	start := time.Now()
-	mark := p.hand()
+	mark, news := p.hand()
 	n, err := p.backend.Apply(ctx)
 	p.known = err == nil
 	if err != nil {
 		return err
 	}
-	if n > 0 && whole && again {
+	if n > 0 && whole && again && !news {
 		p.log.Info("service rules were not as they should be, and have been put right", "took", time.Since(start))
 	}
 	if n > 0 {
@@ -283,13 +283,14 @@ func (p *Proxy) adopt(found map[string][]HostPort) {
 	}
 }
 
-// hand gives the back end what changed, and says which mark that is.
-func (p *Proxy) hand() (mark uint64) {
+// hand gives the back end what changed, and says which mark that is, and whether there was anything.
+func (p *Proxy) hand() (mark uint64, news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	news = len(p.model.dirty)+len(p.model.dirtyPods) > 0
 	p.stale = append(p.stale, p.model.flush(p.backend)...)
 	p.withdrawn, p.died = append(p.withdrawn, p.died...), nil
-	return p.reached
+	return p.reached, news
 }
 
 // forget ends what the kernel still sends to endpoints that are gone. It is not worth failing for: it ends by itself when

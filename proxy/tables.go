@@ -21,20 +21,23 @@ type tables struct {
 
 	compiled map[string]*serviceRules
 	// parts are the chains that several contribute to: contributor → its rules. The contributor "" is the fixed beginning.
-	parts     map[chainKey]map[string]string
-	unsure    map[chainKey]struct{} // parts changed, text not yet written
-	hairpin   map[netip.Addr]int    // how many endpoints and host ports have this address
-	hostPorts map[string][]HostPort
-	want      map[chainKey]string
-	changed   map[chainKey]struct{}
-	have      map[chainKey]string // nil: not read yet
+	parts   map[chainKey]map[string]string
+	unsure  map[chainKey]struct{} // parts changed, text not yet written
+	hairpin map[netip.Addr]int    // how many endpoints and host ports have this address
+	// A packet that has been sent to a pod by the old rules may meet the new ones on its way out: hairpins go one change later
+	// than what leads to them.
+	leaving, left map[netip.Addr]struct{}
+	hostPorts     map[string][]HostPort
+	want          map[chainKey]string
+	changed       map[chainKey]struct{}
+	have          map[chainKey]string // nil: not read yet
 }
 
 // newTables with bare set keeps only the rules that let traffic of pods pass beside a native back end.
 func newTables(cfg *Config, bare bool) *tables {
 	t := &tables{
 		cfg: cfg, compiled: map[string]*serviceRules{}, parts: map[chainKey]map[string]string{}, unsure: map[chainKey]struct{}{},
-		hairpin: map[netip.Addr]int{}, hostPorts: map[string][]HostPort{}, want: map[chainKey]string{}, changed: map[chainKey]struct{}{},
+		hairpin: map[netip.Addr]int{}, leaving: map[netip.Addr]struct{}{}, left: map[netip.Addr]struct{}{}, hostPorts: map[string][]HostPort{}, want: map[chainKey]string{}, changed: map[chainKey]struct{}{},
 	}
 	base := cfg.baseRules()
 	if bare {
@@ -127,15 +130,22 @@ func (t *tables) countHairpin(ip netip.Addr, by int) {
 	if !t.cfg.PodCIDR.Contains(ip) {
 		return
 	}
-	n := t.hairpin[ip] + by
-	k, rules := chainKey{tableNat, chainHairpin}, ""
-	if n > 0 {
-		rules = fmt.Sprintf("-A %s -s %s/32 -d %s/32 -j MASQUERADE\n", chainHairpin, ip, ip)
-		t.hairpin[ip] = n
-	} else {
+	if t.hairpin[ip] += by; t.hairpin[ip] == 0 {
 		delete(t.hairpin, ip)
+		t.leaving[ip] = struct{}{}
+		return
 	}
-	t.contribute(k, ip.String(), rules, false)
+	delete(t.leaving, ip)
+	t.contribute(chainKey{tableNat, chainHairpin}, ip.String(), fmt.Sprintf("-A %s -s %s/32 -d %s/32 -j MASQUERADE\n", chainHairpin, ip, ip), false)
+}
+
+// dropHairpins takes away those that were not needed any more at the last change.
+func (t *tables) dropHairpins() {
+	for ip := range t.left {
+		if t.hairpin[ip] == 0 {
+			t.contribute(chainKey{tableNat, chainHairpin}, ip.String(), "", false)
+		}
+	}
 }
 
 // contribute sets one contributor's rules in a shared chain, and leads to the chain from the one above it.
@@ -251,6 +261,7 @@ func (t *tables) Read(ctx context.Context) (map[string][]HostPort, error) {
 
 // Apply implements Backend.
 func (t *tables) Apply(ctx context.Context) (int, error) {
+	t.dropHairpins()
 	t.write()
 	text := restoreText(t.have, t.want, maps.Keys(t.changed))
 	if text != "" {
@@ -266,6 +277,8 @@ func (t *tables) Apply(ctx context.Context) (int, error) {
 		}
 	}
 	clear(t.changed)
+	clear(t.left)
+	t.left, t.leaving = t.leaving, t.left
 	for _, j := range jumps {
 		if hasChain(t.want, j) {
 			t.have[chainKey{j.table, j.chain}] = "-A " + j.rule() + "\n"

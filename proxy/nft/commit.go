@@ -19,6 +19,7 @@ type commit struct {
 	del, add []change
 	chains   map[string]struct{} // those of ways afterwards
 	hairs    map[netip.Addr]struct{}
+	leaving  map[netip.Addr]struct{}
 }
 
 // change is one element that comes or goes.
@@ -50,24 +51,32 @@ func (t *Tables) changes() *commit {
 		}
 		c.leftOver(before)
 	}
-	c.hairs = t.hairs
-	if len(t.own) > 0 {
-		c.hairs = maps.Clone(t.hairs)
-	}
+	c.changeHairpins(t)
+	c.need(t, ways)
+	return c
+}
+
+func (c *commit) changeHairpins(t *Tables) {
+	c.hairs, c.leaving = maps.Clone(t.hairs), map[netip.Addr]struct{}{}
 	for ip := range t.own {
-		i, what := hairpin(ip)
 		_, is := c.hairs[ip]
 		switch wanted := t.hairpins[ip] > 0; {
 		case wanted && !is:
+			i, what := hairpin(ip)
 			c.add = append(c.add, change{i, what})
 			c.hairs[ip] = struct{}{}
 		case !wanted && is:
-			c.del = append(c.del, change{i, what})
-			delete(c.hairs, ip)
+			c.leaving[ip] = struct{}{}
 		}
 	}
-	c.need(t, ways)
-	return c
+	for ip := range t.leaving {
+		if _, is := c.hairs[ip]; is && t.hairpins[ip] == 0 {
+			i, what := hairpin(ip)
+			c.del = append(c.del, change{i, what})
+			delete(c.hairs, ip)
+			delete(c.leaving, ip)
+		}
+	}
 }
 
 // compare takes wanted elements; what is right leaves before.
@@ -109,7 +118,7 @@ func (c *commit) need(t *Tables, ways map[way]bool) {
 // whole compares all that is wanted with what Read found.
 func (t *Tables) whole() *commit {
 	s := t.snapshot
-	c := &commit{all: true, anew: !s.sound, entries: map[at]*entry{}, chains: map[string]struct{}{}, hairs: map[netip.Addr]struct{}{}}
+	c := &commit{all: true, anew: !s.sound, entries: map[at]*entry{}, chains: map[string]struct{}{}, hairs: map[netip.Addr]struct{}{}, leaving: map[netip.Addr]struct{}{}}
 	before, lists := s.elements, s.lists()
 	if c.anew {
 		before = map[id]content{}
@@ -125,9 +134,17 @@ func (t *Tables) whole() *commit {
 		ways[now.way] = true
 	}
 	for ip := range t.hairpins {
+		c.hairs[ip] = struct{}{}
+	}
+	for i := range before {
+		if ip := netip.AddrFrom4([4]byte(i.key[:4])); i.set == setHairpins && t.hairpins[ip] == 0 {
+			c.leaving[ip] = struct{}{}
+			c.hairs[ip] = struct{}{}
+		}
+	}
+	for ip := range c.hairs {
 		i, what := hairpin(ip)
 		c.compare(before)(i, what)
-		c.hairs[ip] = struct{}{}
 	}
 	c.leftOver(before)
 	needed := map[string]bool{}
@@ -164,7 +181,7 @@ func (t *Tables) anew(c *commit, ways map[way]bool) *commit {
 			e.elements(place, func(i id, what content) { c.add = append(c.add, change{i, what}) })
 		}
 	}
-	for ip := range t.hairpins {
+	for ip := range c.hairs {
 		i, what := hairpin(ip)
 		c.add = append(c.add, change{i, what})
 	}

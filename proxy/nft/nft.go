@@ -31,12 +31,15 @@ type Tables struct {
 	hairpins  map[netip.Addr]int
 
 	// What the kernel holds, but for what was changed since.
-	have     map[at]*entry
-	chains   map[string]struct{} // those of ways
-	touched  map[at]struct{}
-	own      map[netip.Addr]struct{} // of hairpins, those touched
-	hairs    map[netip.Addr]struct{} // of hairpins, those that the kernel has
-	snapshot *snapshot               // what Read found, until it has been applied
+	have    map[at]*entry
+	chains  map[string]struct{} // those of ways
+	touched map[at]struct{}
+	own     map[netip.Addr]struct{} // of hairpins, those touched
+	hairs   map[netip.Addr]struct{} // of hairpins, those that the kernel has
+	// A packet that has been sent to a pod by the old rules may meet the new ones on its way out: hairpins go one change later
+	// than what leads to them.
+	leaving  map[netip.Addr]struct{}
+	snapshot *snapshot // what Read found, until it has been applied
 	gen      uint32
 }
 
@@ -54,7 +57,7 @@ func New(cfg Config) (*Tables, error) {
 	t := &Tables{
 		cfg: cfg, version: cfg.version(), claims: map[at][]claim{}, hostPorts: map[string][]proxy.HostPort{}, hairpins: map[netip.Addr]int{},
 		have: map[at]*entry{}, chains: map[string]struct{}{}, touched: map[at]struct{}{}, own: map[netip.Addr]struct{}{},
-		hairs: map[netip.Addr]struct{}{},
+		hairs: map[netip.Addr]struct{}{}, leaving: map[netip.Addr]struct{}{},
 	}
 	var err error
 	if t.sock, err = dial(); err != nil {
@@ -233,7 +236,7 @@ func (t *Tables) Apply(context.Context) (int, error) {
 			delete(t.have, place)
 		}
 	}
-	t.chains, t.hairs = c.chains, c.hairs
+	t.chains, t.hairs, t.leaving = c.chains, c.hairs, c.leaving
 	t.snapshot = nil
 	clear(t.touched)
 	clear(t.own)
