@@ -300,7 +300,7 @@ func (l *load) pace(d time.Duration) (took []time.Duration) {
 		})
 	}
 	all.Wait()
-	if len(took) < int(d.Seconds()*loadRate)*9/10 {
+	if len(took) < int(d.Seconds()*loadRate)/2 {
 		l.b.Errorf("%d answers in %s, at %d questions a second", len(took), d, loadRate)
 	}
 	return took
