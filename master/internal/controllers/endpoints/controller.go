@@ -98,6 +98,13 @@ func keys(v *registry.View, e registry.Event, add func(controller.Key)) {
 		}
 	case *corev1.Node:
 		before, _ := e.Prev.(*corev1.Node)
+		if e.Deleted || before == nil || !sameProcessors(before, obj) {
+			for svc := range registry.List[*corev1.Service](v, "") {
+				if topologyAware(svc) {
+					add(keyOf(svc.Namespace, svc.Name))
+				}
+			}
+		}
 		if before != nil && before.Labels[corev1.LabelTopologyZone] != obj.Labels[corev1.LabelTopologyZone] {
 			for pod := range registry.ByIndex[*corev1.Pod](v, registry.IndexNode, obj.Name) {
 				servicesOf(v, pod.Namespace, add, pod.Labels)
@@ -135,6 +142,9 @@ type writes struct {
 	// Of Endpoints that are mirrored: addresses that are not.
 	mirror           *corev1.Endpoints
 	invalid, skipped int
+	// Of a topology-aware Service: why it has no hints, or that it has got some.
+	service *corev1.Service
+	problem string
 }
 
 func (w *writes) empty() bool {
@@ -196,12 +206,23 @@ func look(v registry.Viewer, key controller.Key) (*writes, error) {
 		return n.Labels[corev1.LabelTopologyZone]
 	})
 	existing := slicesOwnedBy(v, svc)
+	if topologyAware(svc) {
+		w.hints(v, svc, groups, existing)
+	}
 	if old != nil {
 		existing = append(existing, slicesOwnedBy(v, old)...) // from when the Service had no selector
 	}
 	w.slices = planSlices(ownHeader(svc), groups, existing, true)
 	w.create, w.update = planEndpoints(svc, groups, old)
 	return w, nil
+}
+
+// hints of a topology-aware Service, and what is to be told about them.
+func (w *writes) hints(v registry.Viewer, svc *corev1.Service, groups []*group, existing []*discoveryv1.EndpointSlice) {
+	w.service = svc
+	if w.problem = hintZones(groups, processors(v)); w.problem == "" && !hinted(existing) {
+		w.problem = topologyEnabled
+	}
 }
 
 // slicesOwnedBy are those that this package made for a Service, or for the Endpoints of its name.

@@ -1,7 +1,6 @@
 package endpoints
 
 import (
-	"fmt"
 	"maps"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,12 +11,8 @@ import (
 	"github.com/whalepod/whalepod/master/internal/registry"
 )
 
-const (
-	// maxMirrored is how many addresses of a subset are mirrored (Kubernetes' --mirroring-max-endpoints-per-subset).
-	maxMirrored = 1000
-	// mirrorComponent is whose events of mirroring are in Kubernetes.
-	mirrorComponent = "endpoint-slice-mirroring-controller"
-)
+// maxMirrored is how many addresses of a subset are mirrored (Kubernetes' --mirroring-max-endpoints-per-subset).
+const maxMirrored = 1000
 
 // mirrors plans the slices of a Service without a selector. ep are the Endpoints of its name, nil if there are none.
 func (w *writes) mirrors(v registry.Viewer, svc *corev1.Service, ep *corev1.Endpoints) {
@@ -89,16 +84,4 @@ func fromSubsets(subsets []corev1.EndpointSubset) (list []*group, invalid, skipp
 		add(subsets[i].NotReadyAddresses, false)
 	}
 	return sorted(groups), invalid, skipped
-}
-
-// tell says which addresses of hand-written Endpoints nobody will be sent to.
-func (c *Controller) tell(w *writes) {
-	if w.invalid > 0 {
-		c.registry.Record(w.mirror, corev1.EventTypeWarning, "InvalidIPAddress",
-			fmt.Sprintf("Skipped %d invalid IP addresses when mirroring to EndpointSlices", w.invalid), mirrorComponent)
-	}
-	if w.skipped > 0 {
-		c.registry.Record(w.mirror, corev1.EventTypeWarning, "TooManyAddressesToMirror",
-			fmt.Sprintf("A max of %d addresses can be mirrored to EndpointSlices per Endpoints subset. %d addresses were skipped", maxMirrored, w.skipped+w.invalid), mirrorComponent)
-	}
 }

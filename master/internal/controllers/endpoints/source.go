@@ -82,14 +82,10 @@ func fromPods(svc *corev1.Service, pods []*corev1.Pod, zoneOf func(node string) 
 	return sorted(groups)
 }
 
-// hints say for whom an endpoint is meant before others, by the Service's trafficDistribution. The older annotation for
-// topology-aware routing keeps them away, as in Kubernetes; it gives none here, as there on clusters with few endpoints.
+// hints say for whom an endpoint is meant before others, by the Service's trafficDistribution. Topology-aware routing, if
+// the Service has it, comes first and needs to see all endpoints; see hintZones.
 func hints(svc *corev1.Service, a *address) *discoveryv1.EndpointHints {
-	mode, named := svc.Annotations[corev1.DeprecatedAnnotationTopologyAwareHints]
-	if !named {
-		mode = svc.Annotations[corev1.AnnotationTopologyMode]
-	}
-	if !a.ready || mode == "Auto" || mode == "auto" {
+	if !a.ready || topologyAware(svc) {
 		return nil
 	}
 	var h discoveryv1.EndpointHints
