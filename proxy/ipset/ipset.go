@@ -43,7 +43,7 @@ func Open(ns netns.NsHandle) (*Kernel, error) {
 	k := &Kernel{socket: &nl.SocketHandle{Socket: s}}
 	limit := &unix.Timeval{Sec: timeoutSeconds}
 	err = errors.Join(s.SetSendTimeout(limit), s.SetReceiveTimeout(limit))
-	for _, t := range []policy.SetType{policy.Addresses, policy.Ports, policy.Networks, policy.Pairs} {
+	for _, t := range []policy.SetType{policy.Addresses, policy.Ports, policy.Networks} {
 		if err == nil {
 			err = errors.Join(k.Destroy(probeName), k.Create(probeName, t), k.Destroy(probeName))
 		}
@@ -122,18 +122,13 @@ func (k *Kernel) change(command int, verb, name string, t policy.SetType, entrie
 
 func entryOf(t policy.SetType, e policy.Entry) *nl.RtAttr {
 	data := nl.NewRtAttr(nl.IPSET_ATTR_DATA|int(nl.NLA_F_NESTED), nil)
-	addr := func(kind int) {
-		b := e.Net.Addr().As4()
-		in := nl.NewRtAttr(kind|int(nl.NLA_F_NESTED), nil)
-		in.AddChild(nl.NewRtAttr(nl.IPSET_ATTR_IPADDR_IPV4|int(nl.NLA_F_NET_BYTEORDER), b[:]))
-		data.AddChild(in)
-	}
-	addr(nl.IPSET_ATTR_IP)
+	b := e.Net.Addr().As4()
+	addr := nl.NewRtAttr(nl.IPSET_ATTR_IP|int(nl.NLA_F_NESTED), nil)
+	addr.AddChild(nl.NewRtAttr(nl.IPSET_ATTR_IPADDR_IPV4|int(nl.NLA_F_NET_BYTEORDER), b[:]))
+	data.AddChild(addr)
 	switch t {
 	case policy.Networks:
 		data.AddChild(nl.NewRtAttr(nl.IPSET_ATTR_CIDR, nl.Uint8Attr(uint8(e.Net.Bits()))))
-	case policy.Pairs:
-		addr(nl.IPSET_ATTR_IP2)
 	case policy.Ports:
 		data.AddChild(nl.NewRtAttr(nl.IPSET_ATTR_PROTO, nl.Uint8Attr(e.Protocol)))
 		data.AddChild(nl.NewRtAttr(nl.IPSET_ATTR_PORT|int(nl.NLA_F_NET_BYTEORDER), binary.BigEndian.AppendUint16(nil, e.Port)))

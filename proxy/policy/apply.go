@@ -107,14 +107,27 @@ func (e *Enforcer) fail(err error) {
 	e.mu.Lock()
 	sets := len(e.model.sets) > 0 && !e.model.plain
 	e.mu.Unlock()
-	if sets && !e.worked && e.failures >= plainAfter {
-		e.plain(err)
+	if sets && !e.worked {
+		switch e.failures {
+		case plainAfter - 1:
+			e.mu.Lock()
+			e.model.noSelf, e.model.reshape = true, true
+			e.mu.Unlock()
+		case plainAfter:
+			e.plain(err)
+		}
 	}
 	e.done(0, err)
 }
 
 func (e *Enforcer) succeed(t *turn) {
 	e.failures = 0
+	e.mu.Lock()
+	lost := e.model.noSelf && !t.plain && !e.worked
+	e.mu.Unlock()
+	if lost {
+		e.log.Warn("pods that network policies isolate cannot reach themselves by a Service, unless the policies allow it: the kernel has no xt_bpf")
+	}
 	e.worked = e.worked || !t.plain && len(e.have.sets) > 0
 	if !t.plain {
 		e.say("")

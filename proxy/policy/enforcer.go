@@ -24,7 +24,8 @@ const (
 	attachTimeout = 15 * time.Second
 	backoffMin    = 100 * time.Millisecond
 	backoffMax    = 30 * time.Second
-	// plainAfter so many failures in a row of rules with sets, on a kernel where none has ever worked, it counts as one without.
+	// plainAfter so many failures in a row of rules with sets, on a kernel where none has ever worked, it counts as one without; before
+	// the last it is tried without what fewer kernels have.
 	plainAfter = 3
 )
 
@@ -250,7 +251,10 @@ func (e *Enforcer) lookAfter() {
 	}
 	e.have = nil
 	e.mu.Lock()
-	e.model.setPlain(false)
+	if e.model.plain {
+		e.model.setPlain(false)
+		e.model.noSelf = false
+	}
 	e.mu.Unlock()
 }
 

@@ -207,10 +207,18 @@ func (k *fakeKernel) match(line string, p packet) (target string, jump bool) {
 		case "-p":
 			ok = p.proto == f[1]
 		case "-m":
+			n = 2
+			if f[1] == "bpf" {
+				n = 1
+			}
 		case "--ctstate":
 			ok = p.known
 		case "--match-set":
 			ok, n = k.inSet(f[1], f[2], p), 3
+		case "bpf":
+			ok = p.src == p.dst
+			for n = 1; f[n] != "-j"; n++ {
+			}
 		case "--dport":
 			lo, hi, ranged := strings.Cut(f[1], ":")
 			if !ranged {
@@ -238,8 +246,8 @@ func (k *fakeKernel) inSet(name, flags string, p packet) bool {
 		panic("no set " + name)
 	}
 	end := map[string]netip.Addr{"src": p.src, "dst": p.dst}
-	first, second, two := strings.Cut(flags, ",")
-	if two != (s.Type == Ports || s.Type == Pairs) {
+	first, _, two := strings.Cut(flags, ",")
+	if two != (s.Type == Ports) {
 		panic(name + " is asked for " + flags)
 	}
 	number := map[string]uint8{"tcp": 6, "udp": 17, "sctp": 132}[p.proto]
@@ -249,8 +257,6 @@ func (k *fakeKernel) inSet(name, flags string, p packet) bool {
 			return false
 		case s.Type == Ports:
 			return e.Protocol == number && e.Port == p.port
-		case s.Type == Pairs:
-			return e.Net.Contains(end[second])
 		}
 		return true
 	})

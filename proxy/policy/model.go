@@ -16,6 +16,12 @@ import (
 // key names a policy.
 type key struct{ namespace, name string }
 
+// entry is a policy and what became of it.
+type entry struct {
+	policy   *networkingv1.NetworkPolicy
+	compiled [directions]*compiled
+}
+
 // pod of this node.
 type pod struct {
 	uid    string
@@ -28,13 +34,14 @@ type pod struct {
 
 // group is the pods of one direction that the same policies select, whose ports of the policies' names have the same numbers.
 type group struct {
-	id       string
-	d        direction
-	chain    string
-	set      string
-	policies []key
-	ports    map[string][]netpolicy.Port // "TCP/http" → numbers
-	pods     int                         // with an address
+	id        string
+	d         direction
+	chain     string
+	set       string
+	namespace string
+	policies  []string                    // names, in order
+	ports     map[string][]netpolicy.Port // "TCP/http" → numbers
+	pods      int                         // with an address
 }
 
 // set is what the kernel is to hold.
@@ -52,17 +59,16 @@ type Member struct {
 
 // model holds what the kernel should hold, and what changed since it was last flushed. It is not safe for concurrent use.
 type model struct {
-	policies map[key]*networkingv1.NetworkPolicy
-	compiled map[key]*[directions]*compiled
-	byNS     map[string]map[key]struct{} // policies
+	policies map[string]map[string]*entry // by namespace and name
 	parts    map[string]map[string][]Member
 	pods     map[string]*pod
 	podsOf   map[string]map[string]*pod // by namespace and UID
 	groups   map[string]*group
 	// plain: the kernel has no sets, and whoever is isolated gets nothing.
 	plain bool
+	// noSelf: the kernel cannot tell that a pod comes to itself.
+	noSelf bool
 
-	dirtyNS   map[string]struct{}
 	dirtyPods map[string]struct{}
 	dirtyText map[*group]struct{}
 	// reshape: groups came or went, or policies changed, so which sets there are has to be found out again.
@@ -77,45 +83,51 @@ type model struct {
 
 func newModel() *model {
 	return &model{
-		policies: map[key]*networkingv1.NetworkPolicy{}, compiled: map[key]*[directions]*compiled{}, byNS: map[string]map[key]struct{}{},
-		parts: map[string]map[string][]Member{}, pods: map[string]*pod{}, podsOf: map[string]map[string]*pod{}, groups: map[string]*group{},
-		dirtyNS: map[string]struct{}{}, dirtyPods: map[string]struct{}{}, dirtyText: map[*group]struct{}{},
+		policies: map[string]map[string]*entry{},
+		parts:    map[string]map[string][]Member{}, pods: map[string]*pod{}, podsOf: map[string]map[string]*pod{}, groups: map[string]*group{},
+		dirtyPods: map[string]struct{}{}, dirtyText: map[*group]struct{}{},
 		sets: map[string]*set{}, touched: map[string]map[Entry]struct{}{}, fresh: map[string]struct{}{}, want: map[string]string{}, changed: map[string]struct{}{},
 	}
 }
 
 func (m *model) setPolicy(p *networkingv1.NetworkPolicy) {
-	k := key{p.Namespace, p.Name}
-	m.policies[k] = p
-	m.compiled[k] = &[directions]*compiled{compile(p, ingress), compile(p, egress)}
-	if m.byNS[k.namespace] == nil {
-		m.byNS[k.namespace] = map[key]struct{}{}
+	old := m.policies[p.Namespace][p.Name]
+	if m.policies[p.Namespace] == nil {
+		m.policies[p.Namespace] = map[string]*entry{}
 	}
-	m.byNS[k.namespace][k] = struct{}{}
-	m.policyChanged(k)
+	m.policies[p.Namespace][p.Name] = &entry{p, [directions]*compiled{compile(p, ingress), compile(p, egress)}}
+	m.policyChanged(key{p.Namespace, p.Name}, old, m.policies[p.Namespace][p.Name])
 }
 
 func (m *model) deletePolicy(k key) {
-	if _, ok := m.policies[k]; !ok {
+	old := m.policies[k.namespace][k.name]
+	if old == nil {
 		return
 	}
-	delete(m.policies, k)
-	delete(m.compiled, k)
-	delete(m.byNS[k.namespace], k)
-	if len(m.byNS[k.namespace]) == 0 {
-		delete(m.byNS, k.namespace)
+	delete(m.policies[k.namespace], k.name)
+	if len(m.policies[k.namespace]) == 0 {
+		delete(m.policies, k.namespace)
 	}
-	m.policyChanged(k)
+	m.policyChanged(k, old, nil)
 }
 
-func (m *model) policyChanged(k key) {
-	m.dirtyNS[k.namespace] = struct{}{}
+// policyChanged notes whom it concerns.
+func (m *model) policyChanged(k key, old, now *entry) {
 	m.reshape = true
+	for uid, p := range m.podsOf[k.namespace] {
+		if old.selects(p) || now.selects(p) {
+			m.dirtyPods[uid] = struct{}{}
+		}
+	}
 	for _, g := range m.groups {
-		if slices.Contains(g.policies, k) {
+		if g.namespace == k.namespace && slices.Contains(g.policies, k.name) {
 			m.dirtyText[g] = struct{}{}
 		}
 	}
+}
+
+func (e *entry) selects(p *pod) bool {
+	return e != nil && netpolicy.Selects(e.policy, p.object.Namespace, p.object.Labels)
 }
 
 // setPod notes what a pod of this node is like.
@@ -241,22 +253,23 @@ func (m *model) groupOf(p *pod, d direction) (g *group, isolated bool) {
 	if p.object.Spec.HostNetwork {
 		return nil, false
 	}
-	var keys []key
-	for k := range m.byNS[p.object.Namespace] {
-		if m.compiled[k][d] != nil && netpolicy.Selects(m.policies[k], p.object.Namespace, p.object.Labels) {
-			keys = append(keys, k)
+	var names []string
+	policies := m.policies[p.object.Namespace]
+	for name, e := range policies {
+		if e.compiled[d] != nil && e.selects(p) {
+			names = append(names, name)
 		}
 	}
-	if len(keys) == 0 {
+	if len(names) == 0 {
 		return nil, false
 	}
-	slices.SortFunc(keys, func(a, b key) int { return strings.Compare(a.name, b.name) })
+	slices.Sort(names)
 	var id strings.Builder
 	fmt.Fprintf(&id, "%d %s", d, p.object.Namespace)
 	ports := map[string][]netpolicy.Port{}
-	for _, k := range keys {
-		id.WriteString("/" + k.name)
-		for _, x := range m.compiled[k][d].matches {
+	for _, name := range names {
+		id.WriteString("/" + name)
+		for _, x := range policies[name].compiled[d].matches {
 			if x.named != "" {
 				proto := corev1.Protocol(strings.ToUpper(x.proto))
 				ports[portName(x.named, proto)] = netpolicy.PortsNamed(p.object, x.named, proto)
@@ -269,7 +282,7 @@ func (m *model) groupOf(p *pod, d direction) (g *group, isolated bool) {
 	if g := m.groups[id.String()]; g != nil {
 		return g, true
 	}
-	return m.newGroup(id.String(), d, keys, ports), true
+	return m.newGroup(id.String(), d, p.object.Namespace, names, ports), true
 }
 
 // named are the ports that the group's pods call so.
@@ -279,10 +292,11 @@ func (g *group) named(name string, proto corev1.Protocol) []netpolicy.Port {
 
 func portName(name string, proto corev1.Protocol) string { return string(proto) + "/" + name }
 
-func (m *model) newGroup(id string, d direction, keys []key, ports map[string][]netpolicy.Port) *group {
+func (m *model) newGroup(id string, d direction, namespace string, policies []string, ports map[string][]netpolicy.Port) *group {
 	name := hashed(id)
 	g := &group{
-		id: id, d: d, chain: dir[d].groupChain + name, set: dir[d].groupSet + strings.ToLower(name), policies: keys, ports: ports,
+		id: id, d: d, chain: dir[d].groupChain + name, set: dir[d].groupSet + strings.ToLower(name), namespace: namespace,
+		policies: policies, ports: ports,
 	}
 	m.groups[id] = g
 	m.dirtyText[g], m.reshape = struct{}{}, true
@@ -313,7 +327,6 @@ func (m *model) enter(p *pod, by int) {
 	if !p.addr.IsValid() {
 		return
 	}
-	self := false
 	for d := range directions {
 		if g := p.groups[d]; g != nil {
 			g.pods += by
@@ -321,11 +334,7 @@ func (m *model) enter(p *pod, by int) {
 		}
 		if p.isolated[d] {
 			m.count(dir[d].isolated, m.ensure(dir[d].isolated, Addresses), addrEntry(p.addr), by)
-			self = true
 		}
-	}
-	if self {
-		m.count(setSelf, m.ensure(setSelf, Pairs), addrEntry(p.addr), by)
 	}
 }
 

@@ -30,8 +30,10 @@ const (
 
 	// The sets of all pods that are isolated.
 	setIngress, setEgress = "wp-ingress", "wp-egress"
-	// setSelf has each of them twice, as source and as destination.
-	setSelf = "wp-self"
+	// isSelf matches packets whose source is their destination, a pod that comes to itself by a Service: a program for the kernel's
+	// filter machine, six instructions (load the source, keep it, load the destination, equal?, yes, no). Sets of pairs could say it,
+	// too, but fewer kernels have them.
+	isSelf = `-m bpf --bytecode "6,32 0 0 12,7 0 0 0,32 0 0 16,29 0 1 0,6 0 0 65535,6 0 0 0"`
 
 	// commentMost is what xt_comment holds.
 	commentMost = 255
@@ -45,10 +47,9 @@ const (
 	Addresses SetType = "hash:ip"
 	Ports     SetType = "hash:ip,port"
 	Networks  SetType = "hash:net"
-	Pairs     SetType = "hash:net,net"
 )
 
-// Entry of a set: an address or network; with a port, or with itself as the other end.
+// Entry of a set: an address or network, or an address with a port.
 type Entry struct {
 	Net      netip.Prefix
 	Protocol uint8 // of Ports

@@ -11,12 +11,6 @@ import (
 
 // flush brings want and sets up to date with what was told.
 func (m *model) flush() {
-	for ns := range m.dirtyNS {
-		for uid := range m.podsOf[ns] {
-			m.dirtyPods[uid] = struct{}{}
-		}
-	}
-	clear(m.dirtyNS)
 	for uid := range m.dirtyPods {
 		if p := m.pods[uid]; p != nil {
 			m.regroup(p)
@@ -69,8 +63,8 @@ func (m *model) awaited(g *group) bool {
 func (m *model) shapeSets(active bool) {
 	need := map[string]struct{}{}
 	if active && !m.plain {
-		for name, typ := range map[string]SetType{setIngress: Addresses, setEgress: Addresses, setSelf: Pairs} {
-			m.ensure(name, typ)
+		for _, name := range []string{setIngress, setEgress} {
+			m.ensure(name, Addresses)
 			need[name] = struct{}{}
 		}
 	}
@@ -80,8 +74,8 @@ func (m *model) shapeSets(active bool) {
 		}
 		m.ensure(g.set, Addresses)
 		need[g.set] = struct{}{}
-		for _, k := range g.policies {
-			c := m.compiledOf(k, g.d)
+		for _, name := range g.policies {
+			c := m.compiledOf(g, name)
 			if c == nil {
 				continue
 			}
@@ -112,7 +106,7 @@ func (m *model) shapeSets(active bool) {
 
 // ownEntries: the set's entries are counted as pods come and go, so it must not be dropped while it has some.
 func ownEntries(name string) bool {
-	return name == setIngress || name == setEgress || name == setSelf || strings.HasPrefix(name, "wp-i-") || strings.HasPrefix(name, "wp-e-")
+	return isolates(name) || strings.HasPrefix(name, "wp-i-") || strings.HasPrefix(name, "wp-e-")
 }
 
 func (m *model) needPeer(id string, spec netpolicy.Set) {
@@ -130,9 +124,9 @@ func (m *model) needPeer(id string, spec netpolicy.Set) {
 	}
 }
 
-func (m *model) compiledOf(k key, d direction) *compiled {
-	if c := m.compiled[k]; c != nil {
-		return c[d]
+func (m *model) compiledOf(g *group, name string) *compiled {
+	if e := m.policies[g.namespace][name]; e != nil {
+		return e.compiled[g.d]
 	}
 	return nil
 }
@@ -140,16 +134,12 @@ func (m *model) compiledOf(k key, d direction) *compiled {
 // text of a group's chain.
 func (m *model) text(g *group) string {
 	var b strings.Builder
-	names := make([]string, 0, len(g.policies))
-	for _, k := range g.policies {
-		names = append(names, k.name)
-		if c := m.compiledOf(k, g.d); c != nil {
+	for _, name := range g.policies {
+		if c := m.compiledOf(g, name); c != nil {
 			c.lines(&b, g.chain, g.d, g.named)
 		}
 	}
-	if len(g.policies) > 0 {
-		fmt.Fprintf(&b, "-A %s %s -j DROP\n", g.chain, comment("not allowed by "+g.policies[0].namespace+"/"+strings.Join(names, ", ")))
-	}
+	fmt.Fprintf(&b, "-A %s %s -j DROP\n", g.chain, comment("not allowed by "+g.namespace+"/"+strings.Join(g.policies, ", ")))
 	return b.String()
 }
 
@@ -168,7 +158,9 @@ func (m *model) dispatch(active bool) {
 		if m.plain {
 			m.plainDrops(&b, d)
 		} else {
-			fmt.Fprintf(&b, "-A %s %s -m set --match-set %s src,dst -j RETURN\n", dir[d].chain, comment("a pod to itself"), setSelf)
+			if !m.noSelf {
+				fmt.Fprintf(&b, "-A %s %s %s -j RETURN\n", dir[d].chain, comment("a pod to itself"), isSelf)
+			}
 			for _, id := range slices.Sorted(maps.Keys(m.groups)) {
 				if g := m.groups[id]; g.d == d {
 					fmt.Fprintf(&b, "-A %s -m set --match-set %s %s -g %s\n", dir[d].chain, g.set, dir[d].pod, g.chain)
