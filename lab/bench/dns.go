@@ -97,8 +97,8 @@ func (b *bench) dns(ctx context.Context) error {
 			budget = atLeast(100_000, "queries/s")
 		}
 		b.hold(s.what+", on one core", f["queries/s"], "queries/s", budget,
-			fmt.Sprintf("%s for each second of processor time; at 20,000/s p50 %s, p99 %s ms; %s MB",
-				figure(f["queries/core-s"]), figure(f["p50-ms"]), figure(f["p99-ms"]), figure(f["MB"])))
+			fmt.Sprintf("%s for each second of processor time; at 20,000/s p50 %s, p99 %s ms, %s %% lost; %s MB",
+				figure(f["queries/core-s"]), figure(f["p50-ms"]), figure(f["p99-ms"]), figure(f["lost-%"]), figure(f["MB"])))
 	}
 	return err
 }
