@@ -1,6 +1,7 @@
 package endpoints
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -14,8 +15,8 @@ import (
 
 // Topology-aware routing (the annotation service.kubernetes.io/topology-mode: Auto) gives every zone endpoints in
 // proportion to its processors, so that no zone's are overloaded by what stays in it. The numbers, the rules and the words
-// are those of Kubernetes' endpointslice/topologycache; what differs is that hints are made anew from the whole each time,
-// and not kept as long as they are tolerable.
+// are those of Kubernetes' endpointslice/topologycache; what differs is that hints are made anew from the whole each time, and
+// not kept as long as they are tolerable, and that every zone really gets what it must have.
 
 // topologyEnabled is told when hints have been given for the first time.
 const topologyEnabled = "Topology Aware Hints has been enabled"
@@ -80,57 +81,62 @@ func spread(addresses []*address, zones map[string]int64) (problem string) {
 	case len(addresses) < len(zones):
 		return "Insufficient number of endpoints" + numbers
 	}
-	surplus, least := map[string]float64{}, 0
+	minimum, surplus, least := map[string]int{}, map[string]float64{}, 0
 	for zone, milli := range zones {
 		share := float64(milli) / float64(total) * float64(len(addresses))
-		minimum := math.Ceil(share / (1 + overload))
-		least += int(minimum)
-		surplus[zone] = -max(share, minimum)
+		minimum[zone] = int(math.Ceil(share / (1 + overload)))
+		least += minimum[zone]
+		surplus[zone] = -max(share, float64(minimum[zone]))
 	}
 	if least > len(addresses) {
 		return "Unable to allocate minimum required endpoints to each zone without exceeding overload threshold" + numbers
 	}
+	serving := map[string][]*address{}
 	for _, a := range addresses {
 		if a.zone == "" {
 			return "One or more endpoints do not have a zone specified"
 		}
-		if _, known := zones[a.zone]; known {
-			surplus[a.zone]++
-		}
+		surplus[a.zone]++
+		serving[a.zone] = append(serving[a.zone], a)
 	}
-	lend := exchange(surplus)
-	for _, a := range addresses {
-		zone := a.zone
-		if to := lend[zone]; len(to) > 0 {
-			zone, lend[zone] = to[0], to[1:]
+	exchange(serving, surplus, minimum)
+	for zone, list := range serving {
+		for _, a := range list {
+			a.hints = &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: zone}}}
 		}
-		a.hints = &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: zone}}}
 	}
 	return ""
 }
 
-// exchange has zones with more endpoints than their share lend them to those with fewer, one after the other, as long as
-// that makes it better.
-func exchange(surplus map[string]float64) map[string][]string {
-	lend := map[string][]string{}
+// exchange has zones with more endpoints than their share give to those with fewer, one at a time, as long as that makes it
+// better, and until all have what they must have.
+func exchange(serving map[string][]*address, surplus map[string]float64, minimum map[string]int) {
 	names := slices.Sorted(maps.Keys(surplus))
+	move := func(from, to string) {
+		list := serving[from]
+		last := len(list) - 1
+		serving[from], serving[to] = list[:last], append(serving[to], list[last])
+		surplus[from]--
+		surplus[to]++
+	}
+	more := func(of func(zone string) float64) func(a, b string) int {
+		return func(a, b string) int { return cmp.Compare(of(a), of(b)) }
+	}
+	have := more(func(zone string) float64 { return surplus[zone] })
 	for {
-		most, fewest := names[0], names[0]
-		for _, zone := range names {
-			if surplus[zone] > surplus[most] {
-				most = zone
-			}
-			if surplus[zone] < surplus[fewest] {
-				fewest = zone
-			}
+		from, to := slices.MaxFunc(names, have), slices.MinFunc(names, have)
+		if give, need := surplus[from], -surplus[to]; give < 0.5 || need < 0.5 || give < 1 && need < 1 {
+			break
 		}
-		give, need := surplus[most], -surplus[fewest]
-		if give < 0.5 || need < 0.5 || give < 1 && need < 1 {
-			return lend
+		move(from, to)
+	}
+	spare := more(func(zone string) float64 { return float64(len(serving[zone]) - minimum[zone]) })
+	for {
+		from, to := slices.MaxFunc(names, spare), slices.MinFunc(names, spare)
+		if len(serving[to]) >= minimum[to] || len(serving[from]) <= minimum[from] {
+			return
 		}
-		surplus[most]--
-		surplus[fewest]++
-		lend[most] = append(lend[most], fewest)
+		move(from, to)
 	}
 }
 

@@ -67,11 +67,8 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// most is how much more than its share an endpoint may get in the worst case: endpoints are whole, and there may be few.
-const most = 1.75
-
-// TestSpreadIsFair: whatever there is where, either nobody has a hint, or every zone has endpoints, none of which gets much
-// more than its share, and twice the same gives the same.
+// TestSpreadIsFair: whatever there is where, either nobody has a hint, or no endpoint gets more than a fifth above its share,
+// and twice the same gives the same.
 func TestSpreadIsFair(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		zones, have := map[string]int64{}, map[string]int{}
@@ -80,6 +77,7 @@ func TestSpreadIsFair(t *testing.T) {
 			zones[zone] = int64(rapid.IntRange(1, 16).Draw(t, "processors")) * 1000
 			have[zone] = rapid.IntRange(0, 30).Draw(t, "endpoints")
 		}
+		have["gone"] = rapid.IntRange(0, 3).Draw(t, "of a zone without nodes")
 		addresses := inZones(have)
 		problem := spread(addresses, zones)
 		got := served(addresses)
@@ -94,7 +92,7 @@ func TestSpreadIsFair(t *testing.T) {
 			total += milli
 		}
 		for zone, milli := range zones {
-			if load := float64(milli) / float64(total) * float64(len(addresses)) / float64(got[zone]); load > most {
+			if load := float64(milli) / float64(total) * float64(len(addresses)) / float64(got[zone]); load > 1+overload+1e-9 {
 				t.Fatalf("endpoints for %s get %.2f of their share: have %v, serve %v, processors %v", zone, load, have, got, zones)
 			}
 		}
