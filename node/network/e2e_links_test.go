@@ -178,7 +178,14 @@ func TestE2ETwoLinks(t *testing.T) {
 	everyWay(t, a1, b1)
 	t.Run("narrow between the links", func(t *testing.T) {
 		narrow(t, 1400)
+		exchange(t, "wpn-a", "wpn-b", b.cfg.NodeIP, 1<<20)
+		if out := run(t, "ip", "-n", "wpn-a", "route", "get", "203.0.113.11"); !strings.Contains(out, "mtu 1400") {
+			t.Errorf("the node has not learned how narrow the way is: %s", out)
+		}
 		everyWay(t, a1, b1)
+		if out := run(t, "ip", "-n", "wpn-a", "route", "get", b1.String()); !strings.Contains(out, "mtu lock 1500") {
+			t.Errorf("the tunnel refuses what does not fit: %s", out)
+		}
 	})
 	t.Run("narrow at one end", func(t *testing.T) {
 		run(t, "ip", "-n", "wpn-r", "link", "set", "p1", "mtu", "1400")

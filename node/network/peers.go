@@ -274,7 +274,7 @@ func routeKey(r *netlink.Route) string {
 	if kind == unix.RTN_UNREACHABLE {
 		link = 0 // the kernel shows loopback there
 	}
-	return fmt.Sprintf("%v|%v|%d|%d|%d|%d", r.Dst, r.Gw, link, kind, r.Priority, r.MTU)
+	return fmt.Sprintf("%v|%v|%d|%d|%d|%d|%v", r.Dst, r.Gw, link, kind, r.Priority, r.MTU, r.MTULock)
 }
 
 // slotOf is what the kernel has one route for.

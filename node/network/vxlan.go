@@ -31,6 +31,9 @@ func (n *Network) syncTunnel(want *plan) error {
 			n.nl.NeighSet(&netlink.Neigh{LinkIndex: index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT, Flags: netlink.NTF_SELF, IP: p.IP.AsSlice(), HardwareAddr: mac}))
 		want.routes = append(want.routes, netlink.Route{
 			Dst: ipNet(p.PodCIDR), Gw: end.AsSlice(), LinkIndex: index, Protocol: routeProtocol, Flags: int(netlink.FLAG_ONLINK),
+			// Locked: when the machine learns that the way to a node is narrower than its link, the kernel would have the
+			// tunnel refuse what does not fit, and what the node's own programs send by a Service's address would hang.
+			MTU: link.Attrs().MTU, MTULock: true,
 		})
 	}
 	errs = append(errs, n.dropStaleNeighbours(index, arp, fdb))
@@ -107,6 +110,7 @@ func (n *Network) ensureVXLAN(uplink netlink.Link) (netlink.Link, error) {
 		if err := n.nl.LinkSetMTU(link, mtu); err != nil {
 			return nil, err
 		}
+		link.Attrs().MTU = mtu
 	}
 	for key, value := range map[string]string{
 		"ipv4/conf/" + VXLANName + "/forwarding":     "1",
