@@ -32,7 +32,7 @@ type model struct {
 
 func newModel(cfg *Config) *model {
 	return &model{
-		cfg: cfg, at: place{node: cfg.NodeName}, services: map[key]*corev1.Service{}, slices: map[key]map[string]*discoveryv1.EndpointSlice{},
+		cfg: cfg, at: place{node: cfg.NodeName, zone: cfg.Zone}, services: map[key]*corev1.Service{}, slices: map[key]map[string]*discoveryv1.EndpointSlice{},
 		sliceOf: map[key]key{}, hostPorts: map[string][]HostPort{}, adopted: map[string]struct{}{}, compiled: map[key][]Port{},
 		dirty: map[key]struct{}{}, dirtyPods: map[string]struct{}{},
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -38,7 +39,26 @@ type Port struct {
 }
 
 // String is what rules carry as their comment.
-func (p *Port) String() string { return p.Service + ":" + p.Name }
+func (p *Port) String() string { return clean(p.Service + ":" + p.Name) }
+
+// clean keeps what the API server allows in names: a comment stands between quotes in the text for iptables, and is not to be
+// more than it takes.
+func clean(s string) string {
+	const most = 200
+	odd := func(c rune) bool {
+		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("-._:/", c))
+	}
+	if len(s) <= most && !strings.ContainsFunc(s, odd) {
+		return s
+	}
+	s = strings.Map(func(c rune) rune {
+		if odd(c) {
+			return '_'
+		}
+		return c
+	}, s)
+	return s[:min(len(s), most)]
+}
 
 // id tells ports of the same name and another protocol apart.
 func (p *Port) id() string { return p.Service + ":" + p.Name + "/" + p.Protocol }
@@ -75,7 +95,7 @@ func elsewhere(labels map[string]string) bool {
 
 const labelProxyName = "service.kubernetes.io/service-proxy-name"
 
-// Compile says what the node has to do for a Service: nothing when it has no address of its own.
+// compile says what the node has to do for a Service: nothing when it has no address of its own.
 func (c *Config) compile(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, at place) []Port {
 	ip, err := netip.ParseAddr(svc.Spec.ClusterIP)
 	if err != nil || !ip.Is4() || svc.Spec.Type == corev1.ServiceTypeExternalName || elsewhere(svc.Labels) {
@@ -117,6 +137,29 @@ func sourceRanges(svc *corev1.Service) []string {
 	}
 	return nil
 }
+
+// Plan is what a node has to do for these Services, by their names.
+func Plan(cfg Config, services []*corev1.Service, eps []*discoveryv1.EndpointSlice) map[string][]Port {
+	m, out := newModel(&cfg), planned{}
+	for _, s := range services {
+		m.setService(s)
+	}
+	for _, s := range eps {
+		m.setSlice(s)
+	}
+	m.flush(out)
+	return out
+}
+
+// planned is a back end that only remembers.
+type planned map[string][]Port
+
+func (p planned) SetPorts(service string, _, now []Port)            { p[service] = now }
+func (planned) SetHostPorts(string, []HostPort)                     {}
+func (planned) Read(context.Context) (map[string][]HostPort, error) { return nil, nil }
+func (planned) Apply(context.Context) (int, error)                  { return 0, nil }
+func (planned) Intact(context.Context) (bool, error)                { return true, nil }
+func (planned) Remove(context.Context) error                        { return nil }
 
 // sources are the ranges that may use the load balancer's address; what is no IPv4 range allows nobody.
 func sources(svc *corev1.Service) (out []netip.Prefix) {

@@ -37,6 +37,7 @@ type Applier interface {
 // Config is what the rules depend on besides Services.
 type Config struct {
 	NodeName       string
+	Zone           string       // of the node, until SetZone says another
 	PodCIDR        netip.Prefix // of this node
 	ClusterPodCIDR netip.Prefix
 	ServiceCIDR    netip.Prefix

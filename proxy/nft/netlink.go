@@ -103,6 +103,13 @@ func appendHeader(to []byte, typ, flags uint16, seq uint32) []byte {
 	return append(to, unix.AF_INET, unix.NFNETLINK_V0, 0, 0)
 }
 
+// kernel is nf_tables as a batch and a list see it: a socket, and in tests something that plays it.
+type kernel interface {
+	commit(*batch) error
+	dump(typ uint16, flags uint16, ask func(*buffer), f func(attrs []byte)) error
+	close()
+}
+
 // socket is a netlink socket in the network namespace where it was opened.
 type socket struct {
 	mu  sync.Mutex

@@ -24,7 +24,7 @@ type Config struct {
 type Tables struct {
 	cfg        Config
 	version    string
-	sock, look *socket
+	sock, look kernel
 
 	claims    map[at][]claim
 	hostPorts map[string][]proxy.HostPort
@@ -50,24 +50,34 @@ var (
 
 // New opens the sockets; it changes nothing.
 func New(cfg Config) (*Tables, error) {
+	sock, err := dial()
+	if err != nil {
+		return nil, err
+	}
+	look, err := dial()
+	if err != nil {
+		sock.close()
+		return nil, err
+	}
+	t, err := over(cfg, sock, look)
+	if err != nil {
+		sock.close()
+		look.close()
+	}
+	return t, err
+}
+
+func over(cfg Config, sock, look kernel) (*Tables, error) {
 	cfg.PodCIDR, cfg.ClusterPodCIDR, cfg.ServiceCIDR = cfg.PodCIDR.Masked(), cfg.ClusterPodCIDR.Masked(), cfg.ServiceCIDR.Masked()
 	if !cfg.PodCIDR.Addr().Is4() || !cfg.ClusterPodCIDR.Addr().Is4() || !cfg.ServiceCIDR.Addr().Is4() {
 		return nil, errors.New("nft: pod and service ranges must be IPv4")
 	}
-	t := &Tables{
-		cfg: cfg, version: cfg.version(), claims: map[at][]claim{}, hostPorts: map[string][]proxy.HostPort{}, hairpins: map[netip.Addr]int{},
+	return &Tables{
+		cfg: cfg, version: cfg.version(), sock: sock, look: look,
+		claims: map[at][]claim{}, hostPorts: map[string][]proxy.HostPort{}, hairpins: map[netip.Addr]int{},
 		have: map[at]*entry{}, chains: map[string]struct{}{}, touched: map[at]struct{}{}, own: map[netip.Addr]struct{}{},
 		hairs: map[netip.Addr]struct{}{}, leaving: map[netip.Addr]struct{}{},
-	}
-	var err error
-	if t.sock, err = dial(); err != nil {
-		return nil, err
-	}
-	if t.look, err = dial(); err != nil {
-		t.sock.close()
-		return nil, err
-	}
-	return t, nil
+	}, nil
 }
 
 // Close closes the sockets and leaves the rules as they are.
