@@ -30,11 +30,14 @@ const (
 	serveVariable = "WP_DNS_SERVE"
 	loadServices  = 5000
 	loadSockets   = 4
-	// loadWindow is how many questions are out at the same time, on all sockets, to keep a server busy.
+	// loadWindow is how many questions are out at the same time, on all sockets, to keep a server busy: what a socket's buffer of
+	// the usual size has room for.
 	loadWindow = 256
 	// loadRate is the number of questions a second at which the time of an answer is measured: what a busy node may have.
 	loadRate = 20_000
 	loadTime = 4 * time.Second
+	// loadPatience is after how long what is out counts as lost. A shorter one would bury a slow server.
+	loadPatience = time.Second
 )
 
 func TestMain(m *testing.M) {
@@ -232,7 +235,7 @@ func (l *load) saturate(d time.Duration) int64 {
 					}
 					sent += n
 				}
-				_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+				_ = c.SetReadDeadline(time.Now().Add(loadPatience))
 				n, err := pc.ReadBatch(in, 0)
 				if err != nil {
 					free = window // lost
@@ -246,7 +249,7 @@ func (l *load) saturate(d time.Duration) int64 {
 				answered.Add(int64(n))
 				free = n
 			}
-			_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+			_ = c.SetReadDeadline(time.Now().Add(loadPatience / 4))
 			for { // what is still on its way
 				if _, err := pc.ReadBatch(in, 0); err != nil {
 					return
