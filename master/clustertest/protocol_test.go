@@ -279,6 +279,30 @@ func TestStatusOnlyOfOwnPods(t *testing.T) {
 	})
 }
 
+// TestNodesTellOfServices: any node, of a Service that there is.
+func TestNodesTellOfServices(t *testing.T) {
+	run(t, 1, func(c *cluster) {
+		svc, err := c.kube.CoreV1().Services("default").Create(c.ctx, &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, uid := range []string{string(svc.UID), "of another that had its name"} {
+			c.agents["n1"].outbox.Event(session.Event{Kind: "Service", Namespace: "default", Name: "web", UID: uid, Type: "Normal", Reason: "NodeAssigned", Message: "for " + uid})
+		}
+		c.agents["n1"].outbox.Event(session.Event{Kind: "Service", Namespace: "default", Name: "nothing", Type: "Normal", Reason: "NodeAssigned"})
+		time.Sleep(5 * time.Second)
+		told, err := c.kube.CoreV1().Events("default").List(c.ctx, metav1.ListOptions{FieldSelector: "reason=NodeAssigned"})
+		if err != nil || len(told.Items) != 1 {
+			t.Fatalf("%+v, %v", told, err)
+		}
+		if e := told.Items[0]; e.InvolvedObject.Kind != "Service" || e.InvolvedObject.UID != svc.UID || e.Source.Host != "n1" {
+			t.Errorf("%+v", e)
+		}
+	})
+}
+
 // The outbox keeps what the master has not acknowledged, merged, until it can.
 func TestReportsSurviveTheMaster(t *testing.T) {
 	run(t, 1, func(c *cluster) {
