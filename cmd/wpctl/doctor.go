@@ -163,7 +163,7 @@ func examineHere(ctx context.Context, p *doctor.Place) (examination, error) {
 // localPlace is what can be told of this machine from its files. The defaults are those of wp-agent and wp-master.
 func localPlace(dataDir, dockerHost, master string) *doctor.Place {
 	p := &doctor.Place{
-		Agent: true, Master: exists(filepath.Join(dataDir, "master")), DataDir: dataDir, DockerHost: dockerHost, ResolvConf: "/etc/resolv.conf",
+		Agent: true, Master: exists(filepath.Join(dataDir, "master", "pki", "apiserver.crt")), DataDir: dataDir, DockerHost: dockerHost, ResolvConf: "/etc/resolv.conf",
 		GossipPort: 7946, DNS: netip.MustParseAddr("10.254.254.1"), Pods: netip.MustParsePrefix("10.244.0.0/16"), Services: netip.MustParsePrefix("10.254.0.0/16"),
 	}
 	if master != "" {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -53,6 +54,7 @@ type facts struct {
 	nodes    map[string]*corev1.Node
 	policies []networkingv1.NetworkPolicy
 	events   map[string]string // pod → its last warning
+	balancer []corev1.Event    // of a Service that has, or waits for, a load balancer's address; oldest first
 
 	endpoints []endpoint
 	cut       int // so many endpoints were left out
@@ -145,6 +147,9 @@ func (f *facts) collectService(ctx context.Context, c kubernetes.Interface) erro
 		return err
 	}
 	f.service = svc
+	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
+		f.collectBalancer(ctx, c)
+	}
 	if len(svc.Spec.Selector) > 0 {
 		match := labels.SelectorFromSet(svc.Spec.Selector)
 		for _, p := range f.all {
@@ -198,6 +203,27 @@ func (f *facts) collectTroubles(ctx context.Context, c kubernetes.Interface) {
 		last := slices.MaxFunc(list.Items, func(a, b corev1.Event) int { return a.LastTimestamp.Compare(b.LastTimestamp.Time) })
 		f.events[p.Name] = last.Reason + ": " + last.Message
 	}
+}
+
+// collectBalancer asks for what agents and the master have said of the Service's address.
+func (f *facts) collectBalancer(ctx context.Context, c kubernetes.Interface) {
+	list, err := c.CoreV1().Events(f.Namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.Set{"involvedObject.kind": "Service", "involvedObject.name": f.Name}.String()})
+	if err != nil {
+		return // not everybody may read them
+	}
+	for _, e := range list.Items {
+		if e.InvolvedObject.UID == f.service.UID {
+			f.balancer = append(f.balancer, e)
+		}
+	}
+	slices.SortStableFunc(f.balancer, func(a, b corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
+}
+
+func eventTime(e corev1.Event) time.Time {
+	if !e.LastTimestamp.IsZero() {
+		return e.LastTimestamp.Time
+	}
+	return e.EventTime.Time
 }
 
 // collectViews decides from where things are tried.

@@ -292,17 +292,42 @@ func (f *facts) judgeWays(r *Report) {
 		fix += " (with sessionAffinity a client stays with its endpoint)"
 	}
 	conclude(r, &inside, triedIn, failIn, fix, causeAddress)
+	f.judgeBalancer(&outside)
 	conclude(r, &outside, triedOut, failOut, "the cluster's own address works, this one does not: look for rules of others on the node that does not answer: wpctl doctor", causeOutside)
+}
+
+// judgeBalancer says who announces the address of a load balancer, or why there is none.
+func (f *facts) judgeBalancer(s *Step) {
+	if f.service.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		return
+	}
+	last, warning := "", ""
+	for _, e := range f.balancer {
+		if e.Type == corev1.EventTypeWarning {
+			warning = e.Reason + ": " + e.Message
+		} else if e.Reason == "NodeAssigned" {
+			last = e.Message
+		}
+	}
+	if len(f.service.Status.LoadBalancer.Ingress) == 0 {
+		s.State, s.What = doctor.Bad, "there is no EXTERNAL-IP yet"
+		s.Fix = fmt.Sprintf("wpctl describe service %s -n %s says why (docs/NETWORK.md: a load balancer without a cloud)", f.Name, f.Namespace)
+		last = warning
+	}
+	if last != "" {
+		s.Details = append(s.Details, last)
+	}
 }
 
 func conclude(r *Report, s *Step, tried []string, failed map[string][]string, fix string, c cause) {
 	slices.Sort(tried)
 	tried = slices.Compact(tried)
 	switch {
+	case len(failed) > 0:
+		s.State, s.What, s.Details, s.Fix = doctor.Bad, "does not answer everywhere", append(s.Details, byWhom(failed)...), fix
+	case s.State == doctor.Bad:
 	case len(tried) == 0:
 		return
-	case len(failed) > 0:
-		s.State, s.What, s.Details, s.Fix = doctor.Bad, "does not answer everywhere", byWhom(failed), fix
 	default:
 		s.What = strings.Join(tried, ", ") + " " + answerWord(len(tried))
 	}

@@ -110,6 +110,8 @@ func (f *facts) nameTrouble(v *view, n diagnose.Name, want []netip.Addr) (wrong,
 	switch {
 	case n.RCode == "":
 		return fmt.Sprintf("%s does not answer: %s", n.Server, n.Error), doc
+	case f.service.Spec.Type != corev1.ServiceTypeExternalName && f.headless() && len(want) == 0 && len(n.Addresses) == 0 && (n.RCode == "NXDOMAIN" || n.RCode == "NOERROR"):
+		return "", "" // there is nobody to name
 	case n.RCode == "NXDOMAIN" && v.pod != nil && v.pod.Spec.DNSPolicy != corev1.DNSClusterFirst && v.pod.Spec.DNSPolicy != corev1.DNSClusterFirstWithHostNet:
 		return fmt.Sprintf("%s knows no %s: the pod does not ask the cluster's DNS (dnsPolicy: %s)", n.Server, n.Asked, v.pod.Spec.DNSPolicy),
 			fmt.Sprintf("set dnsPolicy: ClusterFirst in pod %s (ClusterFirstWithHostNet with hostNetwork)", v.pod.Name)

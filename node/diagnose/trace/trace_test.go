@@ -449,6 +449,13 @@ func TestBroken(t *testing.T) {
 				return nil
 			}
 		}, Options{}, "name", []string{"answers 10.244.1.5 for", "not 10.244.1.5, 10.244.2.7"}},
+		"no address for a load balancer": {func(w *world) {
+			w.service.Spec.Type, w.service.UID = corev1.ServiceTypeLoadBalancer, "uid-svc"
+			w.events = []*corev1.Event{{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "e"}, InvolvedObject: corev1.ObjectReference{Kind: "Service", Name: "web", UID: "uid-svc"},
+				Type: "Warning", Reason: "AllocationFailed", Message: "port 80 is taken",
+			}}
+		}, Options{}, "outside", []string{"there is no EXTERNAL-IP yet", "AllocationFailed: port 80 is taken", "wpctl describe service web"}},
 		"ExternalName": {func(w *world) {
 			w.service.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "www.example.org"}
 			w.slice = nil
@@ -535,6 +542,16 @@ func TestNoFault(t *testing.T) {
 		"the agent is of old": {func(w *world) {
 			w.answer = func(string, *diagnose.Question, *diagnose.Answer) error { return errors.New("404 page not found") }
 		}, Options{}, "update wp-agent on"},
+		"a load balancer's address": {func(w *world) {
+			w.service.Spec.Type, w.service.UID = corev1.ServiceTypeLoadBalancer, "uid-svc"
+			w.service.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.5"}}
+			for i, node := range []string{"n2", "n1"} {
+				w.events = append(w.events, &corev1.Event{
+					ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprint("e", i)}, InvolvedObject: corev1.ObjectReference{Kind: "Service", Name: "web", UID: "uid-svc"},
+					Type: "Normal", Reason: "NodeAssigned", Message: "announced from " + node, LastTimestamp: metav1.Unix(int64(100-i), 0),
+				})
+			}
+		}, Options{}, "✓ outside     EXTERNAL-IP 203.0.113.5:80, node port 30080 answer\n              announced from n2\n"},
 		"a pod": {func(*world) {}, Options{Kind: "pod", Name: "web-1"}, "web-1 is ready, 10.244.1.5 on node n1"},
 		"rules that were only late": {func(w *world) {
 			first := true
