@@ -74,7 +74,7 @@ func (b *batch) describe(seq uint32) string {
 			}
 			var names []string
 			each(b.b[at+headers:at+size], func(t uint16, v []byte) {
-				if t <= 3 && len(v) > 4 && v[len(v)-1] == 0 {
+				if t <= 3 && len(v) > 1 && v[len(v)-1] == 0 && v[0] > ' ' {
 					names = append(names, text(v))
 				}
 			})
