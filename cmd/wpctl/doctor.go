@@ -351,7 +351,11 @@ func conditions(n *corev1.Node) (out []doctor.Finding) {
 			ready.What = fmt.Sprintf("the node is not ready: %s: %s", c.Reason, c.Message)
 			ready.Fix = "on " + n.Name + ": systemctl status wp-agent docker; sudo wpctl doctor --local"
 		case c.Status == corev1.ConditionTrue:
-			out = append(out, doctor.Finding{Check: "pressure", State: doctor.Bad, What: fmt.Sprintf("%s: %s", c.Type, c.Message), Fix: "wpctl describe node " + n.Name + "; pods are evicted until there is room"})
+			fix := "wpctl describe node " + n.Name
+			if strings.HasSuffix(string(c.Type), "Pressure") {
+				fix += "; pods are evicted until there is room"
+			}
+			out = append(out, doctor.Finding{Check: "condition", State: doctor.Bad, What: fmt.Sprintf("%s: %s", c.Type, c.Message), Fix: fix})
 		}
 	}
 	if n.Spec.Unschedulable {

@@ -41,7 +41,9 @@ func (f *facts) judge() *Report {
 				r.add(s, c)
 			}
 		}
-		r.add(f.judgeSlices())
+		s, c := f.judgeSlices()
+		s.Follows = s.State == doctor.Bad && r.cause != noCause
+		r.add(s, c)
 		f.judgeViews(r)
 		r.add(f.judgeNames())
 		if !f.headless() {
@@ -318,6 +320,22 @@ func declaredPorts(p *corev1.Pod) (out []string) {
 	return out
 }
 
+// answersItself: the Service is one that every node serves without endpoints, as the cluster's DNS.
+func (f *facts) answersItself() bool {
+	if len(f.service.Spec.Selector) > 0 || len(f.endpoints) > 0 || f.otherProxy() {
+		return false
+	}
+	return slices.ContainsFunc(f.views, func(v *view) bool {
+		return v.answer != nil && v.answer.Rules != nil && v.answer.Rules.Known && len(v.answer.Rules.Ways) == 0
+	})
+}
+
+// otherProxy tells whether the Service is left to another proxy.
+func (f *facts) otherProxy() bool { return f.service.Labels[otherProxyLabel] != "" }
+
+// otherProxyLabel is Kubernetes' own.
+const otherProxyLabel = "service.kubernetes.io/service-proxy-name"
+
 // judgeSlices: are there endpoints, and are they the ready pods?
 func (f *facts) judgeSlices() (Step, cause) {
 	s := Step{Name: "endpoints", State: doctor.OK}
@@ -335,6 +353,10 @@ func (f *facts) judgeSlices() (Step, cause) {
 		list = append(list, text)
 	}
 	s.What = strings.Join(list, ", ")
+	if f.answersItself() {
+		s.What = "every node answers by itself"
+		return s, causeSlices
+	}
 	if len(f.service.Spec.Selector) == 0 && len(ready) == 0 {
 		s.State, s.What = doctor.Bad, "the Service has no selector, and nobody has given it endpoints"
 		s.Fix = "add a selector, or make an EndpointSlice with the label kubernetes.io/service-name: " + f.Name

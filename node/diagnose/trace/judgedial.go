@@ -42,7 +42,7 @@ func (f *facts) judgeContainers(r *Report, ready []endpoint, deaf map[string]boo
 		}
 		known++
 		wrong, fix, isTarget := f.listenTrouble(e, sockets)
-		if wrong == "" {
+		if wrong == "" || f.answered(e) { // rules in the pod's own network may lead to another port: sidecars do that
 			continue
 		}
 		deaf[key(e)] = true
@@ -70,6 +70,16 @@ func (f *facts) judgeContainers(r *Report, ready []endpoint, deaf map[string]boo
 		s.What = fmt.Sprintf("listens on %s", strings.Join(f.portsOf(ready), ", "))
 	}
 	r.add(s, c)
+}
+
+// answered tells whether somebody has connected to an endpoint.
+func (f *facts) answered(e endpoint) bool {
+	for _, v := range append([]*view{f.near[e.node]}, f.views...) {
+		if d, ok := v.dialed(e.protocol, e.at); ok && d.Result == diagnose.Answered {
+			return true
+		}
+	}
+	return false
 }
 
 func (f *facts) portsOf(list []endpoint) (out []string) {
@@ -141,7 +151,8 @@ func (f *facts) judgeReach(r *Report, ready []endpoint, deaf map[string]bool) {
 	s := Step{Name: "connection", State: doctor.OK}
 	tried, failed := 0, map[string][]string{}
 	var slowest float64
-	c := causeEndpoint
+	var fixes []string
+	follows := 0
 	for _, e := range ready {
 		for _, v := range f.views {
 			d, ok := v.dialed(e.protocol, e.at)
@@ -155,26 +166,27 @@ func (f *facts) judgeReach(r *Report, ready []endpoint, deaf map[string]bool) {
 			}
 			if deaf[key(e)] {
 				failed[e.at.String()+" refuses, as nobody listens"] = append(failed[e.at.String()+" refuses, as nobody listens"], v.String())
-				s.Fix = cmp.Or(s.Fix, "see above")
+				follows++
 				continue
 			}
 			what, fix := f.reachTrouble(v, e, d)
 			failed[what] = append(failed[what], v.String())
-			s.Fix = fix
+			if !slices.Contains(fixes, fix) {
+				fixes = append(fixes, fix)
+			}
 		}
 	}
+	s.Fix = strings.Join(fixes[:min(len(fixes), 2)], "; and ")
 	switch {
 	case tried == 0:
 		s.State, s.What = doctor.Unknown, "no endpoint could be tried"
 	case len(failed) > 0:
 		s.State, s.What, s.Details = doctor.Bad, "not all endpoints answer", byWhom(failed)
-		if len(deaf) > 0 && s.Fix == "see above" {
-			c = causeOutside // a consequence
-		}
+		s.Follows = follows > 0 && s.Fix == ""
 	default:
 		s.What = fmt.Sprintf("%s %s directly, the slowest after %.1f ms", endpointsWord(len(ready)), answerWord(len(ready)), slowest)
 	}
-	r.add(s, c)
+	r.add(s, causeEndpoint)
 }
 
 func endpointsWord(n int) string {
@@ -331,12 +343,13 @@ func conclude(r *Report, s *Step, tried []string, failed map[string][]string, fi
 	default:
 		s.What = strings.Join(tried, ", ") + " " + answerWord(len(tried))
 	}
+	s.Follows = s.State == doctor.Bad && r.cause != noCause
 	r.add(*s, c)
 }
 
 // silentByRight: nobody has promised an answer there.
 func (f *facts) silentByRight(w way) bool {
-	if len(f.readyEndpoints()) == 0 {
+	if len(f.readyEndpoints()) == 0 && !f.answersItself() {
 		return true // refused, and said already
 	}
 	switch {

@@ -164,6 +164,10 @@ func byWhom(said map[string][]string) (out []string) {
 // judgeRules compares the rules in every node's kernel with what the node wants, and that with the slices.
 func (f *facts) judgeRules() (s Step, lagging bool) {
 	s = Step{Name: "rules", State: doctor.OK}
+	if f.otherProxy() {
+		s.State, s.What = doctor.Unknown, "left to another proxy by the label "+otherProxyLabel
+		return s, false
+	}
 	said := map[string][]string{}
 	asked := 0
 	for _, v := range f.views {
@@ -186,7 +190,11 @@ func (f *facts) judgeRules() (s Step, lagging bool) {
 		s.State, s.What = doctor.Unknown, "could not be read"
 		return s, false
 	}
-	s.What = fmt.Sprintf("%s on %d %s: %s", f.service.Spec.ClusterIP, asked, plural("node", asked), leadTo(len(f.readyEndpoints())))
+	to := leadTo(len(f.readyEndpoints()))
+	if f.answersItself() {
+		to = "left to the node itself"
+	}
+	s.What = fmt.Sprintf("%s on %d %s: %s", f.service.Spec.ClusterIP, asked, plural("node", asked), to)
 	if len(said) > 0 {
 		s.State, s.What = doctor.Bad, "not what they should be"
 		s.Details = byWhom(said)

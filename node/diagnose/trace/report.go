@@ -30,6 +30,8 @@ type Step struct {
 	// Details of what is not as it should be.
 	Details []string `json:"details,omitempty"`
 	Fix     string   `json:"fix,omitempty"`
+	// Follows: it cannot be otherwise, after what is broken before it.
+	Follows bool `json:"follows,omitempty"`
 }
 
 // cause orders steps by which of several broken ones is the cause of the others: what is first breaks what comes later.
@@ -71,6 +73,10 @@ func (r *Report) Print(w io.Writer) {
 	fmt.Fprint(w, "\n\n")
 	unsure := false
 	for _, s := range r.Steps {
+		if s.Follows {
+			fmt.Fprintf(w, "%s %-*s %s (follows from %s)\n", s.State.Mark(), nameWidth, s.Name, s.What, r.Broken)
+			continue
+		}
 		fmt.Fprintf(w, "%s %-*s %s\n", s.State.Mark(), nameWidth, s.Name, s.What)
 		for _, d := range s.Details {
 			fmt.Fprintf(w, "  %-*s %s\n", nameWidth, "", d)

@@ -149,9 +149,13 @@ func listens(name string, at ...string) func(string, *diagnose.Question, *diagno
 				for _, s := range at {
 					a.Sockets[i].Listening = append(a.Sockets[i].Listening, diagnose.Socket{Protocol: "TCP", Address: netip.MustParseAddrPort(s)})
 				}
-				dials(a, diagnose.Refused, func(d diagnose.Dialed) bool { return true })
 			}
 		}
+		// Nobody connects to its address, and not to the Service.
+		ip := map[string]string{"web-1": "10.244.1.5", "web-2": "10.244.2.7"}[name]
+		dials(a, diagnose.Refused, func(d diagnose.Dialed) bool {
+			return name == "" || d.Address.Addr().String() == ip || d.Address.Addr().String() == "10.254.7.9"
+		})
 		return nil
 	}
 }
@@ -304,7 +308,7 @@ func TestBroken(t *testing.T) {
 			w.service.Spec.Ports[0].TargetPort = intstr.FromInt32(81)
 			w.slice.Ports[0].Port = ref(int32(81))
 			w.answer = listens("", "0.0.0.0:8080")
-		}, Options{}, "targetPort", []string{"pod web-1: no process listens on 81/TCP, but on 8080/TCP", "set targetPort: 8080 in port http of Service web"}},
+		}, Options{}, "targetPort", []string{"pod web-1: no process listens on 81/TCP, but on 8080/TCP", "✗ connection  not all endpoints answer (follows from targetPort)\n", "✗ address     does not answer everywhere (follows from targetPort)\n", "set targetPort: 8080 in port http of Service web"}},
 		"slices late":               {func(w *world) { w.slice.Endpoints = w.slice.Endpoints[:1] }, Options{}, "endpoints", []string{"ready, but not among them: web-2"}},
 		"no selector, no endpoints": {func(w *world) { w.service.Spec.Selector = nil; w.slice.Endpoints = nil }, Options{}, "endpoints", []string{"nobody has given it endpoints"}},
 		"listens on 127.0.0.1": {func(w *world) { w.answer = listens("web-2", "127.0.0.1:8080") }, Options{}, "container",
@@ -552,7 +556,25 @@ func TestNoFault(t *testing.T) {
 				})
 			}
 		}, Options{}, "✓ outside     EXTERNAL-IP 203.0.113.5:80, node port 30080 answer\n              announced from n2\n"},
-		"a pod": {func(*world) {}, Options{Kind: "pod", Name: "web-1"}, "web-1 is ready, 10.244.1.5 on node n1"},
+		"the cluster's DNS": {func(w *world) {
+			w.service.Spec.Selector, w.service.Spec.Type, w.service.Spec.Ports[0].NodePort, w.slice.Endpoints = nil, corev1.ServiceTypeClusterIP, 0, nil
+			w.answer = func(_ string, _ *diagnose.Question, a *diagnose.Answer) error {
+				if a.Rules != nil {
+					a.Rules.Ways = nil
+				}
+				return nil
+			}
+		}, Options{}, "✓ endpoints   every node answers by itself\n✓ name        web.default.svc.cluster.local → 10.254.7.9\n✓ rules       10.254.7.9 on 2 nodes: left to the node itself\n✓ address     10.254.7.9:80 answers\n"},
+		"redirected inside the pod": {func(w *world) {
+			inner := listens("web-1", "127.0.0.1:15001")
+			w.answer = func(node string, q *diagnose.Question, a *diagnose.Answer) error {
+				err := inner(node, q, a)
+				dials(a, diagnose.Answered, func(diagnose.Dialed) bool { return true })
+				return err
+			}
+		}, Options{}, "✓ container"},
+		"another proxy": {func(w *world) { w.service.Labels = map[string]string{otherProxyLabel: "cilium"} }, Options{}, "– rules       left to another proxy"},
+		"a pod":         {func(*world) {}, Options{Kind: "pod", Name: "web-1"}, "web-1 is ready, 10.244.1.5 on node n1"},
 		"rules that were only late": {func(w *world) {
 			first := true
 			w.answer = func(n string, q *diagnose.Question, a *diagnose.Answer) error {
