@@ -274,6 +274,8 @@ type network struct {
 	mu       sync.Mutex
 	attached map[string]string
 	serial   int
+	// attaching, if set, is told of each pod before it gets its address.
+	attaching func(pod string)
 }
 
 func (n *network) Attach(_ context.Context, pod runtime.PodRef, _ int, want string, _ []pods.HostPort) (string, error) {
@@ -281,6 +283,9 @@ func (n *network) Attach(_ context.Context, pod runtime.PodRef, _ int, want stri
 	defer n.mu.Unlock()
 	if ip, ok := n.attached[pod.UID]; ok {
 		return ip, nil
+	}
+	if n.attaching != nil {
+		n.attaching(pod.Name)
 	}
 	if want == "" {
 		n.serial++
