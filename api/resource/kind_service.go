@@ -28,10 +28,10 @@ func services() *Resource {
 				obj.(*corev1.Service).Spec = old.(*corev1.Service).Spec
 			},
 			Validate: validate(func(in *core.Service) field.ErrorList {
-				return append(exceptHealthPort(validation.ValidateServiceCreate(in)), validateFamilies(in)...)
+				return append(exceptHealthPort(validation.ValidateServiceCreate(in)), validateFamilies(in, nil)...)
 			}),
 			ValidateUpdate: validateChange(func(in, old *core.Service) field.ErrorList {
-				return append(exceptHealthPort(validation.ValidateServiceUpdate(in, old)), validateFamilies(in)...)
+				return append(exceptHealthPort(validation.ValidateServiceUpdate(in, old)), validateFamilies(in, old)...)
 			}),
 			ValidateStatus: validateChange(validation.ValidateServiceStatusUpdate),
 			Warnings: warnings(func(_ context.Context, in, old *core.Service) []string {
@@ -93,6 +93,7 @@ func defaultFamilies(svc, old *corev1.Service) {
 		}
 		spec.IPFamilyPolicy = &policy
 	}
+	given := len(spec.IPFamilies)
 	single := *spec.IPFamilyPolicy == corev1.IPFamilyPolicySingleStack
 	if old != nil && single && len(spec.IPFamilies) > 1 && slices.Equal(spec.IPFamilies, old.Spec.IPFamilies) {
 		spec.IPFamilies = spec.IPFamilies[:1:1] // asking for a single stack is reason enough to drop the second
@@ -111,7 +112,7 @@ func defaultFamilies(svc, old *corev1.Service) {
 	if len(spec.IPFamilies) == 0 {
 		spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol}
 	}
-	if headless(svc) && len(spec.Selector) == 0 && !single && len(spec.IPFamilies) == 1 {
+	if headless(svc) && len(spec.Selector) == 0 && !single && len(spec.IPFamilies) == 1 && (old == nil || len(old.Spec.IPFamilies) < 2 || given == 0) {
 		other := corev1.IPv6Protocol
 		if spec.IPFamilies[0] == corev1.IPv6Protocol {
 			other = corev1.IPv4Protocol
@@ -128,7 +129,7 @@ func familyOf(ip string) corev1.IPFamily {
 }
 
 // validateFamilies refuses what a cluster with IPv4 Services alone cannot do; Kubernetes finds this while allocating.
-func validateFamilies(in *core.Service) field.ErrorList {
+func validateFamilies(in, old *core.Service) field.ErrorList {
 	spec := field.NewPath("spec")
 	policy := in.Spec.IPFamilyPolicy
 	if in.Spec.Type == core.ServiceTypeExternalName || policy == nil {
@@ -142,6 +143,9 @@ func validateFamilies(in *core.Service) field.ErrorList {
 		if len(in.Spec.IPFamilies) == 2 {
 			errs = append(errs, field.Invalid(spec.Child("ipFamilyPolicy"), policy, "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified"))
 		}
+	}
+	if old != nil && *policy != core.IPFamilyPolicySingleStack && len(in.Spec.IPFamilies) < len(old.Spec.IPFamilies) {
+		errs = append(errs, field.Invalid(spec.Child("ipFamilyPolicy"), policy, "must be 'SingleStack' to release the secondary IP family"))
 	}
 	if in.Spec.ClusterIP == core.ClusterIPNone && len(in.Spec.Selector) == 0 {
 		return errs

@@ -31,6 +31,7 @@ func allocated(t *testing.T, text string) *corev1.Service {
 func TestServiceUpdates(t *testing.T) {
 	const nodePort = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {type: NodePort, ports: [{name: http, port: 80}, {name: tls, port: 443}], selector: {app: a}}}"
 	const clusterIP = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{name: http, port: 80}, {name: tls, port: 443}], selector: {app: a}}}"
+	const headlessBoth = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: None, ports: [{port: 80}]}}"
 	for _, test := range []struct {
 		name, old, new string
 		ip             string
@@ -48,6 +49,9 @@ func TestServiceUpdates(t *testing.T) {
 		{"from ExternalName", "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {type: ExternalName, externalName: example.com}}", clusterIP, "", []int32{0, 0}, 1, ""},
 		{"another address", clusterIP, "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: 10.254.0.10, ports: [{name: http, port: 80}]}}", "10.254.0.10", []int32{0}, 1, "spec.clusterIPs[0]: Invalid value: [\"10.254.0.10\"]: may not change once set"},
 		{"to headless", clusterIP, "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: None, ports: [{name: http, port: 80}], selector: {app: a}}}", "None", []int32{0}, 1, "spec.clusterIPs[0]: Invalid value: [\"None\"]: may not change once set"},
+		{"one family less", headlessBoth, "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: None, ipFamilies: [IPv4], ports: [{port: 81}]}}", "None", []int32{0}, 1, "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": must be 'SingleStack' to release the secondary IP family"},
+		{"one family less, saying so", headlessBoth, "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: None, ipFamilyPolicy: SingleStack, ipFamilies: [IPv4], ports: [{port: 81}]}}", "None", []int32{0}, 1, ""},
+		{"one family more", "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: None, ipFamilyPolicy: SingleStack, ports: [{port: 80}]}}", "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: None, ipFamilyPolicy: PreferDualStack, ipFamilies: [IPv4], ports: [{port: 81}]}}", "None", []int32{0}, 2, ""},
 		{"headless again", "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: None, ports: [{port: 80}]}}", "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: None, ports: [{port: 81}]}}", "None", []int32{0}, 2, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -21,6 +21,8 @@ const (
 	// Reasons of events, as bare-metal load balancers for Kubernetes call them.
 	reasonFailed    = "AllocationFailed"
 	reasonAllocated = "IPAllocated"
+	// nodeDelay gathers nodes that come or go together, since each change of the list is told to every node.
+	nodeDelay = 500 * time.Millisecond
 )
 
 // Config of the controller.
@@ -91,7 +93,7 @@ func (c *Controller) keys(v *registry.View, e registry.Event, add func(controlle
 				some(v, waiting, add)
 			}
 		} else if e.Deleted || before == nil || usable(before) != usable(obj) {
-			some(v, ours, add)
+			some(v, ours, func(key controller.Key) { c.loop.AddAfter(key, nodeDelay) })
 		}
 	}
 }

@@ -27,7 +27,7 @@ func manifest(name string, change ...func(*corev1.Service)) *corev1.Service {
 
 func addresses(e *ct.Env, name string) string {
 	e.T.Helper()
-	synctest.Wait()
+	ct.Settle(nodeDelay)
 	return strings.Join(given(ct.Get[*corev1.Service](e, "default", name)), " ")
 }
 

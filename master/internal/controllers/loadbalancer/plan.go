@@ -141,6 +141,10 @@ func holder(svc *corev1.Service, holders iter.Seq[*corev1.Service]) (first *core
 	return first
 }
 
+// maxShared is how many nodes' addresses a Service has at most. Every address costs rules on every node, and nobody types
+// that many into a DNS.
+const maxShared = 100
+
 // shareNodes gives a Service the nodes' addresses, which it shares with all others: so its ports must be free there.
 func shareNodes(svc *corev1.Service, f facts) verdict {
 	for i := range svc.Spec.Ports {
@@ -151,7 +155,7 @@ func shareNodes(svc *corev1.Service, f facts) verdict {
 			}
 		}
 	}
-	nodes, failure := f.nodes, ""
+	nodes, failure := f.nodes[:min(len(f.nodes), maxShared)], ""
 	if want := svc.Spec.LoadBalancerIP; slices.Contains(f.nodes, want) {
 		nodes = []string{want}
 	} else if want != "" {

@@ -149,6 +149,21 @@ func TestShareNodes(t *testing.T) {
 	}
 }
 
+// TestManyNodes: a large cluster's Services have a hundred of its nodes, and one that asks for another node has that.
+func TestManyNodes(t *testing.T) {
+	var nodes []string
+	for i := range 150 {
+		nodes = append(nodes, fmt.Sprintf("198.51.100.%d", i))
+	}
+	c := &cluster{}
+	if got := plan(balanced("a", 0, []int32{80}), c.facts(nil, nodes...)); !slices.Equal(got.addresses, nodes[:100]) || got.failure != "" {
+		t.Errorf("%v, %q", got.addresses, got.failure)
+	}
+	if got := plan(asking(balanced("a", 0, []int32{80}), nodes[140]), c.facts(nil, nodes...)); !slices.Equal(got.addresses, nodes[140:141]) || got.failure != "" {
+		t.Errorf("%v, %q", got.addresses, got.failure)
+	}
+}
+
 func TestUsable(t *testing.T) {
 	node := func(change ...func(*corev1.Node)) *corev1.Node {
 		n := &corev1.Node{Status: corev1.NodeStatus{
