@@ -10,8 +10,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -81,50 +79,12 @@ type linkPod struct {
 	ip, service string
 }
 
-// netnsOf is the path of a pod's network namespace, as seen from here.
-func netnsOf(t *testing.T, n *lab.Node, pod, namespace string) string {
-	t.Helper()
-	for id, names := range containers(t, n) {
-		if !strings.Contains(names, "k8s_POD_"+pod+"_"+namespace+"_") {
-			continue
-		}
-		var info struct{ State struct{ Pid int } }
-		if err := n.Engine(t.Context(), "GET", "/containers/"+id+"/json", nil, &info); err != nil {
-			t.Fatal(err)
-		}
-		// The number is that of the node's own process namespace.
-		return fmt.Sprintf("/proc/%d/root/proc/%d/ns/net", n.PID("docker"), info.State.Pid)
-	}
-	t.Fatalf("no sandbox of %s on %s", pod, n.Name)
-	return ""
-}
-
-// inNetNS runs f in a network namespace; sockets that it opens stay there.
-func inNetNS(path string, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		ns, err := os.Open(path)
-		if err != nil {
-			done <- err
-			return
-		}
-		defer ns.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
-}
-
 // answer makes the pod say its name, and then everything that it hears, by TCP and by UDP, until the test ends.
 func (p linkPod) answer(t *testing.T) {
 	t.Helper()
 	var ln net.Listener
 	var packets net.PacketConn
-	err := inNetNS(p.netns, func() (err error) {
+	err := lab.In(p.netns, func() (err error) {
 		lc := new(net.ListenConfig)
 		if ln, err = lc.Listen(context.Background(), "tcp4", fmt.Sprintf(":%d", linkPort)); err != nil {
 			return err
@@ -190,7 +150,7 @@ func (p spot) sendUDP(ctx context.Context, addr string, size int) error {
 		return err
 	}
 	defer c.Close()
-	pieces := []int{1400, 1472, 8000, 60000}
+	pieces := []int{1400, 1472, 8000, 20000}
 	b := make([]byte, 65536)
 	for i := 0; size > 0; i++ {
 		n := min(size, pieces[i%len(pieces)])
@@ -232,7 +192,7 @@ func everything(ctx context.Context, from []spot, to []string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var g errgroup.Group
-	g.SetLimit(8)
+	g.SetLimit(4)
 	for _, p := range from {
 		for _, addr := range to {
 			g.Go(func() error {
@@ -291,7 +251,7 @@ func watchRouter(t *testing.T) *leaks {
 	t.Helper()
 	l := &leaks{bare: map[string]int{}}
 	fd := -1
-	err := inNetNS(cluster.RouterNetNS(), func() (err error) {
+	err := lab.In(cluster.RouterNetNS(), func() (err error) {
 		all := int(binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL)))
 		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, all); err != nil {
 			return err
@@ -402,14 +362,18 @@ func linksThere(t *testing.T, k cli, ns string) (pods []linkPod, spots []spot, t
 	t.Helper()
 	for i, n := range cluster.Nodes() {
 		name := fmt.Sprintf("link%d", i+1)
+		path, err := n.PodNetNS(t.Context(), ns, name)
+		if err != nil {
+			t.Fatal(err)
+		}
 		p := linkPod{
-			spot:    spot{name, netnsOf(t, n, name, ns)},
+			spot:    spot{name, path},
 			ip:      k.run(t, "get", "pod", name, "-o", "jsonpath={.status.podIP}"),
 			service: k.run(t, "get", "service", name, "-o", "jsonpath={.spec.clusterIP}"),
 		}
 		p.answer(t)
 		pods = append(pods, p)
-		spots = append(spots, p.spot, spot{n.Name, "/run/netns/" + n.Name})
+		spots = append(spots, p.spot, spot{n.Name, n.NetNS()})
 		targets = append(targets, fmt.Sprintf("%s:%d", p.ip, linkPort), p.service+":80", fmt.Sprintf("%s:%d", n.Address, linkNode))
 	}
 	return pods, spots, targets
@@ -426,7 +390,7 @@ func cutAndHeal(t *testing.T, pods []linkPod, spots []spot, targets []string) {
 	var each sync.WaitGroup
 	for i, n := range cluster.Nodes() {
 		each.Go(func() {
-			took, err := spot{n.Name, "/run/netns/" + n.Name}.onlyReaches(t.Context(), all, side[i], cut)
+			took, err := spot{n.Name, n.NetNS()}.onlyReaches(t.Context(), all, side[i], cut)
 			t.Logf("router cut: from %s on, %s sends to %v only", took.Round(time.Millisecond), n.Name, side[i])
 			if err != nil || took > withdrawn {
 				t.Errorf("%s goes on sending to the other side for %s: %v", n.Name, took, err)
@@ -450,7 +414,7 @@ func cutAndHeal(t *testing.T, pods []linkPod, spots []spot, targets []string) {
 	var routed, ready time.Duration
 	eventually(t, settle, "everything is back", func() error {
 		for _, n := range cluster.Nodes() {
-			who, err := spot{n.Name, "/run/netns/" + n.Name}.connects(t.Context(), all)
+			who, err := spot{n.Name, n.NetNS()}.connects(t.Context(), all)
 			if err != nil || len(who) != len(pods) {
 				return fmt.Errorf("%s: %v, %v", n.Name, who, err)
 			}

@@ -47,11 +47,20 @@ func externalIP(t testing.TB, k cli, service string) string {
 	return ip
 }
 
-// announcer is the node that machines beside the nodes find an address at.
-func announcer(t testing.TB, ip string) *lab.Node {
+// announcer waits until machines beside the nodes find an address at a node.
+func announcer(t testing.TB, ip string) (at *lab.Node) {
+	t.Helper()
+	eventually(t, settle, ip+" is at a node", func() (err error) {
+		at, err = announcedBy(t, ip)
+		return err
+	})
+	return at
+}
+
+func announcedBy(t testing.TB, ip string) (*lab.Node, error) {
 	t.Helper()
 	if _, _, err := beside().ask(t.Context(), "tcp", ip+":80"); err != nil {
-		t.Fatalf("%s: %v", ip, err)
+		return nil, err
 	}
 	entry := inLab(t, "ip", "neigh", "show", ip)
 	for _, n := range cluster.Nodes() {
@@ -59,14 +68,15 @@ func announcer(t testing.TB, ip string) *lab.Node {
 			continue
 		}
 		out, err := output(n.Command(t.Context(), "ip", "-o", "link", "show", "dev", "eth0"))
-		must(t, err)
+		if err != nil {
+			return nil, err
+		}
 		_, mac, _ := strings.Cut(out, "link/ether ")
 		if mac, _, _ = strings.Cut(mac, " "); mac != "" && strings.Contains(entry, mac) {
-			return n
+			return n, nil
 		}
 	}
-	t.Fatalf("%s is at no node: %s", ip, entry)
-	return nil
+	return nil, fmt.Errorf("%s is at no node: %s", ip, entry)
 }
 
 // TestLoadBalancers: Services with addresses of their own, reached from beside the nodes, from the nodes and from pods.
@@ -194,11 +204,12 @@ func (s services) announcerDies(t *testing.T, ips ...string) {
 	}
 	must(t, lost.Start(t.Context()))
 	awaitNode(t, lost)
-	eventually(t, settle, "the node takes its addresses back, and nobody is left out meanwhile", func() error {
-		if n := announcer(t, ip); n != lost {
-			return fmt.Errorf("still at %s", n.Name)
+	eventually(t, settle, "the node takes its addresses back", func() error {
+		n, err := announcedBy(t, ip)
+		if err == nil && n != lost {
+			err = fmt.Errorf("still at %s", n.Name)
 		}
-		return nil
+		return err
 	})
 }
 

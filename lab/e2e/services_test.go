@@ -200,9 +200,14 @@ func from(t testing.TB, addr string) place {
 			t.Errorf("%v: %s", err, out)
 		}
 	})
+	return boundTo(cluster.Config().Prefix+"lab", addr)
+}
+
+// boundTo is a client in a network namespace that uses one of its addresses for TCP, as curl --interface does.
+func boundTo(namespace, addr string) place {
 	return place{"at " + addr, func(ctx context.Context, network, to string) (net.Conn, error) {
 		var c net.Conn
-		err := inNamespace(cluster.Config().Prefix+"lab", func() (err error) {
+		err := inNamespace(namespace, func() (err error) {
 			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(addr)}}
 			c, err = d.DialContext(ctx, network, to)
 			return err
@@ -517,6 +522,7 @@ func TestHostPorts(t *testing.T) {
 	k.feed(t, strip(hostPort("loopback", "127.0.0.1", "TCP")+hostPort("own", n.Address.String(), "TCP")+hostPort("datagrams", n.Address.String(), "UDP")), "create", "-f", "-")
 	k.run(t, "wait", "--for=condition=Ready", "pod", "--all", "--timeout", settle.String())
 	on(n).reaches(t, "tcp", "127.0.0.1:"+port, "loopback")
+	boundTo(n.Name, n.Address.String()).reaches(t, "tcp", "127.0.0.1:"+port, "loopback")
 	on(n).reaches(t, "tcp", n.Address.String()+":"+port, "own")
 	on(n).reaches(t, "udp", n.Address.String()+":"+port, "datagrams")
 	beside().reaches(t, "tcp", n.Address.String()+":"+port, "own")
