@@ -185,6 +185,11 @@ func (n *Network) configureInside(ns *namespace, inside *netlink.Handle, ip neti
 			return err
 		}
 	}
+	// Pods of one node are on one bridge: by addresses of IPv6 that links give themselves they would reach each other past the node's
+	// rules. (Before the link is up; a kernel without IPv6 has no such file.)
+	if err := ns.sysctl("net/ipv6/conf/"+podInterface+"/disable_ipv6", "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	if eth.Attrs().Flags&net.FlagUp == 0 {
 		if err := inside.LinkSetUp(eth); err != nil {
 			return err
