@@ -183,14 +183,17 @@ type attr struct {
 	value []byte
 }
 
-func parseAttrs(b []byte) ([]attr, error) {
-	raw, err := nl.ParseRouteAttr(b)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]attr, len(raw))
-	for i, a := range raw {
-		out[i] = attr{int(a.Attr.Type & nl.NLA_TYPE_MASK), a.Value}
+// parseAttrs walks a buffer of attributes, each with its length in front and padded to four bytes. (nl.ParseRouteAttr does so, too,
+// but runs past the end of a buffer that lacks the last padding.)
+func parseAttrs(b []byte) (out []attr, err error) {
+	const head = unix.SizeofNlAttr
+	for len(b) >= head {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < head || n > len(b) {
+			return nil, errors.New("an attribute is longer than what it is in")
+		}
+		out = append(out, attr{int(binary.NativeEndian.Uint16(b[2:]) & nl.NLA_TYPE_MASK), b[head:n]})
+		b = b[min(len(b), (n+unix.NLA_ALIGNTO-1)&^(unix.NLA_ALIGNTO-1)):]
 	}
 	return out, nil
 }
