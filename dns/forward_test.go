@@ -177,6 +177,7 @@ func TestLoops(t *testing.T) {
 		// Now both do, without anybody having been told. Questions that come back wait for themselves; then it is clear why.
 		back.Store(new("192.0.2.53:53 192.0.2.54:53"))
 		time.Sleep(probeAfter)
+		synctest.Wait()
 		if got := ask("b.test."); got != "SERVFAIL" {
 			t.Error(got)
 		}
@@ -194,6 +195,7 @@ func TestLoops(t *testing.T) {
 		// It is noticed when it is over, and what is new is tried at once.
 		back.Store(new(""))
 		time.Sleep(2 * probeAfter)
+		synctest.Wait()
 		if got := ask("d.test."); !strings.HasPrefix(got, "NOERROR") || strings.Count(logged.String(), "circle no more") != 2 {
 			t.Errorf("%s\n%s", got, &logged)
 		}

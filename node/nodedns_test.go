@@ -42,6 +42,13 @@ func newResolver(t *testing.T, text string) *resolver {
 	return r
 }
 
+// fails makes resolvectl fail, or not.
+func (r *resolver) fails(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fail = err
+}
+
 func (r *resolver) write(text string) {
 	if err := os.WriteFile(r.file, []byte(text), 0o644); err != nil {
 		r.t.Fatal(err)
@@ -128,13 +135,13 @@ func TestNodeDNSWithSystemdResolved(t *testing.T) {
 		if len(r.told) != 3 {
 			t.Errorf("told too often: %q", r.told)
 		}
-		r.fail = errors.New("exit status 1")
+		r.fails(errors.New("exit status 1"))
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		if len(r.told) != 6 || !strings.Contains(r.log.String(), "does not resolve the cluster's names") {
 			t.Errorf("told %q\n%s", r.told, &r.log)
 		}
-		r.fail = nil
+		r.fails(nil)
 		stop()
 		if r.told[len(r.told)-1] != "revert wp0" || r.text() != own {
 			t.Errorf("at the end: told %q, file %s", r.told, r.text())
