@@ -53,7 +53,7 @@ func run(t testing.TB, args ...string) string {
 
 func enter(ns string) []string { return []string{"nsenter", "--net=/run/netns/" + ns} }
 
-func runIn(t *testing.T, ns string, args ...string) string {
+func runIn(t testing.TB, ns string, args ...string) string {
 	t.Helper()
 	return run(t, append(enter(ns), args...)...)
 }
@@ -66,7 +66,7 @@ func makeNS(t testing.TB, name string) {
 	run(t, "ip", "-n", name, "link", "set", "lo", "up")
 }
 
-func topology(t *testing.T, bridgeNF string) {
+func topology(t testing.TB, bridgeNF string) {
 	t.Helper()
 	makeNS(t, nodeNS)
 	makeNS(t, clientNS)
@@ -104,7 +104,7 @@ func inside(ns string, f func() error) error {
 }
 
 // serve answers every TCP connection with the pod's name and the client's address, then echoes.
-func serve(t *testing.T, ns, addr string) {
+func serve(t testing.TB, ns, addr string) {
 	t.Helper()
 	var ln net.Listener
 	if err := inside(ns, func() (err error) { ln, err = net.Listen("tcp4", addr); return err }); err != nil {
@@ -258,7 +258,9 @@ func start(t testing.TB, b backend) *running {
 	}
 	r := &running{inForce: make(chan uint64, 100)}
 	cfg.InForce = func(mark uint64) { r.inForce <- mark }
-	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	if log, ok := t.(*testing.T); ok {
+		cfg.Logger = slog.New(slog.NewTextHandler(log.Output(), nil))
+	}
 	p, err := proxy.New(cfg)
 	if err != nil {
 		t.Fatal(err)

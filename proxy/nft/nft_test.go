@@ -97,6 +97,30 @@ func TestPartsOfASession(t *testing.T) {
 	if ok, err := tables.Intact(t.Context()); err != nil || !ok {
 		t.Error("not intact:", err)
 	}
+	// Others change theirs; now and then everything is read even so, and what is ours is missed at once.
+	thoroughly := 0
+	for range 2 * thorough {
+		k.gen++
+		if ok, err := tables.Intact(t.Context()); err != nil {
+			t.Fatal(err)
+		} else if !ok {
+			thoroughly++
+			read(t, tables)
+			apply(t, tables)
+		}
+	}
+	if thoroughly != 2 {
+		t.Errorf("read %d times in %d looks", thoroughly, 2*thorough)
+	}
+	for _, chain := range []string{"services", "endpoints-3"} {
+		rules := k.table.rules[chain]
+		k.gen++
+		delete(k.table.rules, chain)
+		if ok, err := tables.Intact(t.Context()); err != nil || ok {
+			t.Errorf("without %s: %v %v", chain, ok, err)
+		}
+		k.table.rules[chain] = rules
+	}
 	// A restarted agent finds what it needs, and its host ports.
 	again := newTables(t, k)
 	again.SetPorts("default/web", nil, web())

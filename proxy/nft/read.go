@@ -46,33 +46,42 @@ func (t *Tables) generation() (gen uint32, err error) {
 	return gen, err
 }
 
-func (t *Tables) read() (*snapshot, error) {
-	s := &snapshot{rules: map[string][]string{}, ways: map[string]struct{}{}, elements: map[id]content{}}
+// readShape reads everything but elements.
+func (t *Tables) readShape() (s *snapshot, present map[string]bool, err error) {
+	s, present = &snapshot{rules: map[string][]string{}, ways: map[string]struct{}{}, elements: map[id]content{}}, map[string]bool{}
 	there, err := t.there()
 	if err != nil || !there {
-		return s, err
+		return s, present, err
 	}
 	if err := t.readChains(s); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	present := map[string]bool{}
 	err = t.sock.dump(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, func(b *buffer) { b.string(unix.NFTA_SET_TABLE, Table) }, func(attrs []byte) {
 		if text(get(attrs, unix.NFTA_SET_TABLE)) == Table {
 			present[text(get(attrs, unix.NFTA_SET_NAME))] = true
 		}
 	})
+	return s, present, err
+}
+
+// complete tells whether sets and base chains are as they should be.
+func (t *Tables) complete(s *snapshot, present map[string]bool) bool {
+	for i := range sets {
+		if !present[sets[i].name] {
+			return false
+		}
+	}
+	return t.sound(s)
+}
+
+func (t *Tables) read() (*snapshot, error) {
+	s, present, err := t.readShape()
 	if err != nil {
 		return nil, err
 	}
-	s.sound = t.sound(s)
-	for i := range sets {
-		s.sound = s.sound && present[sets[i].name]
-	}
-	if !s.sound {
-		// Host ports may be known even so.
-		if !present[sets[setServices].name] || !present[sets[setEndpoints].name] {
-			return s, nil
-		}
+	s.sound = t.complete(s, present)
+	if !s.sound && (!present[sets[setServices].name] || !present[sets[setEndpoints].name]) {
+		return s, nil // without these not even host ports are known
 	}
 	words := map[string]string{}
 	for i := range sets {
