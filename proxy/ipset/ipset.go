@@ -212,9 +212,9 @@ func parseSet(message []byte, out map[string]policy.KernelSet) error {
 	for _, a := range attrs {
 		switch a.kind {
 		case nl.IPSET_ATTR_SETNAME:
-			name = nl.BytesToString(a.value)
+			name = word(a.value)
 		case nl.IPSET_ATTR_TYPENAME:
-			typ = nl.BytesToString(a.value)
+			typ = word(a.value)
 		case nl.IPSET_ATTR_ADT:
 			list, err := parseAttrs(a.value)
 			if err != nil {
@@ -273,4 +273,10 @@ func parseEntry(b []byte) (e policy.Entry, err error) {
 		return e, errors.New("an entry has no address")
 	}
 	return e, nil
+}
+
+// word is a name that a zero ends.
+func word(b []byte) string {
+	s, _, _ := strings.Cut(string(b), "\x00")
+	return s
 }
