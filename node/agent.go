@@ -108,11 +108,10 @@ func parseCluster(c *agentv1.ClusterConfig, podCIDR string) (*cluster, error) {
 	out.node, errs[2] = netip.ParsePrefix(podCIDR)
 	out.dns, errs[3] = netip.ParseAddr(c.DnsIp)
 	for _, s := range c.LbPools {
-		pool, err := netip.ParsePrefix(s)
-		if err != nil {
-			return nil, fmt.Errorf("the master's description of the cluster: pool of load balancers: %w", err)
+		// What a later master may tell in other forms, a later agent announces.
+		if pool, err := netip.ParsePrefix(s); err == nil {
+			out.loadBalancers = append(out.loadBalancers, pool)
 		}
-		out.loadBalancers = append(out.loadBalancers, pool)
 	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fmt.Errorf("the master's description of the cluster: %w", err)

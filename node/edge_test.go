@@ -13,6 +13,7 @@ import (
 
 	"github.com/whalepod/whalepod/node/announce"
 	"github.com/whalepod/whalepod/node/membership"
+	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
 )
 
 func balanced(name, ip string, change ...func(*corev1.Service)) *corev1.Service {
@@ -143,5 +144,39 @@ func TestAnnouncePeers(t *testing.T) {
 	want := []string{"lame false 02:00:00:00:00:00", "ready true 02:00:00:00:00:00", "self true 02:00:00:00:00:00"}
 	if !slices.Equal(said, want) {
 		t.Errorf("%q, want %q", said, want)
+	}
+}
+
+// TestPoolsChange: a master that was started with another pool; nothing else of the cluster's description may change.
+func TestPoolsChange(t *testing.T) {
+	a := &Agent{welcome: make(chan struct{}), edgePoke: make(chan struct{}, 1)}
+	welcomed := func(pools ...string) error {
+		return a.welcomed(&agentv1.ClusterConfig{ServiceCidr: "10.254.0.0/16", PodCidr: "10.244.0.0/16", DnsIp: "10.254.254.1", LbPools: pools}, "10.244.1.0/24")
+	}
+	for _, c := range []struct {
+		pools []string
+		want  string
+		poked bool
+	}{
+		{[]string{"203.0.113.0/28"}, "[203.0.113.0/28]", false}, // the plane is not there yet
+		{[]string{"203.0.113.0/28"}, "[203.0.113.0/28]", false},
+		{[]string{"203.0.113.0/28", "of the future", "198.51.100.9/32"}, "[203.0.113.0/28 198.51.100.9/32]", true},
+		{nil, "[]", true},
+	} {
+		if err := welcomed(c.pools...); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(a.pools()); got != c.want {
+			t.Errorf("%v: %s, want %s", c.pools, got, c.want)
+		}
+		poked := false
+		select {
+		case <-a.edgePoke:
+			poked = true
+		default:
+		}
+		if poked != c.poked {
+			t.Errorf("%v: poked %v", c.pools, poked)
+		}
 	}
 }
