@@ -241,6 +241,11 @@ func (e examined) place() *doctor.Place {
 	if c != nil {
 		p.Pods, p.Services, p.DNS = c.pods, c.service, c.dns
 	}
+	for _, m := range p.Masters {
+		if at, err := netip.ParseAddrPort(m); err == nil && at.Addr() == p.NodeIP {
+			p.Master = true // it runs on this machine, too
+		}
+	}
 	alive := map[string]bool{}
 	if plane != nil {
 		p.MTU = plane.network.MTU()

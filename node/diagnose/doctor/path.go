@@ -32,8 +32,15 @@ func mtu(ctx context.Context, s System, p *Place) []Finding {
 		wg.Go(func() { found[i] = mtuTo(ctx, s, p, peer) })
 	}
 	wg.Wait()
+	said := map[string]bool{}
+	for _, f := range found {
+		said[f.What] = true
+	}
+	if Worst(found) == OK && len(said) == 1 {
+		return []Finding{good("%s of all %d other nodes", found[0].What, len(found))}
+	}
 	if Worst(found) == OK {
-		return []Finding{good("packets of %d bytes reach the pods' ranges of all %d other nodes", p.MTU, len(found))}
+		return found
 	}
 	return slices.DeleteFunc(found, func(f Finding) bool { return f.State == OK })
 }
@@ -51,7 +58,7 @@ func mtuTo(ctx context.Context, s System, p *Place, peer Peer) Finding {
 		full = link // the kernel tells pods, which then send less
 	}
 	if ping(ctx, s, peer.Gateway, full) == nil {
-		return good("packets of %d bytes reach %s", full, peer.Name)
+		return good("packets of %d bytes reach the pods' ranges", full)
 	}
 	fits, not := smallPing, full
 	if ping(ctx, s, peer.Gateway, leastMTU) == nil {
