@@ -193,19 +193,26 @@ func (s *Server) forwardUDP(ctx context.Context, conn net.PacketConn, to net.Add
 	copied := append([]byte(nil), msg...)
 	var q question
 	q.parse(copied)
-	select {
-	case s.forward.slots <- struct{}{}:
-	default:
+	if len(s.forward.slots) == cap(s.forward.slots) { // without even a goroutine
 		_, _ = conn.WriteTo(refuse(&q, make([]byte, headerLen, udpMost), dns.RcodeServerFailure), to)
 		return
 	}
 	s.pending.Add(1)
 	go func() {
 		defer s.pending.Done()
-		defer func() { <-s.forward.slots }()
-		answer := s.slow(ctx, &q, make([]byte, udpMost), 0)
-		_, _ = conn.WriteTo(answer, to)
+		_, _ = conn.WriteTo(s.slowly(ctx, &q, make([]byte, udpMost), 0), to)
 	}()
+}
+
+// slowly is slow, as long as not too many questions are out.
+func (s *Server) slowly(ctx context.Context, q *question, out []byte, limit int) []byte {
+	select {
+	case s.forward.slots <- struct{}{}:
+	default:
+		return refuse(q, out, dns.RcodeServerFailure)
+	}
+	defer func() { <-s.forward.slots }()
+	return s.slow(ctx, q, out, limit)
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

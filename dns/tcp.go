@@ -118,7 +118,7 @@ func (s *Server) answerLater(ctx context.Context, c *stream, msg []byte) {
 	var q question
 	q.parse(msg)
 	out := make([]byte, 2+512)
-	answer := s.slow(ctx, &q, out[2:], dns.MaxMsgSize)
+	answer := s.slowly(ctx, &q, out[2:], dns.MaxMsgSize)
 	if len(answer) > len(out)-2 {
 		out = make([]byte, 2+len(answer))
 		copy(out[2:], answer)

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,6 +69,50 @@ func TestPipelinedQuestions(t *testing.T) {
 		if time.Since(began) != tcpIdle {
 			t.Errorf("silent for %s", time.Since(began))
 		}
+	})
+}
+
+// When too many questions are out, the next is refused at once, and the cluster's own names go on.
+func TestTooManyQuestions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		u := &scripted{reply: func(network, addr string, m *dns.Msg) (*dns.Msg, error) {
+			<-release
+			return answerWith(dns.RcodeSuccess, "@ 60 IN A 192.0.2.1")(network, addr, m)
+		}}
+		s := newServer(t, testZone(), u, "192.0.2.53")
+		var out sync.WaitGroup
+		var answered atomic.Int32
+		for i := range inFlight {
+			wire, err := query(fmt.Sprintf("n%d.test.", i), dns.TypeA).Pack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out.Go(func() {
+				var q question
+				q.parse(wire)
+				if len(s.slowly(t.Context(), &q, make([]byte, udpMost), 0)) > len(wire) {
+					answered.Add(1)
+				}
+			})
+		}
+		synctest.Wait()
+		c, served := dialed(t, s)
+		for name, want := range map[string]string{"more.test.": "SERVFAIL", "web.default.svc.cluster.local.": "NOERROR web.default.svc.cluster.local. 5 IN A 10.254.0.9"} {
+			if err := c.WriteMsg(query(name, dns.TypeA)); err != nil {
+				t.Fatal(err)
+			}
+			if r, err := c.ReadMsg(); err != nil || text(r) != want {
+				t.Errorf("%s: %v %v", name, r, err)
+			}
+		}
+		close(release)
+		out.Wait()
+		if answered.Load() != inFlight {
+			t.Errorf("%d of %d answered", answered.Load(), inFlight)
+		}
+		_ = c.Close()
+		<-served
 	})
 }
 

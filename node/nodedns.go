@@ -49,6 +49,17 @@ func (a *Agent) nodeDNS(c *cluster) *nodeDNS {
 	return n
 }
 
+// keep the machine as it was asked to be. Without the option nothing is edited, but what an agent that was killed has left goes.
+func (n *nodeDNS) keep(ctx context.Context, asked bool) error {
+	if asked {
+		return n.run(ctx)
+	}
+	if err := n.takeOut(); err != nil {
+		n.log.Error("what --node-dns once wrote is still in the machine's resolv.conf", "err", err)
+	}
+	return nil
+}
+
 // run sees to it that the machine asks us, until ctx ends; then it takes everything back.
 func (n *nodeDNS) run(ctx context.Context) error {
 	t := time.NewTicker(resolvCheck)

@@ -117,6 +117,10 @@ func TestNodeDNSInAPlainFile(t *testing.T) {
 		if r.text() != own {
 			t.Errorf("after a kill: %s", r.text())
 		}
+		r.write(ours)
+		if err := r.keep(t.Context(), false); err != nil || r.text() != own {
+			t.Errorf("after a kill, and without the option: %v, %s", err, r.text())
+		}
 	})
 }
 

@@ -77,9 +77,7 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 	g.Go(func() error { return plane.policies.run(ctx) })
 	g.Go(func() error { return plane.server.Run(ctx) })
 	g.Go(func() error { return a.followForwarding(ctx, c, plane.server.SetForwarding) })
-	if a.cfg.NodeDNS {
-		g.Go(func() error { return a.nodeDNS(c).run(ctx) })
-	}
+	g.Go(func() error { return a.nodeDNS(c).keep(ctx, a.cfg.NodeDNS) })
 	g.Go(func() error { return plane.members.Run(ctx) })
 	g.Go(func() error { return a.feedServices(ctx, plane) })
 	g.Go(func() error { return a.feedPeers(ctx, plane) })

@@ -1,8 +1,6 @@
 package node
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +16,7 @@ import (
 
 	"github.com/whalepod/whalepod/dns"
 	"github.com/whalepod/whalepod/node/desired"
+	"github.com/whalepod/whalepod/node/pods/netfiles"
 )
 
 // resolvCheck is how often the machine's name servers are read again: at boot the file may be written after the agent has
@@ -140,13 +139,9 @@ func (a *Agent) upstreams(c *cluster) ([]string, error) {
 		return nil, err
 	}
 	var out []string
-	for s := bufio.NewScanner(bytes.NewReader(data)); s.Scan(); {
-		f := strings.Fields(s.Text())
-		if len(f) < 2 || f[0] != "nameserver" {
-			continue
-		}
-		if ip, err := netip.ParseAddr(f[1]); err == nil && ip != c.dns {
-			out = append(out, f[1])
+	for _, s := range netfiles.ParseResolv(data).Nameservers {
+		if ip, err := netip.ParseAddr(s); err == nil && ip != c.dns {
+			out = append(out, s)
 		}
 	}
 	return out, nil
