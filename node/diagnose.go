@@ -145,6 +145,23 @@ func (e examined) Dial(ctx context.Context, from *diagnose.Pod, proto string, to
 	return conn, nil
 }
 
+// Ping implements diagnose.Node. All of it happens on one thread, and so in the pod's network.
+func (e examined) Ping(ctx context.Context, from *diagnose.Pod, to netip.Addr) (diagnose.Pinged, error) {
+	out := diagnose.Pinged{Address: to}
+	path, err := e.netns(from)
+	if err != nil {
+		return out, err
+	}
+	ping := func() error {
+		out.Small, out.Full, out.Size = doctor.Sizes(ctx, doctor.Local(), to)
+		return nil
+	}
+	if path == "" {
+		return out, ping()
+	}
+	return out, network.Inside(path, ping)
+}
+
 // Resolver implements diagnose.Node.
 func (e examined) Resolver(from *diagnose.Pod) (diagnose.Resolver, error) {
 	if from == nil {

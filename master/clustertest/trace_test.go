@@ -81,6 +81,10 @@ func (k *kernel) answer(conn net.Conn) {
 	}
 }
 
+func (k *kernel) Ping(_ context.Context, _ *diagnose.Pod, to netip.Addr) (diagnose.Pinged, error) {
+	return diagnose.Pinged{Address: to, Small: true, Full: true, Size: 1500}, nil
+}
+
 func (k *kernel) Resolver(from *diagnose.Pod) (diagnose.Resolver, error) {
 	r := diagnose.Resolver{Servers: []netip.Addr{netip.MustParseAddr("10.254.254.1")}, Search: []string{"svc.cluster.local"}, NDots: 5}
 	if from != nil {

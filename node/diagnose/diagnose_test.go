@@ -188,6 +188,13 @@ func (s stub) Dial(ctx context.Context, from *Pod, network string, to netip.Addr
 	return here, nil
 }
 
+func (stub) Ping(_ context.Context, from *Pod, to netip.Addr) (Pinged, error) {
+	if from != nil {
+		return Pinged{}, ErrNoPod(*from)
+	}
+	return Pinged{Address: to, Small: true, Size: 1500}, nil
+}
+
 func (stub) Resolver(*Pod) (Resolver, error) { return Resolver{}, errors.New("no resolv.conf") }
 func (stub) Via(netip.Addr) string           { return "wp0" }
 func (stub) Rules(context.Context, string) (*Rules, error) {
@@ -228,6 +235,7 @@ func TestHandler(t *testing.T) {
 			Service: "default/web", Rules: true, Names: []string{"web"}, Sockets: []Pod{{"default", "web", ""}, {"default", "gone", ""}},
 			Dial:  []Target{{"TCP", at("10.244.1.5:80")}, {"TCP", n.refuse}, {"TCP", n.hang}, {"TCP", at("203.0.113.5:80")}, {"TCP", at("192.0.2.1:80")}, {"UDP", at("10.244.1.5:53")}},
 			Drops: []netip.Addr{netip.MustParseAddr("10.244.1.5")},
+			Pings: []netip.Addr{netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("192.0.2.1")},
 		})
 		var a Answer
 		if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil || w.Code != http.StatusOK {
@@ -242,6 +250,9 @@ func TestHandler(t *testing.T) {
 		}
 		if a.Node != "n1" || a.Rules == nil || !a.Rules.Known || a.Errors["names"] != "no resolv.conf" || len(a.Drops) != 1 || a.Dials[0].Via != "wp0" {
 			t.Errorf("%+v", a)
+		}
+		if len(a.Pings) != 2 || !a.Pings[0].Small || a.Pings[0].Size != 1500 || a.Pings[1].Small {
+			t.Errorf("%+v", a.Pings)
 		}
 		if len(a.Sockets) != 2 || len(a.Sockets[0].Listening) != 1 || a.Sockets[1].Error != "pod default/gone does not run on this node" {
 			t.Errorf("%+v", a.Sockets)

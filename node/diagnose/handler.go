@@ -25,6 +25,8 @@ type Node interface {
 	Scope(service string) Scope
 	// Dial from the network of a pod on this node, or with nil from the node's own.
 	Dial(ctx context.Context, from *Pod, network string, to netip.AddrPort) (net.Conn, error)
+	// Ping an address of a pod with small and with large packets, from the network of a pod or the node's own.
+	Ping(ctx context.Context, from *Pod, to netip.Addr) (Pinged, error)
 	// Resolver is the resolv.conf of a pod, or with nil one that asks the cluster's DNS on this node for NAME.NAMESPACE.
 	Resolver(from *Pod) (Resolver, error)
 	// Via is the device that the node's route to an address leads through; empty if that cannot be told.
@@ -124,6 +126,9 @@ func Ask(ctx context.Context, n Node, q *Question) *Answer {
 	if len(q.Dial) > 0 {
 		wg.Go(func() { dialAll(ctx, n, q, a) })
 	}
+	if len(q.Pings) > 0 {
+		wg.Go(func() { fail("pings", pingAll(ctx, n, q, a)) })
+	}
 	if q.Rules {
 		wg.Go(func() {
 			rules, err := n.Rules(ctx, q.Service)
@@ -182,6 +187,27 @@ func dialAll(ctx context.Context, n Node, q *Question, a *Answer) {
 		})
 	}
 	_ = g.Wait() // it collects nothing
+}
+
+// pingAtOnce is little: what is measured is the way, not how much it carries.
+const pingAtOnce = 8
+
+func pingAll(ctx context.Context, n Node, q *Question, a *Answer) error {
+	scope := n.Scope("")
+	a.Pings = make([]Pinged, len(q.Pings))
+	var g errgroup.Group
+	g.SetLimit(pingAtOnce)
+	for i, to := range q.Pings {
+		a.Pings[i].Address = to
+		if !scope.Pods.IsValid() || !scope.Pods.Contains(to) {
+			continue
+		}
+		g.Go(func() (err error) {
+			a.Pings[i], err = n.Ping(ctx, q.From, to)
+			return err
+		})
+	}
+	return g.Wait()
 }
 
 func sockets(n Node, pods []Pod) []PodSockets {

@@ -40,6 +40,8 @@ type Question struct {
 	Names []string `json:"names,omitempty"`
 	// Dial these.
 	Dial []Target `json:"dial,omitempty"`
+	// Pings of full size to these addresses of pods.
+	Pings []netip.Addr `json:"pings,omitempty"`
 	// Sockets of these pods on this node.
 	Sockets []Pod `json:"sockets,omitempty"`
 	// Drops asks for rules of others that mention one of these addresses or everything.
@@ -68,6 +70,7 @@ type Answer struct {
 	Node    string            `json:"node"`
 	Names   []Name            `json:"names,omitempty"`
 	Dials   []Dialed          `json:"dials,omitempty"`
+	Pings   []Pinged          `json:"pings,omitempty"`
 	Rules   *Rules            `json:"rules,omitempty"`
 	Sockets []PodSockets      `json:"sockets,omitempty"`
 	Drops   []string          `json:"drops,omitempty"`
@@ -112,6 +115,16 @@ type Dialed struct {
 
 // OK tells whether somebody is there, as far as can be told.
 func (d Dialed) OK() bool { return d.Result == Answered || d.Result == Silent }
+
+// Pinged is whether packets of different sizes arrive that must not be fragmented.
+type Pinged struct {
+	Address netip.Addr `json:"address"`
+	// Small ones are answered; else nothing is known: somebody may drop pings.
+	Small bool `json:"small"`
+	// Full are those of Size bytes, the largest that the machine or the pod sends.
+	Full bool `json:"full"`
+	Size int  `json:"size,omitempty"`
+}
 
 // Rules of one Service on one node.
 type Rules struct {
@@ -178,7 +191,7 @@ type Health struct {
 
 // Validate a question, which came over the network.
 func (q *Question) Validate() error {
-	for what, n := range map[string]int{"names": len(q.Names), "addresses to dial": len(q.Dial), "pods": len(q.Sockets), "addresses": len(q.Drops)} {
+	for what, n := range map[string]int{"names": len(q.Names), "addresses to dial": len(q.Dial), "pods": len(q.Sockets), "addresses": max(len(q.Drops), len(q.Pings))} {
 		if n > MaxTargets {
 			return fmt.Errorf("%d %s, and %d are the most", n, what, MaxTargets)
 		}

@@ -21,7 +21,8 @@ type fake struct {
 	dockerErr error
 	listeners []Listener
 	reach     map[string]error
-	mtu, link int // of the way, and of our own link
+	mtu, link int  // of the way, and of our own link
+	told      bool // somebody on the way says what fits
 	deaf      netip.Addr
 	dns       map[string]int // -1: no answer
 	synced    bool
@@ -64,6 +65,9 @@ func (f *fake) Reach(_ context.Context, address string) error { return f.reach[a
 func (f *fake) Ping(_ context.Context, to netip.Addr, size int) error {
 	switch {
 	case to == f.deaf || size > f.mtu && size <= f.link:
+		if f.told {
+			f.link = f.mtu
+		}
 		return errors.New("no answer")
 	case size > f.link:
 		return ErrTooBig
@@ -322,6 +326,25 @@ func TestNoFalseAlarms(t *testing.T) {
 					t.Errorf("%s: %+v", name, x)
 				}
 			}
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	to := netip.MustParseAddr("10.244.2.7")
+	for name, c := range map[string]struct {
+		f    fake
+		want string
+	}{
+		"fine":  {fake{mtu: 1500, link: 1500}, "true true 1500"},
+		"small": {fake{mtu: 1400, link: 1500}, "true false 1500"},
+		"told":  {fake{mtu: 1400, link: 1500, told: true}, "true true 1400"},
+		"known": {fake{mtu: 1400, link: 1400}, "true true 1400"},
+		"deaf":  {fake{mtu: 1500, link: 1500, deaf: to}, "false false 1500"},
+	} {
+		small, full, size := Sizes(t.Context(), &c.f, to)
+		if got := fmt.Sprint(small, full, size); got != c.want {
+			t.Errorf("%s: %s", name, got)
 		}
 	}
 }

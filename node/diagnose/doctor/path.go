@@ -20,6 +20,32 @@ const (
 	tries = 2
 )
 
+// Sizes pings an address with a small packet and with the largest that this machine sends there.
+func Sizes(ctx context.Context, s System, to netip.Addr) (small, full bool, size int) {
+	size, err := s.LinkMTU(to)
+	if err != nil || ping(ctx, s, to, smallPing) != nil {
+		return false, false, size
+	}
+	full, size = fullPing(ctx, s, to, size)
+	return true, full, size
+}
+
+// fullPing sends packets of a size; when somebody on the way says that they are too large, as he should, the kernel has learned
+// what fits, and everybody who sends by it is well served: then those count.
+func fullPing(ctx context.Context, s System, to netip.Addr, size int) (ok bool, tried int) {
+	for ctx.Err() == nil {
+		if ping(ctx, s, to, size) == nil {
+			return true, size
+		}
+		learned, err := s.LinkMTU(to)
+		if err != nil || learned >= size || learned < leastMTU {
+			break
+		}
+		size = learned
+	}
+	return false, size
+}
+
 // mtu tries the largest packets to the other nodes' pod ranges, the way that pods' packets go. The other direction is tried by
 // the other node.
 func mtu(ctx context.Context, s System, p *Place) []Finding {
@@ -57,7 +83,8 @@ func mtuTo(ctx context.Context, s System, p *Place, peer Peer) Finding {
 	if link, err := s.LinkMTU(peer.Gateway); err == nil && link < full {
 		full = link // the kernel tells pods, which then send less
 	}
-	if ping(ctx, s, peer.Gateway, full) == nil {
+	ok, full := fullPing(ctx, s, peer.Gateway, full)
+	if ok {
 		return good("packets of %d bytes reach the pods' ranges", full)
 	}
 	fits, not := smallPing, full

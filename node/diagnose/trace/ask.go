@@ -91,6 +91,9 @@ func (f *facts) question(v *view, nth int) *diagnose.Question {
 	}
 	for _, e := range f.readyEndpoints() {
 		q.Dial = appendTarget(q.Dial, e.protocol, e.at)
+		if !slices.Contains(q.Pings, e.at.Addr()) && e.pod != nil && !e.pod.Spec.HostNetwork {
+			q.Pings = append(q.Pings, e.at.Addr())
+		}
 	}
 	if f.service == nil {
 		return q

@@ -26,6 +26,7 @@ func (f *facts) judgeEndpoints(r *Report) {
 	deaf := map[string]bool{} // endpoints at which nobody listens
 	f.judgeContainers(r, ready, deaf)
 	f.judgeReach(r, ready, deaf)
+	f.judgeSizes(r, ready)
 }
 
 func key(e endpoint) string { return e.protocol + e.at.String() }
@@ -187,6 +188,31 @@ func (f *facts) judgeReach(r *Report, ready []endpoint, deaf map[string]bool) {
 		s.What = fmt.Sprintf("%s %s directly, the slowest after %.1f ms", endpointsWord(len(ready)), answerWord(len(ready)), slowest)
 	}
 	r.add(s, causeEndpoint)
+}
+
+// judgeSizes: who can connect may still wait for ever for a large answer. When all is well there is nothing to tell.
+func (f *facts) judgeSizes(r *Report, ready []endpoint) {
+	s := Step{Name: "size", State: doctor.OK, What: "large packets do not arrive, small ones do: what is larger than a packet hangs"}
+	lost := map[string][]string{}
+	for _, e := range ready {
+		for _, v := range f.views {
+			if v.answer == nil {
+				continue
+			}
+			for _, p := range v.answer.Pings {
+				if p.Address == e.at.Addr() && p.Small && !p.Full {
+					text := fmt.Sprintf("%d bytes to %s on %s", p.Size, podName(e), cmp.Or(e.node, "no node"))
+					lost[text] = append(lost[text], v.String())
+					s.State = doctor.Bad
+					s.Fix = fmt.Sprintf("the link between the nodes carries less than it says: wpctl doctor --node %s finds out how much, and which --mtu to give to wp-agent", v.node)
+				}
+			}
+		}
+	}
+	if s.State == doctor.Bad {
+		s.Details = byWhom(lost)
+		r.add(s, causeSize)
+	}
 }
 
 func endpointsWord(n int) string {

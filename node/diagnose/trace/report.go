@@ -49,6 +49,7 @@ const (
 	causeNames
 	causeRules
 	causeEndpoint // somebody listens, but cannot be reached
+	causeSize     // it can, but not with large packets
 	causeAddress
 	causeOutside
 )

@@ -119,6 +119,9 @@ func (w *world) ask(_ context.Context, node string, q *diagnose.Question) (*diag
 	for _, t := range q.Dial {
 		a.Dials = append(a.Dials, diagnose.Dialed{Target: t, Result: diagnose.Answered, Millis: 0.5, Via: "eth0"})
 	}
+	for _, to := range q.Pings {
+		a.Pings = append(a.Pings, diagnose.Pinged{Address: to, Small: true, Full: true, Size: 1500})
+	}
 	if q.Rules {
 		v := diagnose.Verdict{Action: diagnose.ToEndpoints, Endpoints: w.endpoints()}
 		if len(v.Endpoints) == 0 {
@@ -419,6 +422,14 @@ func TestBroken(t *testing.T) {
 				return nil
 			}
 		}, Options{}, "connection", []string{"its own node cannot reach it either", "wpctl doctor --node n2"}},
+		"large packets lost": {func(w *world) {
+			w.answer = func(n string, _ *diagnose.Question, a *diagnose.Answer) error {
+				for i := range a.Pings {
+					a.Pings[i].Full = n != "n1" || a.Pings[i].Address.String() != "10.244.2.7"
+				}
+				return nil
+			}
+		}, Options{}, "size", []string{"n1: 1500 bytes to web-2 on n2", "wpctl doctor --node n1", "✓ connection"}},
 		"only the address": {func(w *world) {
 			w.answer = func(n string, q *diagnose.Question, a *diagnose.Answer) error {
 				dials(a, diagnose.TimedOut, func(d diagnose.Dialed) bool { return d.Address == at("10.254.7.9:80") })
@@ -573,6 +584,14 @@ func TestNoFault(t *testing.T) {
 				return err
 			}
 		}, Options{}, "✓ container"},
+		"pings are dropped": {func(w *world) {
+			w.answer = func(_ string, _ *diagnose.Question, a *diagnose.Answer) error {
+				for i := range a.Pings {
+					a.Pings[i] = diagnose.Pinged{Address: a.Pings[i].Address, Size: 1500}
+				}
+				return nil
+			}
+		}, Options{}, "Nothing is broken on this way."},
 		"another proxy": {func(w *world) { w.service.Labels = map[string]string{otherProxyLabel: "cilium"} }, Options{}, "– rules       left to another proxy"},
 		"a pod":         {func(*world) {}, Options{Kind: "pod", Name: "web-1"}, "web-1 is ready, 10.244.1.5 on node n1"},
 		"rules that were only late": {func(w *world) {
