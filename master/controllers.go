@@ -34,7 +34,7 @@ import (
 // controllers by name. None knows another: they meet in the registry.
 func (m *Master) controllers() map[string]func(context.Context) error {
 	r, log := m.registry, m.cfg.Logger
-	return map[string]func(context.Context) error{
+	all := map[string]func(context.Context) error{
 		"apiservice": apiservice.New(apiservice.Config{Registry: r, Builtin: m.builtin(), Logger: log}).Run,
 		"apiservice-availability": apiservice.NewAvailability(apiservice.AvailabilityConfig{
 			Registry: r, Check: m.aggregator.Check, Logger: log,
@@ -67,6 +67,10 @@ func (m *Master) controllers() map[string]func(context.Context) error {
 			Registry: r, Logger: log, Sessions: m.sessions, Gossip: witness{m.gossip},
 		}).Run,
 	}
+	if m.leavesBalancers() {
+		delete(all, "loadbalancer")
+	}
+	return all
 }
 
 // hostPorts are what a Service that shares the nodes' addresses must not take: a Service of type LoadBalancer with port 6444

@@ -68,7 +68,7 @@ type Config struct {
 	ClusterDomain        string
 	DNSIP                netip.Addr
 	// LBPools are the addresses for Services of type LoadBalancer, as --lb-pool has them; without any, such Services have
-	// those of the nodes.
+	// those of the nodes. NoBalancer alone leaves them to others.
 	LBPools []string
 	// NodeGrace is how long pods stay bound to a node that was lost, and NotReadyToleration to one that says that it is not
 	// ready, unless their manifests say something else.
@@ -115,8 +115,10 @@ func New(cfg Config) (*Master, error) {
 		m.cfg.Kubeconfig = filepath.Join(cfg.DataDir, kubeconfigFile)
 	}
 	var err error
-	if m.pool, err = parsePools(cfg.LBPools); err != nil {
-		return nil, err
+	if !m.leavesBalancers() {
+		if m.pool, err = parsePools(cfg.LBPools); err != nil {
+			return nil, err
+		}
 	}
 	if err := checkPools(m.pool, cfg); err != nil {
 		return nil, err

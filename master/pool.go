@@ -10,6 +10,12 @@ import (
 	"strings"
 )
 
+// NoBalancer is the --lb-pool of those who have installed another load balancer, as MetalLB: two that write the addresses of
+// the same Services would take them from each other for ever.
+const NoBalancer = "none"
+
+func (m *Master) leavesBalancers() bool { return slices.Equal(m.cfg.LBPools, []string{NoBalancer}) }
+
 // parsePools reads what --lb-pool says: ranges of IPv4 addresses as 203.0.113.0/28, 203.0.113.10-203.0.113.20 or
 // 203.0.113.10. What it gives is one sorted list of prefixes, in which a range takes as many as it needs: everybody who
 // asks whether an address is one of the pool's, agents included, then has one question to ask.

@@ -32,6 +32,7 @@ func TestParsePools(t *testing.T) {
 		{[]string{"2001:db8::1"}, "give IPv4 addresses as"},
 		{[]string{"::ffff:203.0.113.1"}, "give IPv4 addresses as"},
 		{[]string{""}, "give IPv4 addresses as"},
+		{[]string{"203.0.113.4", "none"}, "give IPv4 addresses as"},
 		{[]string{"web"}, "give IPv4 addresses as"},
 		{[]string{"0.0.0.0/0"}, "larger than a /8"},
 		{[]string{"1.0.0.0-200.0.0.0"}, "larger than a /8"},

@@ -67,7 +67,7 @@ func parse(args []string) (*flags, error) {
 	fs.StringVar(&f.podCIDR, "pod-cidr", "10.244.0.0/16", "range of pod addresses; each node gets a /24 of it")
 	fs.StringVar(&f.domain, "cluster-domain", "cluster.local", "domain of the cluster's names")
 	fs.StringVar(&f.dnsIP, "dns-ip", "10.254.254.1", "address of the cluster's DNS, in the range of Services")
-	fs.Func("lb-pool", "`addresses` for Services of type LoadBalancer, which the nodes announce: 203.0.113.0/28, 203.0.113.10-203.0.113.20 or 203.0.113.10; may be given several times (default: such Services have the nodes' own addresses)", func(s string) error {
+	fs.Func("lb-pool", "`addresses` for Services of type LoadBalancer, which the nodes announce: 203.0.113.0/28, 203.0.113.10-203.0.113.20 or 203.0.113.10; may be given several times; none: another load balancer is installed (default: such Services have the nodes' own addresses)", func(s string) error {
 		f.lbPools = append(f.lbPools, s)
 		return nil
 	})

@@ -87,6 +87,15 @@ func TestLoadBalancer(t *testing.T) {
 			t.Fatal(err)
 		}
 		has("third", freed)
+
+		// Left to another load balancer, nothing is given, and nothing taken away.
+		c.pools = []string{"none"}
+		c.restartMaster(time.Second)
+		c.balance("theirs", "")
+		time.Sleep(time.Minute)
+		if c.externalIPs("theirs") != "" || c.externalIPs("third") != freed {
+			t.Errorf("theirs has %q, third %q", c.externalIPs("theirs"), c.externalIPs("third"))
+		}
 	})
 }
 
