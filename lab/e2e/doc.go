@@ -45,5 +45,6 @@
 //	a NodePort on every local address         TestHttpdAnswersOnEveryAddress, TestPodsReachEachOther, TestServices
 //	EXTERNAL-IP; source ranges, own address  TestKubectlLab, TestLoadBalancers
 //	Services of every other kind, hairpins   TestServices, TestTheLastEndpointServesAsItEnds, TestHostPorts, TestDatagramsFollowThePod
+//	names of every kind, stub domains        TestNames; without a master TestRebootWithoutMaster
 //	sidecars, one image in four roles, cron  TestWordPressAndMySQLInOnePod, TestOneImageFourRoles, TestBackupCronJob
 package e2e
