@@ -82,8 +82,12 @@ func (c *Controller) keys(v *registry.View, e registry.Event, add func(controlle
 		if e.Deleted {
 			before = obj
 		}
-		if before != nil && len(given(before)) > 0 && (e.Deleted || frees(before, obj)) {
+		switch {
+		case before == nil || len(given(before)) == 0:
+		case e.Deleted || frees(before, obj):
 			some(v, waiting, add)
+		case len(c.cfg.Pool) == 0 && !apiequality.Semantic.DeepEqual(before.Spec.Ports, obj.Spec.Ports):
+			some(v, ours, add) // a port is free, or one that a younger Service has is taken
 		}
 	case *corev1.Node:
 		before, _ := e.Prev.(*corev1.Node)
@@ -98,10 +102,9 @@ func (c *Controller) keys(v *registry.View, e registry.Event, add func(controlle
 	}
 }
 
-// frees says that a Service's change may leave something for others.
+// frees says that a Service's change may leave an address, or a port of the nodes', to others.
 func frees(before, after *corev1.Service) bool {
-	return !apiequality.Semantic.DeepEqual(before.Status.LoadBalancer, after.Status.LoadBalancer) ||
-		before.Spec.Type != after.Spec.Type || !apiequality.Semantic.DeepEqual(before.Spec.Ports, after.Spec.Ports)
+	return before.Spec.Type != after.Spec.Type || !apiequality.Semantic.DeepEqual(before.Status.LoadBalancer, after.Status.LoadBalancer)
 }
 
 func (c *Controller) reconcile(ctx context.Context, key controller.Key) (time.Duration, error) {

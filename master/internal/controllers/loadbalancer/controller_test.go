@@ -90,6 +90,11 @@ func TestNodesAddresses(t *testing.T) {
 		ct.Change(e, "default", "young", func(s *corev1.Service) { s.Spec.Ports[0].Port = 81 })
 		wants(e, "young", "")
 		wants(e, "web", "198.51.100.9")
+		ct.Change(e, "default", "young", func(s *corev1.Service) { s.Spec.Ports[0].Port = 82 })
+		wants(e, "young", "198.51.100.9")
+		ct.Change(e, "default", "web", func(s *corev1.Service) { s.Spec.Ports[0].Port = 82 })
+		wants(e, "young", "")
+		wants(e, "web", "198.51.100.9")
 		ct.Change(e, "default", "web", func(s *corev1.Service) {
 			s.Spec.Type = corev1.ServiceTypeClusterIP
 			s.Spec.Ports[0].NodePort = 0
