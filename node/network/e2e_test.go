@@ -217,6 +217,10 @@ func TestE2ETwoNodesOnOneLink(t *testing.T) {
 		}
 	}
 	a1, a2, b1 := a.pod(t, "wpn-a1"), a.pod(t, "wpn-a2"), b.pod(t, "wpn-b1")
+	// By link-local addresses neighbours would go past the rules of network policies.
+	if out, err := exec.Command("ip", "-n", "wpn-a1", "-6", "addr", "show", "dev", "eth0").CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("a pod has addresses of IPv6: %s %v", out, err)
+	}
 	for _, size := range []int{1, 1400, 1 << 20} {
 		exchange(t, "wpn-a1", "wpn-a2", a2, size)
 		exchange(t, "wpn-a1", "wpn-b1", b1, size)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,8 +48,11 @@ func running(t *testing.T, e *Enforcer) {
 }
 
 // settled waits until the enforcer has done what it was told.
-func settled() {
-	time.Sleep(time.Second)
+func settled() { later(time.Second) }
+
+// later waits a while, and until what began then is done.
+func later(d time.Duration) {
+	time.Sleep(d + time.Millisecond)
 	synctest.Wait()
 }
 
@@ -192,7 +196,7 @@ func TestRestart(t *testing.T) {
 		}
 		restores, messages := k.restores, k.messages
 		k.between = func() {
-			if k.passes("FORWARD", toOne) {
+			if k.through("FORWARD", toOne) {
 				t.Error("open for a moment")
 			}
 		}
@@ -214,14 +218,14 @@ func TestRestart(t *testing.T) {
 		k.mu.Lock()
 		k.chains["FORWARD"], k.between = "", nil // somebody flushed
 		k.mu.Unlock()
-		time.Sleep(2 * watchEvery)
+		later(2 * watchEvery)
 		if k.passes("FORWARD", toOne) {
 			t.Error("what was flushed was not put back:", dump(k))
 		}
 		if err := k.Delete(setIngress, Addresses, []Entry{addrEntry(ip(addrs[0]))}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * watchEvery)
+		later(2 * watchEvery)
 		if k.passes("FORWARD", toOne) {
 			t.Error("a set that was flushed was not filled again:", dump(k))
 		}
@@ -232,14 +236,15 @@ func TestRestart(t *testing.T) {
 func TestKernelWithoutSets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel()
-		missing, said := true, []string{}
+		var there atomic.Bool
+		said := []string{}
 		e := New(Config{
 			Tables: k, Trouble: func(why string) { said = append(said, why) },
 			OpenSets: func() (Sets, error) {
-				if missing {
-					return nil, errNoSets
+				if there.Load() {
+					return k, nil
 				}
-				return k, nil
+				return nil, errNoSets
 			},
 		})
 		running(t, e)
@@ -267,8 +272,8 @@ func TestKernelWithoutSets(t *testing.T) {
 			t.Error(dump(k))
 		}
 		e.DeletePolicy("x", "all")
-		missing = false // the module was installed
-		time.Sleep(2 * watchEvery)
+		there.Store(true) // the module was installed
+		later(2 * watchEvery)
 		if err := e.Attach(t.Context(), "one", ip(addrs[0])); err != nil {
 			t.Error(err)
 		}
@@ -327,7 +332,7 @@ func TestFailureIsTriedAgain(t *testing.T) {
 		k.mu.Lock()
 		k.fail = nil
 		k.mu.Unlock()
-		time.Sleep(2 * backoffMax)
+		later(2 * backoffMax)
 		if err := e.Attach(t.Context(), "one", ip(addrs[0])); err != nil || k.passes("FORWARD", toOne) {
 			t.Error(err, dump(k))
 		}
@@ -376,5 +381,39 @@ func BenchmarkPodComes(b *testing.B) {
 				b.StartTimer()
 			}
 		})
+	}
+}
+
+// A set that rules lose and get again before the kernel has heard of it holds what it is to hold now.
+func TestSetThatComesBack(t *testing.T) {
+	k := newKernel()
+	e := newEnforcer(k)
+	sync := func() {
+		t.Helper()
+		if err := e.sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	part := func(m ...Member) {
+		e.SetPart(netpolicy.Set{Namespace: "x", Pods: &metav1.LabelSelector{MatchLabels: client}}.ID(), "p", m)
+	}
+	e.SetPolicy(allowFrom("allow", web, client))
+	part(Member{Addr: toOne.src})
+	e.SetPod(onePod(web))
+	e.Adopt("one", ip(addrs[0]))
+	e.Synced()
+	sync()
+	if !k.passes("FORWARD", toOne) {
+		t.Fatal(dump(k))
+	}
+	e.DeletePolicy("x", "allow")
+	e.mu.Lock()
+	e.model.flush() // as another pod's Attach does
+	e.mu.Unlock()
+	part()
+	e.SetPolicy(allowFrom("allow", web, client))
+	sync()
+	if k.passes("FORWARD", toOne) {
+		t.Error("who is a client no more is let in:", dump(k))
 	}
 }

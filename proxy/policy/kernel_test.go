@@ -168,7 +168,14 @@ type packet struct {
 }
 
 // passes tells whether the rules let a packet through a hook.
-func (k *fakeKernel) passes(hook string, p packet) bool { return k.walk(hook, p) != "DROP" }
+func (k *fakeKernel) passes(hook string, p packet) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.through(hook, p)
+}
+
+// through is passes for between.
+func (k *fakeKernel) through(hook string, p packet) bool { return k.walk(hook, p) != "DROP" }
 
 func (k *fakeKernel) walk(chain string, p packet) string {
 	for line := range strings.Lines(k.chains[chain]) {

@@ -243,7 +243,7 @@ func TestNoGapWhileRulesChange(t *testing.T) {
 				for d := range directions {
 					may, must = may && (a[d] || b[d]), must && a[d] && b[d]
 				}
-				if passes := k.passes(hook, p); passes && !may || !passes && must {
+				if passes := k.through(hook, p); passes && !may || !passes && must {
 					t.Fatalf("%+v passes: %v, for a moment\n%s", p, passes, dump(k))
 				}
 			}
