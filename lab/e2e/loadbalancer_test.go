@@ -47,6 +47,17 @@ func externalIP(t testing.TB, k cli, service string) string {
 	return ip
 }
 
+// connects tries a new connection to an address, and gives it up soon: those that wait for TCP to repeat itself count whole seconds.
+func connects(t testing.TB, ip string) error {
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	c, err := beside().dial(ctx, "tcp4", ip+":80")
+	if err == nil {
+		err = c.Close()
+	}
+	return err
+}
+
 // announcer waits until machines beside the nodes find an address at a node.
 func announcer(t testing.TB, ip string) (at *lab.Node) {
 	t.Helper()
@@ -140,7 +151,7 @@ func TestLoadBalancers(t *testing.T) {
 		s.k.run(t, "delete", "service", "second")
 		eventually(t, settle, "nobody has the address any more", func() error {
 			inLab(t, "ip", "neigh", "flush", "to", second)
-			if _, _, err := beside().ask(t.Context(), "tcp", second+":80"); err == nil {
+			if connects(t, second) == nil {
 				return errors.New("it is answered")
 			}
 			if entry := inLab(t, "ip", "neigh", "show", second); strings.Contains(entry, "lladdr") {
@@ -171,19 +182,9 @@ func (s services) announcerDies(t *testing.T, ips ...string) {
 	afterwards(t, lost)
 	off := time.Now()
 	must(t, lost.Stop(t.Context()))
-	// Each try is a new connection that is given up soon: those that wait for TCP to repeat itself would count whole seconds.
-	connects := func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		defer cancel()
-		c, err := beside().dial(ctx, "tcp4", ip+":80")
-		if err == nil {
-			err = c.Close()
-		}
-		return err
-	}
 	took := time.Duration(0)
 	for inARow := 0; inARow < 10; {
-		err := connects()
+		err := connects(t, ip)
 		switch {
 		case err != nil:
 			inARow = 0
