@@ -186,7 +186,7 @@ func stickiness(svc *corev1.Service) int32 {
 // load balancer's own business.
 func externalAddresses(svc *corev1.Service) (external, balanced []netip.Addr) {
 	parse := func(s string) []netip.Addr {
-		if ip, err := netip.ParseAddr(s); err == nil && ip.Is4() {
+		if ip, err := netip.ParseAddr(s); err == nil && ip.Is4() && !ip.IsUnspecified() {
 			return []netip.Addr{ip}
 		}
 		return nil

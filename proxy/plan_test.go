@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -171,11 +172,12 @@ func FuzzRules(f *testing.F) { f.Fuzz(rapid.MakeFuzz(rulesOfAnything)) }
 
 // native is a back end in memory.
 type native struct {
+	mu sync.Mutex
 	planned
 	found             map[string][]HostPort
 	hosts             map[string][]HostPort
 	intact, removed   bool
-	reads, applied    int
+	reads             int
 	fails, removeFail error
 }
 
@@ -183,16 +185,40 @@ func newNative() *native {
 	return &native{planned: planned{}, hosts: map[string][]HostPort{}, intact: true}
 }
 
-func (n *native) SetHostPorts(pod string, ports []HostPort) { n.hosts[pod] = ports }
-func (n *native) Read(context.Context) (map[string][]HostPort, error) {
-	n.reads++
-	return n.found, n.fails
+// with the lock held, for the test looks at it while a proxy uses it.
+func (n *native) with(f func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f()
 }
-func (n *native) Apply(context.Context) (int, error)   { n.applied++; return 1, n.fails }
-func (n *native) Intact(context.Context) (bool, error) { return n.intact, nil }
-func (n *native) Remove(context.Context) error {
-	n.removed = n.removeFail == nil
-	return n.removeFail
+
+func (n *native) SetPorts(service string, old, now []Port) {
+	n.with(func() { n.planned.SetPorts(service, old, now) })
+}
+
+func (n *native) SetHostPorts(pod string, ports []HostPort) {
+	n.with(func() { n.hosts[pod] = ports })
+}
+
+func (n *native) Read(context.Context) (found map[string][]HostPort, err error) {
+	n.with(func() { n.reads++; found, err = n.found, n.fails })
+	return found, err
+}
+
+func (n *native) Apply(context.Context) (int, error) {
+	var err error
+	n.with(func() { err = n.fails })
+	return 1, err
+}
+
+func (n *native) Intact(context.Context) (ok bool, err error) {
+	n.with(func() { ok = n.intact })
+	return ok, nil
+}
+
+func (n *native) Remove(context.Context) (err error) {
+	n.with(func() { n.removed, err = n.removeFail == nil, n.removeFail })
+	return err
 }
 
 // Beside a native back end iptables holds what lets pods pass, and nothing of what an agent before may have left there.
@@ -210,9 +236,12 @@ func TestBesideANativeBackEnd(t *testing.T) {
 		p.SetSlice(slice("web", 8080, endpoint{ip: "10.244.1.5", node: "n1"}))
 		p.Synced()
 		settleDown()
-		if len(kernel.planned["default/web"]) != 1 || len(kernel.hosts["default/left"]) != 1 {
-			t.Errorf("given: %v %v", kernel.planned, kernel.hosts)
-		}
+		kernel.with(func() {
+			if len(kernel.planned["default/web"]) != 1 || len(kernel.hosts["default/left"]) != 1 {
+				t.Errorf("given: %v %v", kernel.planned, kernel.hosts)
+			}
+		})
+		tables.mu.Lock()
 		for chain := range tables.tables["nat"] {
 			if strings.HasPrefix(chain, Prefix) || tables.tables["nat"][chain] != "" {
 				t.Errorf("nat still has %s: %s", chain, tables.tables["nat"][chain])
@@ -222,13 +251,16 @@ func TestBesideANativeBackEnd(t *testing.T) {
 		if strings.Contains(forward, "REJECT") || strings.Count(forward, "ACCEPT") != 4 || tables.tables["filter"][chainRefuse] != "" {
 			t.Errorf("filter:\n%s", forward)
 		}
-		before := kernel.reads
-		kernel.intact = false
+		tables.mu.Unlock()
+		before := 0
+		kernel.with(func() { before, kernel.intact = kernel.reads, false })
 		time.Sleep(watchEvery + time.Second)
 		settleDown()
-		if kernel.reads == before {
-			t.Error("what somebody changed was not read")
-		}
+		kernel.with(func() {
+			if kernel.reads == before {
+				t.Error("what somebody changed was not read")
+			}
+		})
 	})
 	// And back: its rules go when those of iptables are there.
 	kernel.found = map[string][]HostPort{"default/other": {{Port: 8081, Pod: netip.MustParseAddrPort("10.244.1.7:80")}}}
@@ -238,15 +270,19 @@ func TestBesideANativeBackEnd(t *testing.T) {
 		p.SetSlice(slice("web", 8080, endpoint{ip: "10.244.1.5", node: "n1"}))
 		p.Synced()
 		settleDown()
-		if kernel.removed || !strings.Contains(tables.text(p.cfg), "10.244.1.5:8080") || !strings.Contains(tables.text(p.cfg), "10.244.1.7:80") {
+		removed := true
+		kernel.with(func() { removed = kernel.removed })
+		if removed || !strings.Contains(tables.text(p.cfg), "10.244.1.5:8080") || !strings.Contains(tables.text(p.cfg), "10.244.1.7:80") {
 			t.Errorf("removed too early, or rules are missing:\n%s", tables.text(p.cfg))
 		}
-		kernel.removeFail = nil
+		kernel.with(func() { kernel.removeFail = nil })
 		time.Sleep(backoffMax)
 		settleDown()
-		if !kernel.removed {
-			t.Error("the former rules are still there")
-		}
+		kernel.with(func() {
+			if !kernel.removed {
+				t.Error("the former rules are still there")
+			}
+		})
 		if err := p.Remove(t.Context()); err != nil || strings.Contains(tables.text(p.cfg), "10.244.1.5") {
 			t.Error(err, tables.text(p.cfg))
 		}
