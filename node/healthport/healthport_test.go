@@ -115,14 +115,14 @@ func TestHealthPorts(t *testing.T) {
 		a, b, c := Service{Namespace: "default", Name: "a", Port: 30001, Endpoints: 2}, Service{Namespace: "default", Name: "b", Port: 30002}, Service{Namespace: "default", Name: "c", Port: 30003, Endpoints: 1}
 		s.Set([]Service{a, b, c})
 
-		status, header, body := p.ask(t, 30001)
+		status, _, body := p.ask(t, 30001)
 		if status != 503 || !strings.Contains(body, `"serviceProxyHealthy": false`) {
 			t.Errorf("before the rules are in force: %d %s", status, body)
 		}
 		mu.Lock()
 		healthy = true
 		mu.Unlock()
-		status, header, body = p.ask(t, 30001)
+		status, header, body := p.ask(t, 30001)
 		want := "{\n\t\"service\": {\n\t\t\"namespace\": \"default\",\n\t\t\"name\": \"a\"\n\t},\n\t\"localEndpoints\": 2,\n\t\"serviceProxyHealthy\": true\n}"
 		if status != 200 || body != want || header.Get("X-Load-Balancing-Endpoint-Weight") != "2" || header.Get("Content-Type") != "application/json" || header.Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("%d %v\n%s\nwant\n%s", status, header, body, want)
