@@ -132,7 +132,7 @@ func (s *Server) Alive() map[string]bool {
 	return alive
 }
 
-// Heard is when a node that has a session was last heard of; zero without a session.
+// Heard is when a node was last heard of; zero if it has had no session yet.
 func (s *Server) Heard(node string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -167,8 +167,7 @@ func (s *Server) add(n *session) {
 func (s *Server) remove(n *session) {
 	s.mu.Lock()
 	if s.sessions[n.node] == n {
-		delete(s.sessions, n.node)
-		delete(s.lastSeen, n.node)
+		delete(s.sessions, n.node) // lastSeen stays: from then on, and not from now on, the node is lost
 	}
 	s.mu.Unlock()
 	s.drains.left(n)
