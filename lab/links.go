@@ -117,6 +117,9 @@ func (l *Lab) hasRouter() bool {
 // RouterNetNS is the path of the router's network namespace.
 func (l *Lab) RouterNetNS() string { return netnsPath(l.cfg.routerName()) }
 
+// RouterAddress is the router's address on a link, 1 or 2.
+func (l *Lab) RouterAddress(link int) netip.Addr { return l.cfg.router(link) }
+
 // CutRouter cuts the links off from each other.
 func (l *Lab) CutRouter(ctx context.Context) error {
 	return run(ctx, "ip", "-n", l.cfg.labName(), "link", "set", routerPort(2), "down")

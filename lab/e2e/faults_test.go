@@ -22,7 +22,7 @@ const (
 	loadRate = 200
 	// withdrawn is within what time no node sends anything to a dead machine any more,
 	// and movedWithin when its pods serve elsewhere: 10 s of tolerance, and what it takes to start a pod and to find it
-	// ready. Measured: 11 to 12 s with all cores busy; the rest is for machines that are busier.
+	// ready. Measured: 11 to 12 s, all cores busy; the rest is for machines that are busier.
 	withdrawn   = 3 * time.Second
 	movedWithin = 18 * time.Second
 )

@@ -226,6 +226,40 @@ func (p spot) connects(ctx context.Context, addr string) (map[string]int, error)
 	return who, nil
 }
 
+// sendNonsense sends a segment of TCP that belongs to no connection and begins none.
+func (p spot) sendNonsense(to netip.Addr) error {
+	return lab.In(p.netns, func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		segment := make([]byte, 20)
+		binary.BigEndian.PutUint16(segment, 4000)
+		binary.BigEndian.PutUint16(segment[2:], 4001)
+		segment[12] = 5 << 4 // the header's length in words; no flags
+		return unix.Sendto(fd, segment, 0, &unix.SockaddrInet4{Addr: to.As4()})
+	})
+}
+
+// strictNodes makes the nodes drop what does not come from where its answer would go to, as CentOS does by default.
+func strictNodes(t *testing.T) {
+	t.Helper()
+	for _, n := range cluster.Nodes() {
+		before, err := output(n.Command(t.Context(), "sh", "-c", "cd /proc/sys/net/ipv4/conf; cat all/rp_filter; echo 1 >all/rp_filter"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
+			defer cancel()
+			if _, err := output(n.Command(ctx, "sh", "-c", "echo "+strings.TrimSpace(before)+" >/proc/sys/net/ipv4/conf/all/rp_filter")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // onlyReaches waits until all connections are answered, by these, and returns how long after a time that began.
 func (p spot) onlyReaches(ctx context.Context, addr string, names []string, since time.Time) (time.Duration, error) {
 	for {
@@ -311,6 +345,7 @@ func TestTwoLinks(t *testing.T) {
 			t.Errorf("the lab is not whole again: %v", err)
 		}
 	})
+	strictNodes(t)
 	ns := namespace(t)
 	k := newest.in(t, ns)
 	k.feed(t, linkPods(), "create", "-f", "-")
@@ -341,7 +376,11 @@ func TestTwoLinks(t *testing.T) {
 		}
 		t.Logf("%d exchanges in %s", 2*len(linkSizes)*len(spots)*len(targets), time.Since(began).Round(time.Millisecond))
 	})
-	// What a pod sends into the world has the node's address, and what belongs to nobody does not leave.
+	// What a pod sends into the world has the node's address, what belongs to nobody does not leave, and neither does
+	// what connection tracking cannot place: a segment without flags.
+	for _, p := range pods {
+		must(t, p.sendNonsense(cluster.RouterAddress(1)))
+	}
 	for _, addr := range []string{"192.0.2.1:80", "10.244.250.9:80", "10.254.250.9:80"} {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		if _, err := pods[2].sendTCP(ctx, addr, 1); err == nil || ctx.Err() != nil {

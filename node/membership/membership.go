@@ -41,7 +41,7 @@ const (
 	awarenessMax  = 1
 	// A machine that is alone asks its seeds again soonest.
 	rejoinAlone   = time.Second
-	rejoinMissing = 2 * time.Second
+	rejoinMissing = time.Second
 	rejoinEvery   = 15 * time.Second
 	// rejoinAtOnce bounds how many seeds are asked in a turn: one that answers knows all others.
 	rejoinAtOnce = 8

@@ -13,18 +13,26 @@ import (
 
 // memberlist probes one machine every probeEvery. A dead machine is soon found so, because all others probe; but a
 // machine that is cut off finds out about the others one after the other, which takes it half a second for each. So when
-// one has died, the others are all asked at once whether they are there.
+// one has died, the others are all asked at once whether they are there. Only if nobody is, it is believed: while somebody
+// answers, others probe too, and a machine that is only busy has the time that memberlist gives it to contradict.
 const (
 	surveyTries = 3
 	// surveyDial is for a machine that answers by TCP only, since somebody's firewall forgot about UDP.
 	surveyDial = surveyTries * probeTimeout
+	// surveyPatience: a survey that took longer than it may shows that we are too busy to judge others.
+	surveyPatience = surveyDial + 150*time.Millisecond
 	// surveyAgain is how often those who were silent, and whom memberlist does not call dead, are asked again.
 	surveyAgain = 500 * time.Millisecond
 )
 
 // survey asks all members, and takes those who do not answer for dead until memberlist does, or they answer.
 func (m *Membership) survey(ctx context.Context, list *memberlist.Memberlist) {
-	for _, v := range m.ask(ctx, list, m.Members()) {
+	began, members := time.Now(), m.Members()
+	silent := m.ask(ctx, list, members)
+	if len(silent) < len(members)-1 || time.Since(began) > surveyPatience {
+		return
+	}
+	for _, v := range silent {
 		m.set(v, false, true)
 		m.mu.Lock()
 		m.silent[v.Name] = v
