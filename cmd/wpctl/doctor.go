@@ -230,6 +230,9 @@ func examineCluster(ctx context.Context, f cmdutil.Factory, only []string) (exam
 	if out.Cluster, masterOffset, err = examineMaster(ctx, config); err != nil {
 		return out, err
 	}
+	if raw, err := f.ToRawKubeConfigLoader().RawConfig(); err == nil && raw.CurrentContext != "" {
+		out.Cluster[0].What += fmt.Sprintf(" (context %s of the kubeconfig)", raw.CurrentContext)
+	}
 	client, err := f.KubernetesClientSet()
 	if err != nil {
 		return out, err

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -143,10 +144,14 @@ func selectorOf(owner *unstructured.Unstructured) string {
 	if err == nil {
 		err = runtime.DefaultUnstructuredConverter.FromUnstructured(m, &s)
 	}
+	var sel labels.Selector
+	if err == nil {
+		sel, err = metav1.LabelSelectorAsSelector(&s)
+	}
 	if err != nil {
 		return ""
 	}
-	return metav1.FormatLabelSelector(&s)
+	return sel.String() // not FormatLabelSelector: an empty one is "<none>" to that, which no server understands
 }
 
 // explainOwner says why no pods can be made.
