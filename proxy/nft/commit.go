@@ -29,7 +29,12 @@ type change struct {
 }
 
 func (c *commit) empty() bool {
-	return !c.anew && len(c.newWays)+len(c.drop)+len(c.del)+len(c.add) == 0
+	return c.tidies() && len(c.drop) == 0
+}
+
+// tidies tells that nothing is changed but that chains go which nothing leads to.
+func (c *commit) tidies() bool {
+	return !c.anew && len(c.newWays)+len(c.del)+len(c.add) == 0
 }
 
 // changes are those since the last Apply. Chains stay, also those that nothing leads to any more: a change of rules makes the

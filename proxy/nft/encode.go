@@ -197,13 +197,6 @@ func compare(r reg, op uint32, data []byte) expression {
 	})
 }
 
-func immediate(to reg, data []byte) expression {
-	return express("immediate", func(b *buffer) {
-		b.u32(unix.NFTA_IMMEDIATE_DREG, to.number())
-		value(b, unix.NFTA_IMMEDIATE_DATA, data)
-	})
-}
-
 // decide ends the rule with a verdict; chain names where to go.
 func decide(code int32, chain string) expression {
 	return express("immediate", func(b *buffer) {

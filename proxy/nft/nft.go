@@ -259,7 +259,7 @@ func (t *Tables) Apply(context.Context) (int, error) {
 		return 0, err
 	}
 	t.gen = gen
-	if b == nil {
+	if b == nil || c.tidies() {
 		return 0, nil
 	}
 	return len(b.b), nil

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -41,7 +42,7 @@ func newTables(t failer, k kernel) *Tables {
 
 func read(t failer, tables *Tables) map[string][]proxy.HostPort {
 	t.Helper()
-	found, err := tables.Read(nil) //nolint:staticcheck // the fake does not wait
+	found, err := tables.Read(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +51,7 @@ func read(t failer, tables *Tables) map[string][]proxy.HostPort {
 
 func apply(t failer, tables *Tables) int {
 	t.Helper()
-	n, err := tables.Apply(nil) //nolint:staticcheck // the fake does not wait
+	n, err := tables.Apply(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,8 +131,9 @@ func TestPartsOfASession(t *testing.T) {
 	}
 	again.SetHostPorts("default/pod", found["default/pod"])
 	state := k.String()
-	apply(t, again) // chains that nothing leads to any more go
-	if d := cmp.Diff(state, k.String()); d != "" || slices.Contains(k.table.chains, "endpoints-2") {
+	commits := k.commits
+	n := apply(t, again) // chains that nothing leads to any more go
+	if d := cmp.Diff(state, k.String()); d != "" || n != 0 || k.commits != commits+1 || slices.Contains(k.table.chains, "endpoints-2") {
 		t.Errorf("a restart changed %s", d)
 	}
 	read(t, again)
@@ -396,7 +398,7 @@ func stepByStep(r *rapid.T, k *fakeKernel, over kernel, damage bool) {
 			read(r, tables)
 		case 3:
 			k.fail = unix.ENOBUFS
-			if _, err := tables.Apply(nil); err != nil { //nolint:staticcheck // the fake does not wait
+			if _, err := tables.Apply(context.Background()); err != nil {
 				read(r, tables)
 			}
 			k.fail = nil
