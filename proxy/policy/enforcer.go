@@ -92,17 +92,6 @@ type Enforcer struct {
 	worked   bool // rules with sets have been taken once
 }
 
-// kernel is what it holds of ours.
-type kernel struct {
-	chains map[string]string
-	sets   map[string]*kernelSet
-}
-
-type kernelSet struct {
-	typ     SetType
-	entries map[Entry]struct{}
-}
-
 // New starts nothing.
 func New(cfg Config) *Enforcer {
 	if cfg.Logger == nil {

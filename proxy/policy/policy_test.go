@@ -127,7 +127,7 @@ func TestRulesDoWhatPoliciesSay(t *testing.T) {
 		if err := x.e.sync(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		before, text := maps.Clone(k.sets), maps.Clone(k.chains)
+		text := maps.Clone(k.chains)
 		restores := k.restores
 		if err := x.w.fresh(k).sync(t.Context()); err != nil {
 			t.Fatal(err)
@@ -143,7 +143,6 @@ func TestRulesDoWhatPoliciesSay(t *testing.T) {
 				t.Fatal(d)
 			}
 		}
-		_ = before
 		clean := newKernel()
 		if err := x.w.fresh(clean).sync(t.Context()); err != nil {
 			t.Fatal(err)
