@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -23,7 +24,7 @@ const gossipPatience = 5 * time.Second
 func (a *Agent) newEdge(p *dataPlane) {
 	p.announcer = announce.New(announce.Config{
 		Node: a.cfg.Identity.Node, NodeIP: a.cfg.NodeIP, Logger: a.cfg.Logger,
-		Links: func() ([]announce.Link, error) { return announceLinks(p.network.Links) },
+		Links: func() ([]announce.Link, error) { return announceLinks(p.network.Links, a.cfg.NodeIP) },
 		Event: func(s announce.Service, eventType, reason, message string) {
 			a.outbox.Event(session.Event{Kind: "Service", Namespace: s.Namespace, Name: s.Name, UID: string(s.UID), Type: eventType, Reason: reason, Message: message})
 		},
@@ -44,15 +45,23 @@ func (a *Agent) newEdge(p *dataPlane) {
 	})
 }
 
-func announceLinks(links func() ([]network.Link, error)) ([]announce.Link, error) {
+// announceLinks are the links by which addresses may be announced, that of the node's own address first: when there are too many
+// to tell of (each network of Docker's is one), the last are left out.
+func announceLinks(links func() ([]network.Link, error), nodeIP netip.Addr) ([]announce.Link, error) {
 	all, err := links()
 	if err != nil {
 		return nil, err
 	}
 	var out []announce.Link
 	for _, l := range all {
-		if len(l.MAC) == len(announce.MAC{}) {
-			out = append(out, announce.Link{Name: l.Name, Index: l.Index, MAC: announce.MAC(l.MAC), Addrs: l.Addrs})
+		if len(l.MAC) != len(announce.MAC{}) {
+			continue
+		}
+		link := announce.Link{Name: l.Name, Index: l.Index, MAC: announce.MAC(l.MAC), Addrs: l.Addrs}
+		if slices.ContainsFunc(l.Addrs, func(p netip.Prefix) bool { return p.Addr() == nodeIP }) {
+			out = slices.Insert(out, 0, link)
+		} else {
+			out = append(out, link)
 		}
 	}
 	return out, nil
@@ -137,7 +146,7 @@ func (a *Agent) everybodyIsHere(p *dataPlane) bool {
 // feedPeersOfEdge tells the others that this node announces, and the announcer who of the others does. While a machine has only
 // just fallen silent nothing moves; feedPeers pokes when that is certain.
 func (a *Agent) feedPeersOfEdge(p *dataPlane) {
-	links, err := announceLinks(p.network.Links)
+	links, err := announceLinks(p.network.Links, a.cfg.NodeIP)
 	if err != nil {
 		a.log.Warn("addresses are announced on the links known before", "err", err)
 		return

@@ -13,6 +13,7 @@ import (
 
 	"github.com/whalepod/whalepod/node/announce"
 	"github.com/whalepod/whalepod/node/membership"
+	"github.com/whalepod/whalepod/node/network"
 	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
 )
 
@@ -178,5 +179,25 @@ func TestPoolsChange(t *testing.T) {
 		if poked != c.poked {
 			t.Errorf("%v: poked %v", c.pools, poked)
 		}
+	}
+}
+
+// TestManyLinks: what does not fit into gossip is not the link that matters.
+func TestManyLinks(t *testing.T) {
+	own := netip.MustParsePrefix("198.51.100.11/24")
+	links, err := announceLinks(func() (all []network.Link, err error) {
+		for i := range 30 { // each network of Docker's has a bridge
+			all = append(all, network.Link{Name: "br", Index: i + 2, MAC: []byte{2, 0x42, 0, 0, 0, byte(i)}, Addrs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{172, byte(17 + i), 0, 1}), 16)}})
+		}
+		all = append(all, network.Link{Name: "ib0", Index: 40, MAC: make([]byte, 20), Addrs: []netip.Prefix{own}})
+		return append(all, network.Link{Name: "eth0", Index: 50, MAC: []byte{2, 1, 2, 3, 4, 5}, Addrs: []netip.Prefix{own}}), nil
+	}, own.Addr())
+	if err != nil || len(links) != 31 || links[0].Name != "eth0" {
+		t.Fatalf("%v, %v", links, err)
+	}
+	meta := announce.Meta(links, membership.MaxMeta)
+	told, ok := announce.ParseMeta(meta)
+	if !ok || len(meta) > membership.MaxMeta || len(told) < 10 || told[0].Addrs[0] != own {
+		t.Errorf("%q", meta)
 	}
 }
