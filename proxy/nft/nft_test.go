@@ -107,7 +107,9 @@ func TestPartsOfASession(t *testing.T) {
 		} else if !ok {
 			thoroughly++
 			read(t, tables)
-			apply(t, tables)
+			if n := apply(t, tables); n != 0 { // chains that nothing leads to any more go
+				t.Errorf("%d bytes to put right what is right", n)
+			}
 		}
 	}
 	if thoroughly != 2 {
@@ -131,9 +133,8 @@ func TestPartsOfASession(t *testing.T) {
 	}
 	again.SetHostPorts("default/pod", found["default/pod"])
 	state := k.String()
-	commits := k.commits
-	n := apply(t, again) // chains that nothing leads to any more go
-	if d := cmp.Diff(state, k.String()); d != "" || n != 0 || k.commits != commits+1 || slices.Contains(k.table.chains, "endpoints-2") {
+	n := apply(t, again)
+	if d := cmp.Diff(state, k.String()); d != "" || n != 0 || slices.Contains(k.table.chains, "endpoints-2") {
 		t.Errorf("a restart changed %s", d)
 	}
 	read(t, again)
