@@ -133,11 +133,13 @@ func (e *explainer) see(owner *unstructured.Unstructured, done bool) {
 	if !done {
 		e.explainOwner(owner)
 	}
-	if !known && !done {
-		e.wg.Go(func() { e.follow(owner.GetUID(), owner.GetNamespace(), selectorOf(owner)) })
+	if selector := selectorOf(owner); !known && !done && selector != "" {
+		uid, namespace := owner.GetUID(), owner.GetNamespace()
+		e.wg.Go(func() { e.follow(uid, namespace, selector) })
 	}
 }
 
+// selectorOf the pods of an owner; empty where it has none that can be understood.
 func selectorOf(owner *unstructured.Unstructured) string {
 	var s metav1.LabelSelector
 	m, _, err := unstructured.NestedMap(owner.Object, "spec", "selector")
@@ -148,10 +150,10 @@ func selectorOf(owner *unstructured.Unstructured) string {
 	if err == nil {
 		sel, err = metav1.LabelSelectorAsSelector(&s)
 	}
-	if err != nil {
+	if err != nil || sel.Empty() {
 		return ""
 	}
-	return sel.String() // not FormatLabelSelector: an empty one is "<none>" to that, which no server understands
+	return sel.String()
 }
 
 // explainOwner says why no pods can be made.

@@ -149,16 +149,27 @@ func TestRolloutIsExplained(t *testing.T) {
 	})
 }
 
-// A rollout that succeeds is not commented on.
+// A rollout that succeeds is not commented on. What has no selector has no pods to follow.
 func TestRolloutThatSucceeds(t *testing.T) {
-	var out strings.Builder
-	e := newExplainer(t.Context(), fake.NewClientset(), &out)
-	d := rolledOut(t, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{UID: "web"}, Spec: appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{}}})
-	e.see(d, false)
-	e.see(d, true)
-	e.finish(false, false)
-	if out.String() != "" {
-		t.Errorf("%q", out.String())
+	for _, labels := range []map[string]string{nil, {"app": "web"}} {
+		synctest.Test(t, func(t *testing.T) {
+			var out strings.Builder
+			client := fake.NewClientset()
+			e := newExplainer(t.Context(), client, &out)
+			d := rolledOut(t, &appsv1.Deployment{
+				ObjectMeta: metav1.ObjectMeta{UID: "web"}, Spec: appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}},
+			})
+			e.see(d, false)
+			synctest.Wait()
+			if follows := len(client.Actions()) > 0; follows != (labels != nil) {
+				t.Errorf("selector %v: pods are followed: %t", labels, follows)
+			}
+			e.see(d, true)
+			e.finish(false, false)
+			if out.String() != "" {
+				t.Errorf("%q", out.String())
+			}
+		})
 	}
 }
 

@@ -272,6 +272,7 @@ func TestRolloutCommands(t *testing.T) {
 
 // TestScaleAndDelete: up and down again, and the three ways of delete --cascade.
 func TestScaleAndDelete(t *testing.T) {
+	t.Parallel()
 	withEach(t, func(t *testing.T, k cli) {
 		k = k.in(t, namespace(t))
 		for _, cascade := range []string{"background", "foreground", "orphan"} {

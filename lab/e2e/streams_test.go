@@ -17,6 +17,7 @@ import (
 
 // TestExec: one command, its input, its exit code, and a shell at a terminal.
 func TestExec(t *testing.T) {
+	t.Parallel()
 	withEach(t, func(t *testing.T, k cli) {
 		k = k.in(t, namespace(t))
 		k.run(t, "create", "-f", manifest(t, webPod))
@@ -70,6 +71,7 @@ func shellAtTerminal(t *testing.T, k cli) {
 
 // TestLogs: follow, tail, previous, of several pods.
 func TestLogs(t *testing.T) {
+	t.Parallel()
 	withEach(t, func(t *testing.T, k cli) {
 		k = k.in(t, namespace(t))
 		k.run(t, "create", "-f", manifest(t, `apiVersion: v1
@@ -133,6 +135,7 @@ func eventuallyStarted(t testing.TB, k cli, pod string) {
 
 // TestCopy: files and directories, both ways, unharmed.
 func TestCopy(t *testing.T) {
+	t.Parallel()
 	withEach(t, func(t *testing.T, k cli) {
 		k = k.in(t, namespace(t))
 		k.run(t, "create", "-f", manifest(t, webPod))
@@ -167,6 +170,7 @@ func TestCopy(t *testing.T) {
 
 // TestPortForward: to a pod and to a Deployment's Service, several times at once.
 func TestPortForward(t *testing.T) {
+	t.Parallel()
 	withEach(t, func(t *testing.T, k cli) {
 		k = k.in(t, namespace(t))
 		k.run(t, "create", "-f", manifest(t, webPod))
@@ -213,6 +217,7 @@ func fetchAll(t testing.TB, url string, errs []error) {
 
 // TestRunAndAttach: a pod from the command line, with and without somebody at it.
 func TestRunAndAttach(t *testing.T) {
+	t.Parallel()
 	withEach(t, func(t *testing.T, k cli) {
 		k = k.in(t, namespace(t))
 		prints(t, "run", k.run(t, "run", "web", "--image=nginx", "--port=80", "--labels=app=web"), `^pod/web created$`)

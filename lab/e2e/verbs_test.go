@@ -41,6 +41,7 @@ func manifest(t testing.TB, text string) string {
 
 // TestGetInEveryForm: what get can print, select and follow.
 func TestGetInEveryForm(t *testing.T) {
+	t.Parallel()
 	withEach(t, func(t *testing.T, k cli) {
 		k = k.in(t, namespace(t))
 		watched := start(t, k, "get", "pods", "--watch")
@@ -104,6 +105,7 @@ func nameOf(t testing.TB, k cli) string {
 
 // TestObjectsAreChanged: every way to change an object.
 func TestObjectsAreChanged(t *testing.T) {
+	t.Parallel()
 	withEach(t, func(t *testing.T, k cli) {
 		k = k.in(t, namespace(t))
 		file := manifest(t, webPod)
@@ -179,6 +181,7 @@ func diff(t testing.TB, k cli, file string) string {
 
 // TestServerSideApply: fields have owners, and conflicts are told.
 func TestServerSideApply(t *testing.T) {
+	t.Parallel()
 	withEach(t, func(t *testing.T, k cli) {
 		k = k.in(t, namespace(t))
 		text := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: shared}\ndata: {a: %q}\n"
@@ -203,6 +206,7 @@ func TestServerSideApply(t *testing.T) {
 
 // TestCreateHelpers: the objects that kubectl makes from arguments.
 func TestCreateHelpers(t *testing.T) {
+	t.Parallel()
 	withEach(t, func(t *testing.T, k cli) {
 		k = k.in(t, namespace(t))
 		file := filepath.Join(t.TempDir(), "credentials.json")
