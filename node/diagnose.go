@@ -283,7 +283,7 @@ func (e examined) certificates() []doctor.Certificate {
 		return nil
 	}
 	const again = "renewal needs the master: see whether this node has a session; or join again: wp-agent uninstall, wp-agent join …"
-	return append(certificateOf("this node's certificate", id.Certificate, again), certificateOf("the cluster's CA", id.CA, "make a new CA on the master (see docs/SERVERS.md), after which every node joins again")...)
+	return append(certificateOf("this node's certificate", id.Certificate, again), certificateOf("the cluster's CA", id.CA, "remove ca.crt and ca.key from the master's pki directory and start it anew; every node must join again then")...)
 }
 
 func certificateOf(name, text, fix string) []doctor.Certificate {
