@@ -129,23 +129,30 @@ func (f *policyFeed) run(ctx context.Context) error {
 func (f *policyFeed) catchUp() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, ref := range f.sub.Take() {
-		first, second, _ := strings.Cut(ref.Key, "/")
-		switch ref.Resource {
-		case desired.Policies:
-			if p, ok := f.desired.Policy(first, second); ok {
-				f.to.SetPolicy(p)
-			} else {
-				f.to.DeletePolicy(first, second)
-			}
-		case desired.PolicySets:
-			s, _ := f.desired.PolicySet(first, second)
-			f.to.SetPart(first, second, membersOf(s))
-		case desired.Pods:
-			f.pod(ref.Key)
+	f.to.Together(func() {
+		for _, ref := range f.sub.Take() {
+			f.give(ref)
 		}
+		f.synced()
+	})
+}
+
+// give what became of one object.
+func (f *policyFeed) give(ref desired.Ref) {
+	first, second, _ := strings.Cut(ref.Key, "/")
+	switch ref.Resource {
+	case desired.Policies:
+		if p, ok := f.desired.Policy(first, second); ok {
+			f.to.SetPolicy(p)
+		} else {
+			f.to.DeletePolicy(first, second)
+		}
+	case desired.PolicySets:
+		s, _ := f.desired.PolicySet(first, second)
+		f.to.SetPart(first, second, membersOf(s))
+	case desired.Pods:
+		f.pod(ref.Key)
 	}
-	f.synced()
 }
 
 // pod gives one pod, or takes back who went by the name.

@@ -31,6 +31,29 @@ func (e *Enforcer) sync(ctx context.Context) (err error) {
 	defer e.applying.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
+	start := time.Now()
+	t, err := e.plan(ctx)
+	if err != nil {
+		e.fail(err)
+	}
+	if err != nil || t == nil {
+		return err
+	}
+	if err := e.apply(ctx, t); err != nil {
+		e.fail(err)
+		return err
+	}
+	if len(t.text) > 0 {
+		e.log.Debug("network policies applied", "bytes", len(t.text), "took", time.Since(start))
+	}
+	e.succeed(t)
+	return nil
+}
+
+// plan finds out what to do; nil while not all is known.
+func (e *Enforcer) plan(ctx context.Context) (*turn, error) {
+	e.together.Lock()
+	defer e.together.Unlock()
 	e.mu.Lock()
 	ready := e.synced
 	if e.repair {
@@ -39,32 +62,23 @@ func (e *Enforcer) sync(ctx context.Context) (err error) {
 	e.model.flush()
 	e.mu.Unlock()
 	if !ready {
-		return nil
+		return nil, nil
 	}
 	e.openSets()
 	whole := e.have == nil
 	if whole {
-		if e.have, err = e.read(ctx); err != nil && e.idle() {
+		have, err := e.read(ctx)
+		if err != nil && e.idle() {
 			// A machine without the table, or without the program, can do without as long as there are no policies.
 			e.log.Warn("what is left of former network policies cannot be read", "err", err)
-			e.have, err = &kernel{chains: map[string]string{}, sets: map[string]*kernelSet{}}, nil
+			have, err = &kernel{chains: map[string]string{}, sets: map[string]*kernelSet{}}, nil
 		}
 		if err != nil {
-			e.fail(err)
-			return err
+			return nil, err
 		}
+		e.have = have
 	}
-	start := time.Now()
-	t := e.prepare(whole)
-	if err := e.apply(ctx, t); err != nil {
-		e.fail(err)
-		return err
-	}
-	if len(t.text) > 0 {
-		e.log.Debug("network policies applied", "bytes", len(t.text), "took", time.Since(start), "whole", whole)
-	}
-	e.succeed(t)
-	return nil
+	return e.prepare(whole), nil
 }
 
 // idle: nobody is isolated.

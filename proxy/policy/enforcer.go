@@ -72,7 +72,9 @@ type Enforcer struct {
 	log  *slog.Logger
 	poke chan struct{}
 
-	applying sync.Mutex // held while the kernel is read or written; taken before mu
+	applying sync.Mutex // held while the kernel is read or written; taken before the other two
+	// together is held while changes are told that belong together, and while it is found out what to do; taken before mu.
+	together sync.Mutex
 
 	mu       sync.Mutex
 	model    *model
@@ -127,6 +129,13 @@ func (e *Enforcer) SetPod(pod *corev1.Pod) { e.change(func() { e.model.setPod(po
 // DeletePod notes that there is no such pod any more. As long as it is attached it keeps what it has, or less.
 func (e *Enforcer) DeletePod(uid string) { e.change(func() { e.model.deletePod(uid) }) }
 
+// Together tells changes of which none comes into force without the others. f may not call Attach.
+func (e *Enforcer) Together(f func()) {
+	e.together.Lock()
+	defer e.together.Unlock()
+	f()
+}
+
 // Adopt notes the address of a pod that runs already.
 func (e *Enforcer) Adopt(uid string, addr netip.Addr) { e.change(func() { e.model.attach(uid, addr) }) }
 
@@ -136,8 +145,10 @@ func (e *Enforcer) Attach(ctx context.Context, uid string, addr netip.Addr) erro
 	e.Adopt(uid, addr)
 	ctx, cancel := context.WithTimeout(ctx, attachTimeout)
 	defer cancel()
+	e.together.Lock()
 	e.mu.Lock()
 	e.model.flush()
+	e.together.Unlock()
 	_, stale := e.enforced[addr] // of a pod before it
 	wait, at := stale || e.model.pods[uid].isIsolated(), e.told
 	for wait && e.inForce < at {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -442,6 +443,40 @@ func TestRemainsWithoutSets(t *testing.T) {
 		}
 		if err := f(New(config)); err != nil || len(k.chains) != 3 || !k.passes("FORWARD", toOne) {
 			t.Error(name, err, dump(k))
+		}
+	}
+}
+
+// One policy takes another's place: between the two nobody is let in.
+func TestTogether(t *testing.T) {
+	k := newKernel()
+	e := newEnforcer(k)
+	e.SetPolicy(deny("first", web))
+	e.SetPod(onePod(web))
+	e.Adopt("one", toOne.dst)
+	e.Synced()
+	if err := e.sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	k.between = func() {
+		if k.through("FORWARD", toOne) {
+			t.Error("open for a moment:", dump(k))
+		}
+	}
+	for i := range 50 {
+		began, done := make(chan struct{}), make(chan error, 1)
+		e.Together(func() {
+			e.DeletePolicy("x", []string{"first", "second"}[i%2])
+			go func() {
+				close(began)
+				done <- e.sync(t.Context())
+			}()
+			<-began
+			runtime.Gosched()
+			e.SetPolicy(deny([]string{"second", "first"}[i%2], web))
+		})
+		if err := <-done; err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -121,9 +121,9 @@ func selectedBy(v *registry.View, now, before *networkingv1.NetworkPolicy, pods 
 	}
 }
 
-// policyRefs are the policies that select a pod.
+// policyRefs are the policies that select a pod; also one that has ended: its node may not have taken it off the network yet.
 func policyRefs(v *registry.View, pod *corev1.Pod) (keys []registry.Key) {
-	if !shared.Concerned(pod) {
+	if pod.Spec.HostNetwork {
 		return nil
 	}
 	for np := range registry.List[*networkingv1.NetworkPolicy](v, pod.Namespace) {
