@@ -17,6 +17,7 @@ type fakeKernel struct {
 	gen     uint32
 	commits int
 	fail    error // of the next commit
+	restive bool  // other tables change all the time
 }
 
 type fakeTable struct {
@@ -219,6 +220,14 @@ func overlaps(elems map[string][]byte, key string) bool {
 }
 
 func (k *fakeKernel) dump(typ uint16, flags uint16, ask func(*buffer), f func(attrs []byte)) error {
+	err := k.list(typ, flags, ask, f)
+	if err == nil && k.restive && flags&unix.NLM_F_DUMP != 0 {
+		return errInterrupted
+	}
+	return err
+}
+
+func (k *fakeKernel) list(typ uint16, flags uint16, ask func(*buffer), f func(attrs []byte)) error {
 	var q, out buffer
 	ask(&q)
 	give := func(fill func()) {

@@ -42,6 +42,7 @@ type Tables struct {
 	snapshot *snapshot // what Read found, until it has been applied
 	gen      uint32
 	looks    int // that found another generation
+	again    int // how often Read began anew
 }
 
 var (
@@ -214,7 +215,7 @@ func (t *Tables) wanted(place at, old *entry) *entry {
 func (t *Tables) Read(ctx context.Context) (map[string][]proxy.HostPort, error) {
 	t.snapshot = nil
 	var s *snapshot
-	for {
+	for t.again = 0; ; t.again++ {
 		var err error
 		if s, err = t.read(); err == nil {
 			break
@@ -276,6 +277,7 @@ func (t *Tables) Intact(context.Context) (bool, error) {
 	if err != nil || gen == t.gen {
 		return err == nil, err
 	}
+	t.again = patience // one look will do
 	if t.looks++; t.looks >= thorough {
 		t.looks = 0
 		return false, nil
@@ -302,6 +304,7 @@ func (t *Tables) Intact(context.Context) (bool, error) {
 
 // Remove implements proxy.Backend.
 func (t *Tables) Remove(context.Context) error {
+	t.again = patience
 	there, err := t.there()
 	if err != nil || !there {
 		return err

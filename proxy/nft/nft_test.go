@@ -124,6 +124,12 @@ func TestPartsOfASession(t *testing.T) {
 		}
 		k.table.rules[chain] = rules
 	}
+	k.restive = true
+	read(t, tables)
+	if n := apply(t, tables); n != 0 {
+		t.Errorf("%d bytes to put right what is right, while others change theirs", n)
+	}
+	k.restive = false
 	// A restarted agent finds what it needs, and its host ports.
 	again := newTables(t, k)
 	again.SetPorts("default/web", nil, web())

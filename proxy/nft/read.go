@@ -26,9 +26,21 @@ func placeOf(key [maxKey]byte) at {
 	return at{[4]byte(key[:4]), key[4], binary.BigEndian.Uint16(key[8:])}
 }
 
+// patience is how often Read begins anew because tables changed meanwhile. The kernel does not say whose: it is others', for
+// nobody else should write into ours, and what was read is right then.
+const patience = 3
+
+func (t *Tables) list(typ uint16, flags uint16, ask func(*buffer), f func(attrs []byte)) error {
+	err := t.sock.dump(typ, flags, ask, f)
+	if errors.Is(err, errInterrupted) && t.again >= patience {
+		return nil
+	}
+	return err
+}
+
 // there tells whether the table exists.
 func (t *Tables) there() (found bool, err error) {
-	err = t.sock.dump(unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP, func(*buffer) {}, func(attrs []byte) {
+	err = t.list(unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP, func(*buffer) {}, func(attrs []byte) {
 		found = found || text(get(attrs, unix.NFTA_TABLE_NAME)) == Table
 	})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) {
@@ -38,7 +50,7 @@ func (t *Tables) there() (found bool, err error) {
 }
 
 func (t *Tables) generation() (gen uint32, err error) {
-	err = t.sock.dump(unix.NFT_MSG_GETGEN, 0, func(*buffer) {}, func(attrs []byte) {
+	err = t.list(unix.NFT_MSG_GETGEN, 0, func(*buffer) {}, func(attrs []byte) {
 		if v := get(attrs, unix.NFTA_GEN_ID); len(v) == 4 {
 			gen = binary.BigEndian.Uint32(v)
 		}
@@ -56,7 +68,7 @@ func (t *Tables) readShape() (s *snapshot, present map[string]bool, err error) {
 	if err := t.readChains(s); err != nil {
 		return nil, nil, err
 	}
-	err = t.sock.dump(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, func(b *buffer) { b.string(unix.NFTA_SET_TABLE, Table) }, func(attrs []byte) {
+	err = t.list(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, func(b *buffer) { b.string(unix.NFTA_SET_TABLE, Table) }, func(attrs []byte) {
 		if text(get(attrs, unix.NFTA_SET_TABLE)) == Table {
 			present[text(get(attrs, unix.NFTA_SET_NAME))] = true
 		}
@@ -100,7 +112,7 @@ func (t *Tables) readChains(s *snapshot) error {
 	for _, ch := range t.cfg.base() {
 		base[ch.name] = true
 	}
-	err := t.sock.dump(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, func(b *buffer) { b.string(unix.NFTA_CHAIN_TABLE, Table) }, func(attrs []byte) {
+	err := t.list(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, func(b *buffer) { b.string(unix.NFTA_CHAIN_TABLE, Table) }, func(attrs []byte) {
 		if name := text(get(attrs, unix.NFTA_CHAIN_NAME)); text(get(attrs, unix.NFTA_CHAIN_TABLE)) == Table && !base[name] {
 			s.ways[name] = struct{}{}
 		}
@@ -108,7 +120,7 @@ func (t *Tables) readChains(s *snapshot) error {
 	if err != nil {
 		return err
 	}
-	return t.sock.dump(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, func(b *buffer) { b.string(unix.NFTA_RULE_TABLE, Table) }, func(attrs []byte) {
+	return t.list(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, func(b *buffer) { b.string(unix.NFTA_RULE_TABLE, Table) }, func(attrs []byte) {
 		if text(get(attrs, unix.NFTA_RULE_TABLE)) == Table {
 			ch := text(get(attrs, unix.NFTA_RULE_CHAIN))
 			s.rules[ch] = append(s.rules[ch], noted(get(attrs, unix.NFTA_RULE_USERDATA)))
@@ -146,7 +158,7 @@ func (c *Config) chainsOf(ways map[way]bool, name string) *chain {
 }
 
 func (t *Tables) readSet(s *snapshot, which uint8, words map[string]string) error {
-	return t.sock.dump(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, func(b *buffer) {
+	return t.list(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, func(b *buffer) {
 		b.string(unix.NFTA_SET_ELEM_LIST_TABLE, Table)
 		b.string(unix.NFTA_SET_ELEM_LIST_SET, sets[which].name)
 	}, func(attrs []byte) {
