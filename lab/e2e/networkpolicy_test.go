@@ -88,7 +88,7 @@ func TestNetworkPolicy(t *testing.T) {
 	p := &policed{services: startServices(t, answererService("outside", "srv: srv3", "type: NodePort, externalTrafficPolicy: Local,")), ips: map[string]string{}}
 	other := p.k.run(t, "config", "view", "--minify", "-o", "jsonpath={..namespace}") + "-guest"
 	kubectl(t, "create", "namespace", other)
-	t.Cleanup(func() { cleanUp(t, "delete", "namespace", other, "--timeout=3m") })
+	t.Cleanup(func() { cleanUp(t, "delete", "namespace", other, "--wait=false") })
 	p.guest = newest.in(t, other)
 	p.guest.feed(t, answererPod("guest", "app: guest", cluster.Node(2), answererPorts, ""), "create", "-f", "-")
 	p.guest.run(t, "wait", "--for=condition=Ready", "pod/guest", "--timeout", settle.String())
@@ -124,14 +124,12 @@ func policedLabels(t *testing.T, p *policed, other string, apply func(string) fu
 	t.Helper()
 	apply(policyYAML("web", `podSelector: {matchLabels: {srv: srv1}}, ingress: [{from: [{podSelector: {matchLabels: {role: client}}}, {namespaceSelector: {matchLabels: {friend: "yes"}}}], ports: [{port: web}]}]`) +
 		policyYAML("clients", `podSelector: {matchLabels: {role: client}}, policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {srv: srv1}}}]}]`))()
-	p.only(t, "nobody is a client", "8080")
 	p.change(t, "a pod gets the label", p.k, "srv2", "srv1", "8080", true, func() { p.k.run(t, "label", "pod", "srv2", "role=client") })
 	p.only(t, "a pod has the label", "8080", "srv2")
 	p.only(t, "another port", "8081")
 	p.change(t, "a namespace gets the label", p.guest, "guest", "srv1", "8080", true, func() { kubectl(t, "label", "namespace", other, "friend=yes") })
 	p.only(t, "both have the label", "8080", "srv2", "guest")
 	p.change(t, "the namespace loses it", p.guest, "guest", "srv1", "8080", false, func() { kubectl(t, "label", "namespace", other, "friend-") })
-	p.only(t, "the pod has it still", "8080", "srv2")
 }
 
 // policedDNS is the recipe that everybody copies.
@@ -141,7 +139,6 @@ func policedDNS(t *testing.T, p *policed, apply func(string) func()) {
 	eventually(t, 10*time.Second, "a pod that may use DNS resolves names", func() error {
 		return p.k.try(t, "exec", "srv3", "--", "timeout", "1", "getent", "hosts", "kubernetes.default.svc.cluster.local").err
 	})
-	p.only(t, "DNS is allowed", "8080", "srv2")
 }
 
 // policedBlocks lets in addresses from outside, but one.
@@ -160,9 +157,7 @@ func policedRestart(t *testing.T, p *policed) {
 	must(t, n.KillAgent(t.Context()))
 	p.only(t, "without the agent", "8080", "srv2")
 	must(t, n.StartAgent(t.Context()))
-	for range 3 { // while it looks around
-		p.only(t, "the agent starts", "8080", "srv2")
-	}
+	p.only(t, "the agent starts", "8080", "srv2") // while it looks around
 	eventually(t, settle, "the agent is back", func() error {
 		if s := field(t, newest, "node", n.Name, `.status.conditions[?(@.type=="Ready")].status`); s != "True" {
 			return fmt.Errorf("Ready is %s", s)
