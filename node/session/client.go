@@ -27,7 +27,7 @@ const (
 	mergeFor = 100 * time.Millisecond
 	// A session that could not be kept is tried again after a pause between these, with jitter (half as long again at most).
 	// After a cut the node is to be whole within 10 s: a try that began too early may take connectTimeout.
-	retryMin, retryMax = 500 * time.Millisecond, 2 * time.Second
+	retryMin, retryMax = 500 * time.Millisecond, 3 * time.Second
 	connectTimeout     = 5 * time.Second
 	keepaliveTime      = 10 * time.Second
 	keepaliveTimeout   = 5 * time.Second
