@@ -121,7 +121,15 @@ func TestNodesHearOfTheirPolicies(t *testing.T) {
 			t.Error("after a restart the agent knows", n1.policies(), n1.members(clients))
 		}
 		c.restartMaster(time.Second)
-		told("the master came back", n1, "web", "10.244.3.2")
+		if _, err := c.kube.CoreV1().Services("default").Create(c.ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "new"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.eventually(time.Minute, "all agents are back", func() bool {
+			if n1.policies() != "web" || n1.members(clients) != "10.244.3.2" {
+				t.Error("meanwhile it knows", n1.policies(), n1.members(clients))
+			}
+			return !slices.ContainsFunc([]*agent{n1, n2, n3}, func(a *agent) bool { _, ok := a.state.Service("default", "new"); return !ok })
+		})
 		// The policy is another.
 		p, err := np.Get(c.ctx, "web", metav1.GetOptions{})
 		if err != nil {
