@@ -82,7 +82,7 @@ type Membership struct {
 	cfg     Config
 	log     *slog.Logger
 	changed chan struct{}
-	died    chan struct{} // somebody else may have, too
+	died    chan struct{} // somebody died, or nobody answers: time for a survey
 	told    chan struct{} // poked by Tell
 
 	mu      sync.Mutex
@@ -162,6 +162,9 @@ func (m *Membership) Run(ctx context.Context) error {
 	c.Events = events{m}
 	goodbye := &delegate{own: m.ownMeta}
 	c.Delegate = goodbye
+	quiet := time.AfterFunc(surveyQuiet, func() { poke(m.died) })
+	defer quiet.Stop()
+	c.Ping = answered{quiet}
 	c.Logger = log.New(bridge{m.log}, "", 0)
 	list, err := memberlist.Create(c)
 	if err != nil {

@@ -13,10 +13,12 @@ import (
 
 // memberlist probes one machine every probeEvery. A dead machine is soon found so, because all others probe; but a
 // machine that is cut off finds out about the others one after the other, which takes it half a second for each. So when
-// one has died, the others are all asked at once whether they are there. Only if nobody is, it is believed: while somebody
+// one has died, or none has answered for surveyQuiet, they are all asked at once whether they are there. Only if nobody is, it is believed: while somebody
 // answers, others probe too, and a machine that is only busy has the time that memberlist gives it to contradict.
 const (
 	surveyTries = 3
+	// surveyQuiet is two probes.
+	surveyQuiet = 2*probeEvery + 100*time.Millisecond
 	// surveyDial is for a machine that answers by TCP only, since somebody's firewall forgot about UDP.
 	surveyDial = surveyTries * probeTimeout
 	// surveyPatience: a survey that took longer than it may shows that we are too busy to judge others.
@@ -24,6 +26,14 @@ const (
 	// surveyAgain is how often those who were silent, and whom memberlist does not call dead, are asked again.
 	surveyAgain = 500 * time.Millisecond
 )
+
+// answered is told by memberlist of each probe that was answered.
+type answered struct{ quiet *time.Timer }
+
+func (answered) AckPayload() []byte { return nil }
+func (a answered) NotifyPingComplete(*memberlist.Node, time.Duration, []byte) {
+	a.quiet.Reset(surveyQuiet)
+}
 
 // survey asks all members, and takes those who do not answer for dead until memberlist does, or they answer.
 func (m *Membership) survey(ctx context.Context, list *memberlist.Memberlist) {
