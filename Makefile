@@ -18,7 +18,7 @@ LDFLAGS := -s -w -X $(MODULE)/cmd/internal/version.Version=$(VERSION) \
 	-X k8s.io/component-base/version.gitMinor=$(KUBERNETES_MINOR) \
 	-X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES)
 # Packages with tests that need root, namespaces and a Docker Engine.
-E2E := ./lab/... ./node/network ./node/pods ./node/runtime/docker ./node/streams ./proxy/iptables
+E2E := ./lab/... ./node/announce ./node/network ./node/pods ./node/runtime/docker ./node/streams ./proxy/iptables ./proxy/nft
 PREFIX ?= /usr/local
 GOFILES = $(shell find . -name '*.go' -not -path './.*')
 
@@ -39,7 +39,7 @@ bin/p4app:
 	@mkdir -p bin
 	$(GOBUILD) -ldflags '-s -w' -o bin/ ./lab/images/p4app ./lab/images/prepare
 
-demo: ## WP_NODES nodes (default 3) on this machine, with WordPress on them
+demo: ## WP_NODES nodes (default 3) on WP_LINKS links (default 1) on this machine, with WordPress on them
 	@# The first time, compiling and building images take minutes each: side by side, after what both need is compiled.
 	@$(MAKE) --no-print-directory bin/p4app
 	@$(MAKE) --no-print-directory -j2 build demo-images

@@ -38,7 +38,7 @@ func (s *Server) quick(q *question, msg, out []byte, limit int, now time.Time) (
 		return refuse(q, out, dns.RcodeServerFailure), true
 	}
 	p.generation = snap.generation
-	s.cache.put(key, p, now)
+	s.cache.put(key, p, snap.generation, now)
 	return p.write(q, out, limit, s.turn.Add(1), now), true
 }
 
@@ -48,14 +48,11 @@ func (s *Server) slow(ctx context.Context, q *question, out []byte, limit int) [
 		limit = q.size
 	}
 	name := q.name()
-	if name == s.forward.probe {
-		// We asked that ourselves: the upstreams send our questions back to us.
-		if !s.forward.looping.Swap(true) {
-			s.log.Error("DNS questions go in a circle", "err", errLoop)
-		}
+	if s.forward.arrived(name) { // we asked that ourselves
 		return refuse(q, out, dns.RcodeServerFailure)
 	}
-	m, err := s.resolve(ctx, name, q)
+	generation := s.zone.Snapshot().generation
+	m, ours, err := s.resolve(ctx, name, q)
 	now := time.Now()
 	if err != nil {
 		s.log.Debug("no answer", "name", name, "type", dns.TypeToString[q.qtype], "err", err)
@@ -63,21 +60,27 @@ func (s *Server) slow(ctx context.Context, q *question, out []byte, limit int) [
 	}
 	flags := uint16(flagRA) | uint16(m.Rcode&0xf)
 	if m.AuthenticatedData {
-		flags |= 1 << 5
+		flags |= flagAD
+	}
+	if m.Truncated {
+		flags |= flagTC
 	}
 	p, err := pack(name, flags, m.Answer, m.Ns, withoutOPT(m.Extra))
 	if err != nil {
 		return refuse(q, out, dns.RcodeServerFailure)
 	}
-	if keep := keepFor(m); keep > 0 && q.flags&flagCD == 0 {
+	if keep := keepFor(m, q.qtype); keep > 0 && q.flags&flagCD == 0 {
 		p.stored, p.expires = now, now.Add(keep)
-		s.cache.put(q.key[:q.keyLen], p, now)
+		if ours {
+			p.generation = generation
+		}
+		s.cache.put(q.key[:q.keyLen], p, generation, now)
 	}
 	return p.write(q, out, limit, s.turn.Add(1), now)
 }
 
-// resolve follows aliases that start in the zone; the rest is the upstreams' work.
-func (s *Server) resolve(ctx context.Context, name string, q *question) (*dns.Msg, error) {
+// resolve follows aliases that start in the zone; the rest is the upstreams' work. ours: the zone has something to do with it.
+func (s *Server) resolve(ctx context.Context, name string, q *question) (m *dns.Msg, ours bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	out := new(dns.Msg)
@@ -86,20 +89,21 @@ func (s *Server) resolve(ctx context.Context, name string, q *question) (*dns.Ms
 		if !r.Ours {
 			up, err := s.forward.ask(ctx, name, q.qtype, q.dnssecOK)
 			if err != nil {
-				return nil, err
+				return nil, ours, err
 			}
 			// The message may be shared with other callers: take its records, do not change it.
 			out.Rcode, out.Truncated, out.AuthenticatedData = up.Rcode, up.Truncated, up.AuthenticatedData
 			out.Answer = append(out.Answer, up.Answer...)
 			out.Ns, out.Extra = up.Ns, up.Extra
-			return out, nil
+			return out, ours, nil
 		}
+		ours = true
 		out.Answer = append(out.Answer, r.Answer...)
 		if r.Target == "" {
 			out.Rcode, out.Ns, out.Extra = r.Rcode, r.Auth, r.Extra
-			return out, nil
+			return out, true, nil
 		}
 		name = r.Target
 	}
-	return nil, errTooManyAliases
+	return nil, true, errTooManyAliases
 }

@@ -6,9 +6,14 @@ import (
 	"time"
 )
 
-const cacheShards = 16
+const (
+	cacheShards = 16
+	// cacheBytes bounds the memory of all answers together, shardBytes that of a shard's. A larger answer is not kept.
+	cacheBytes = 8 << 20
+	shardBytes = cacheBytes / cacheShards
+)
 
-// cache keeps finished answers by question, at most a fixed number of them.
+// cache keeps finished answers by question, at most a fixed number of them and of their bytes.
 type cache struct {
 	perShard int
 	shards   [cacheShards]cacheShard
@@ -17,6 +22,7 @@ type cache struct {
 type cacheShard struct {
 	mu      sync.RWMutex
 	answers map[string]*packed
+	bytes   int
 }
 
 func newCache(size int) *cache {
@@ -37,43 +43,66 @@ func (c *cache) get(key []byte, generation uint64, now time.Time) *packed {
 	s.mu.RLock()
 	p := s.answers[string(key)]
 	s.mu.RUnlock()
-	switch {
-	case p == nil:
-		return nil
-	case p.stored.IsZero():
-		if p.generation != generation {
-			return nil
-		}
-	case !now.Before(p.expires):
+	if p == nil || p.stale(generation, now) {
 		return nil
 	}
 	return p
 }
 
-// put makes room when the shard is full: first from what is expired, then from anything. A map's random order is
-// good enough, since what is asked often comes back at once.
-func (c *cache) put(key []byte, p *packed, now time.Time) {
+// stale: the zone has changed since, or the time is over.
+func (p *packed) stale(generation uint64, now time.Time) bool {
+	return p.generation != 0 && p.generation != generation || !p.stored.IsZero() && !now.Before(p.expires)
+}
+
+// put makes room when the shard is full: first from what is stale, then from anything. A map's random order is good enough,
+// since what is asked often comes back at once.
+func (c *cache) put(key []byte, p *packed, generation uint64, now time.Time) {
+	size := p.bytes + len(key)
+	if size > shardBytes {
+		return
+	}
 	s := c.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.answers) >= c.perShard {
+	full := func() bool { return len(s.answers) >= c.perShard || s.bytes+size > shardBytes }
+	s.drop(string(key))
+	if full() {
 		looked := 0
 		for k, old := range s.answers {
 			if looked++; looked > 16 {
 				break
 			}
-			if old.stored.IsZero() && old.generation != p.generation || !old.stored.IsZero() && !now.Before(old.expires) {
-				delete(s.answers, k)
+			if old.stale(generation, now) {
+				s.drop(k)
 			}
 		}
 		for k := range s.answers {
-			if len(s.answers) < c.perShard {
+			if !full() {
 				break
 			}
-			delete(s.answers, k)
+			s.drop(k)
 		}
 	}
 	s.answers[string(key)] = p
+	s.bytes += size
+}
+
+// drop one answer. Call with mu held.
+func (s *cacheShard) drop(key string) {
+	if p := s.answers[key]; p != nil {
+		s.bytes -= p.bytes + len(key)
+		delete(s.answers, key)
+	}
+}
+
+// clear forgets everything.
+func (c *cache) clear() {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		s.answers, s.bytes = map[string]*packed{}, 0
+		s.mu.Unlock()
+	}
 }
 
 func (c *cache) len() int {

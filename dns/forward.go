@@ -2,12 +2,10 @@ package dns
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
+	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,8 +15,12 @@ import (
 )
 
 const (
-	// tryTimeout is how long one upstream may take, askTimeout how long all of them together.
-	tryTimeout, askTimeout = 2 * time.Second, 5 * time.Second
+	// tryTimeout is how long one server may take, askTimeout how long all of them together: resolvers give up after 5 s.
+	tryTimeout, askTimeout = 2 * time.Second, 4500 * time.Millisecond
+	// hedgeAfter this time without an answer the next server is asked too, or the only one again: datagrams get lost.
+	hedgeAfter = 800 * time.Millisecond
+	// tries bounds how often servers are asked for one question.
+	tries = 6
 	// positiveMost and negativeMost bound how long answers are kept, whatever their TTL says.
 	positiveMost, negativeMost = time.Hour, 30 * time.Second
 	// failureKeep is how long a failure is remembered, so that retries of many clients do not pile up.
@@ -27,19 +29,21 @@ const (
 	inFlight = 512
 )
 
-var errLoop = errors.New("the upstream DNS servers ask this server: set others with --dns-upstream or in /etc/resolv.conf")
+var (
+	errLoop       = errors.New("the name servers for it ask this server")
+	errNoUpstream = errors.New("no name server for it is configured")
+)
 
-// exchange asks one upstream; tests replace it.
+// exchange asks one server; tests replace it.
 type exchange func(ctx context.Context, network, addr string, m *dns.Msg) (*dns.Msg, error)
 
-// forwarder asks upstreams on behalf of clients: one question at a time for each name.
+// forwarder asks other servers on behalf of clients: one question at a time for each name.
 type forwarder struct {
-	exchange  exchange
-	upstreams atomic.Pointer[[]string]
-	first     atomic.Uint32 // the upstream that answered last
-	probe     string        // a name that only we ask for
-	looping   atomic.Bool
-	slots     chan struct{}
+	exchange exchange
+	log      *slog.Logger
+	routes   atomic.Pointer[routes]
+	slots    chan struct{}
+	suspect  chan struct{} // nobody answered: it may be a loop
 
 	mu    sync.Mutex
 	calls map[string]*call
@@ -52,7 +56,7 @@ type call struct {
 	err    error
 }
 
-func newForwarder(ex exchange) *forwarder {
+func newForwarder(ex exchange, log *slog.Logger) *forwarder {
 	if ex == nil {
 		ex = func(ctx context.Context, network, addr string, m *dns.Msg) (*dns.Msg, error) {
 			c := dns.Client{Net: network, Timeout: tryTimeout, UDPSize: udpMost}
@@ -60,33 +64,12 @@ func newForwarder(ex exchange) *forwarder {
 			return r, err
 		}
 	}
-	var b [8]byte
-	_, _ = rand.Read(b[:])
-	f := &forwarder{exchange: ex, slots: make(chan struct{}, inFlight), calls: map[string]*call{}, probe: hex.EncodeToString(b[:]) + ".whalepod-loop-probe."}
-	f.upstreams.Store(&[]string{})
+	f := &forwarder{exchange: ex, log: log, slots: make(chan struct{}, inFlight), suspect: make(chan struct{}, 1), calls: map[string]*call{}}
+	f.routes.Store(&routes{})
 	return f
 }
 
-// set replaces the upstreams, leaving out the server's own addresses.
-func (f *forwarder) set(upstreams []string, own []net.Addr) {
-	mine := map[string]bool{}
-	for _, a := range own {
-		mine[a.String()] = true
-	}
-	list := []string{}
-	for _, u := range upstreams {
-		if _, err := netip.ParseAddr(u); err == nil {
-			u = net.JoinHostPort(u, "53")
-		}
-		if !mine[u] {
-			list = append(list, u)
-		}
-	}
-	f.upstreams.Store(&list)
-	f.looping.Store(false)
-}
-
-// ask returns the upstreams' answer. Callers with the same question share one.
+// ask returns what the servers for the name say. Callers with the same question share one.
 func (f *forwarder) ask(ctx context.Context, name string, qtype uint16, dnssecOK bool) (*dns.Msg, error) {
 	key := fmt.Sprintf("%s %d %v", name, qtype, dnssecOK)
 	f.mu.Lock()
@@ -95,7 +78,7 @@ func (f *forwarder) ask(ctx context.Context, name string, qtype uint16, dnssecOK
 		c = &call{done: make(chan struct{})}
 		f.calls[key] = c
 		f.mu.Unlock()
-		c.answer, c.err = f.askUpstreams(ctx, name, qtype, dnssecOK)
+		c.answer, c.err = f.askServers(ctx, f.routes.Load().serversFor(name), newQuestion(name, qtype, dnssecOK))
 		f.mu.Lock()
 		delete(f.calls, key)
 		f.mu.Unlock()
@@ -111,40 +94,86 @@ func (f *forwarder) ask(ctx context.Context, name string, qtype uint16, dnssecOK
 	}
 }
 
-func (f *forwarder) askUpstreams(ctx context.Context, name string, qtype uint16, dnssecOK bool) (*dns.Msg, error) {
-	if f.looping.Load() {
+func newQuestion(name string, qtype uint16, dnssecOK bool) *dns.Msg {
+	m := new(dns.Msg)
+	m.SetQuestion(name, qtype)
+	m.SetEdns0(udpMost, dnssecOK)
+	return m
+}
+
+// reply is what came of asking one server.
+type reply struct {
+	from *upstream
+	m    *dns.Msg
+	err  error
+}
+
+// askServers asks one server after the other, those that work first, and does not wait long for any: the first good answer counts.
+func (f *forwarder) askServers(ctx context.Context, servers []*upstream, m *dns.Msg) (*dns.Msg, error) {
+	if len(servers) == 0 {
+		return nil, errNoUpstream
+	}
+	order := inOrder(servers, time.Now())
+	if len(order) == 0 {
 		return nil, errLoop
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	m := new(dns.Msg)
-	m.SetQuestion(name, qtype)
-	m.SetEdns0(udpMost, dnssecOK)
-	upstreams := *f.upstreams.Load()
-	if len(upstreams) == 0 {
-		return nil, errors.New("no upstream DNS server is configured")
+	replies := make(chan reply, tries)
+	started, waiting := 0, 0
+	begin := func() {
+		u := order[started%len(order)]
+		started++
+		waiting++
+		go func() {
+			r, err := f.askOne(ctx, u.addr, m)
+			replies <- reply{u, r, err}
+		}()
 	}
-	first := int(f.first.Load())
+	begin()
+	hedge := time.NewTimer(hedgeAfter)
+	defer hedge.Stop()
 	var failed *dns.Msg
 	var errs []error
-	for i := range upstreams {
-		at := (first + i) % len(upstreams)
-		r, err := f.askOne(ctx, upstreams[at], m)
-		switch {
-		case err != nil:
-			errs = append(errs, fmt.Errorf("%s: %w", upstreams[at], err))
-		case r.Rcode == dns.RcodeSuccess || r.Rcode == dns.RcodeNameError:
-			f.first.Store(uint32(at))
-			return r, nil
-		default:
-			failed = r // another may know better
-		}
-		if ctx.Err() != nil {
-			break
+	for waiting > 0 {
+		select {
+		case r := <-replies:
+			waiting--
+			switch {
+			case r.err != nil:
+				errs = append(errs, fmt.Errorf("%s: %w", r.from.addr, r.err))
+				r.from.failed(time.Now())
+			case r.m.Rcode == dns.RcodeSuccess || r.m.Rcode == dns.RcodeNameError:
+				r.from.works()
+				for _, slow := range order[:min(started-1, len(order))] { // the last one had no time yet
+					if slow != r.from {
+						slow.failed(time.Now())
+					}
+				}
+				return r.m, nil
+			default: // another may know better
+				failed = r.m
+				if r.m.Rcode == dns.RcodeRefused || r.m.Rcode == dns.RcodeNotImplemented {
+					r.from.failed(time.Now())
+				}
+			}
+			if started < len(order) && started < tries {
+				begin()
+				hedge.Reset(hedgeAfter)
+			}
+		case <-hedge.C:
+			if started < min(2*len(order), tries) {
+				begin()
+				hedge.Reset(hedgeAfter)
+			}
 		}
 	}
 	if failed != nil {
 		return failed, nil
+	}
+	select {
+	case f.suspect <- struct{}{}:
+	default:
 	}
 	return nil, errors.Join(errs...)
 }
@@ -176,7 +205,7 @@ func (f *forwarder) askOne(ctx context.Context, addr string, m *dns.Msg) (*dns.M
 }
 
 // keepFor is how long an answer may be kept: its smallest TTL, or the SOA's for a negative one (RFC 2308).
-func keepFor(m *dns.Msg) time.Duration {
+func keepFor(m *dns.Msg, qtype uint16) time.Duration {
 	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError || m.Truncated {
 		return failureKeep
 	}
@@ -184,8 +213,7 @@ func keepFor(m *dns.Msg) time.Duration {
 	for _, rr := range m.Answer {
 		least = min(least, time.Duration(rr.Header().Ttl)*time.Second)
 	}
-	negative := m.Rcode == dns.RcodeNameError || len(m.Answer) == 0
-	if !negative {
+	if m.Rcode == dns.RcodeSuccess && answers(m, qtype) {
 		return least
 	}
 	keep := failureKeep
@@ -195,6 +223,11 @@ func keepFor(m *dns.Msg) time.Duration {
 		}
 	}
 	return min(keep, least, negativeMost)
+}
+
+// answers tells whether there is more than aliases: a chain of them that ends in nothing is a negative answer too.
+func answers(m *dns.Msg, qtype uint16) bool {
+	return slices.ContainsFunc(m.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype != dns.TypeCNAME || qtype == dns.TypeCNAME })
 }
 
 // withoutOPT drops what belongs to one hop only.

@@ -32,6 +32,10 @@ func externalName(to string) func(*corev1.Service) {
 	return func(s *corev1.Service) { s.Spec.Type, s.Spec.ExternalName = corev1.ServiceTypeExternalName, to }
 }
 
+func ports(list ...corev1.ServicePort) func(*corev1.Service) {
+	return func(s *corev1.Service) { s.Spec.Ports = list }
+}
+
 func publishNotReady(s *corev1.Service) { s.Spec.PublishNotReadyAddresses = true }
 
 func slice(svc string, eps ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
@@ -56,14 +60,30 @@ func testZone() *Zone {
 	for _, s := range []*corev1.Service{
 		service("web", "10.254.0.9"), service("none", corev1.ClusterIPNone), service("db", corev1.ClusterIPNone),
 		service("early", corev1.ClusterIPNone, publishNotReady), service("ext", "", externalName("www.Example.com")),
+		service("plain", "10.254.0.11", ports(corev1.ServicePort{Port: 9000})),
 		service("inner", "", externalName("web.default.svc.cluster.local")), service("circle", "", externalName("circle.default.svc.cluster.local")),
 	} {
 		z.SetService(s)
 	}
 	z.SetSlice(slice("db", endpoint("10.244.1.5", "db-0", "n1", true), endpoint("10.244.2.6", "", "n2", true), endpoint("10.244.2.7", "db-2", "n2", false)))
+	six := slice("db", endpoint("2001:db8::5", "db-6", "n1", true))
+	six.Name, six.AddressType, six.Ports = "db-six", discoveryv1.AddressTypeIPv6, []discoveryv1.EndpointPort{{Port: ptr(int32(8081))}}
+	z.SetSlice(six)
+	z.SetService(service("outside", corev1.ClusterIPNone))
+	z.SetSlice(slice("outside", endpoint("198.51.100.7", "", "", true)))
 	z.SetSlice(slice("early", endpoint("10.244.1.8", "", "n1", false)))
 	z.Synced()
 	return z
+}
+
+// big adds a headless Service with so many endpoints.
+func big(z *Zone, n int) {
+	sl := slice("big")
+	for i := range n {
+		sl.Endpoints = append(sl.Endpoints, endpoint(fmt.Sprintf("10.244.%d.%d", i/250+5, i%250+1), "", "n1", true))
+	}
+	z.SetService(service("big", corev1.ClusterIPNone))
+	z.SetSlice(sl)
 }
 
 // manyServices fills a zone.

@@ -2,7 +2,6 @@ package dns
 
 import (
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -29,19 +28,23 @@ func (s *Snapshot) Lookup(name string, qtype uint16) Result {
 		rel := strings.TrimSuffix(strings.TrimSuffix(name, s.domain), ".")
 		rrs, extra, exists, target := s.find(name, rel, qtype)
 		return s.result(rrs, extra, exists, target)
-	case strings.HasSuffix(name, ".in-addr.arpa."):
+	case strings.HasSuffix(name, inAddr), strings.HasSuffix(name, ip6):
 		return s.lookupReverse(name, qtype)
 	}
 	return Result{}
 }
 
 func (s *Snapshot) result(rrs, extra []dns.RR, exists bool, target string) Result {
+	return result(rrs, extra, exists, target, s.soa)
+}
+
+func result(rrs, extra []dns.RR, exists bool, target string, soa *dns.SOA) Result {
 	r := Result{Ours: true, Answer: rrs, Extra: extra, Target: target}
 	if !exists {
 		r.Rcode = dns.RcodeNameError
 	}
 	if len(rrs) == 0 {
-		r.Auth = []dns.RR{s.soa}
+		r.Auth = []dns.RR{soa}
 	}
 	return r
 }
@@ -120,8 +123,11 @@ func (s *Snapshot) findService(name string, rest []string, qtype uint16) (rrs, e
 			target = r.external
 		}
 		return []dns.RR{&dns.CNAME{Hdr: header(name, dns.TypeCNAME), Target: r.external}}, nil, true, target
+	case len(sub) == 0 && qtype == dns.TypeSRV:
+		// Not in the specification, but kube-dns and CoreDNS have it, and books ask so: all ports of the Service.
+		rrs, extra = r.services(name, func(namedPort) bool { return true })
+		return rrs, extra, true, ""
 	case len(sub) == 0:
-		// A headless Service without a ready endpoint has no records, but its name exists.
 		return addresses(name, qtype, r.ips...), nil, true, ""
 	case r.external != "":
 		return nil, nil, false, ""
@@ -148,79 +154,44 @@ func (r *record) findPort(name string, sub []string, qtype uint16) (rrs, extra [
 		return nil, nil, false, ""
 	}
 	proto := sub[len(sub)-1][1:]
-	matches := func(p namedPort) bool { return p.proto == proto && (len(sub) == 1 || p.name == sub[0][1:]) }
-	add := func(to string, ip netip.Addr, p namedPort) {
-		exists = true
-		if len(sub) == 1 || !asks(qtype, dns.TypeSRV) {
-			return
-		}
-		rrs = append(rrs, &dns.SRV{Hdr: header(name, dns.TypeSRV), Weight: 100, Port: p.port, Target: to})
-		extra = append(extra, addresses(to, dns.TypeANY, ip)...)
-	}
-	if r.hosts == nil {
-		for _, p := range r.ports {
-			for _, ip := range r.ips {
-				if matches(p) {
-					add(r.fqdn, ip, p)
-				}
-			}
-			exists = exists || matches(p)
-		}
-	}
-	for _, h := range r.hosts {
-		for _, p := range h.ports {
-			if matches(p) {
-				add(h.name+"."+r.fqdn, h.ip, p)
-			}
-		}
+	rrs, extra = r.services(name, func(p namedPort) bool {
+		return p.name != "" && p.proto == proto && (len(sub) == 1 || p.name == sub[0][1:])
+	})
+	exists = len(rrs) > 0
+	if len(sub) == 1 || !asks(qtype, dns.TypeSRV) {
+		return nil, nil, exists, ""
 	}
 	return rrs, extra, exists, ""
 }
 
-func (s *Snapshot) lookupReverse(name string, qtype uint16) Result {
-	ip, complete := reverseAddr(strings.TrimSuffix(name, ".in-addr.arpa."))
-	if !complete {
-		return Result{} // a network's name: not ours to say
-	}
-	var rrs []dns.RR
-	known := s.reverse[addressShard(ip)][ip]
-	if len(known) == 0 && ip != s.ServerIP {
-		for _, p := range s.Reverse {
-			if p.Contains(ip) {
-				if !s.synced {
-					return Result{Ours: true, Rcode: dns.RcodeServerFailure}
-				}
-				return s.result(nil, nil, false, "")
-			}
+// services are the SRV records of the ports wanted, and the addresses of their targets.
+func (r *record) services(name string, wanted func(namedPort) bool) (rrs, extra []dns.RR) {
+	add := func(to string, p namedPort) bool {
+		if !wanted(p) {
+			return false
 		}
-		return Result{}
+		rrs = append(rrs, &dns.SRV{Hdr: header(name, dns.TypeSRV), Weight: 100, Port: p.port, Target: to})
+		return true
 	}
-	if asks(qtype, dns.TypePTR) {
-		for _, p := range known {
-			rrs = append(rrs, &dns.PTR{Hdr: header(name, dns.TypePTR), Ptr: p.name})
+	if r.hosts == nil {
+		found := false
+		for _, p := range r.ports {
+			found = add(r.fqdn, p) || found
 		}
-		if len(known) == 0 {
-			rrs = append(rrs, &dns.PTR{Hdr: header(name, dns.TypePTR), Ptr: s.soa.Ns})
+		if found {
+			extra = addresses(r.fqdn, dns.TypeANY, r.ips...)
 		}
 	}
-	return s.result(rrs, nil, true, "")
-}
-
-// reverseAddr reads "4.3.2.1".
-func reverseAddr(s string) (netip.Addr, bool) {
-	labels := strings.Split(s, ".")
-	if len(labels) != 4 {
-		return netip.Addr{}, false
-	}
-	var b [4]byte
-	for i, l := range labels {
-		n, err := strconv.ParseUint(l, 10, 8)
-		if err != nil || len(l) > 1 && l[0] == '0' {
-			return netip.Addr{}, false
+	for _, h := range r.hosts {
+		to, found := h.name+"."+r.fqdn, false
+		for _, p := range h.ports {
+			found = add(to, p) || found
 		}
-		b[3-i] = byte(n)
+		if found {
+			extra = append(extra, addresses(to, dns.TypeANY, h.ip)...)
+		}
 	}
-	return netip.AddrFrom4(b), true
+	return rrs, extra
 }
 
 // addresses are the A or AAAA records of the name that the question asks for.

@@ -8,8 +8,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// maxVariants bounds how many rotations of an answer are kept ready.
-const maxVariants = 8
+const (
+	// maxVariants bounds how many rotations of an answer are kept ready; those of a large one have rotationBytes together.
+	maxVariants   = 8
+	rotationBytes = 32 << 10
+)
 
 // packed is a finished answer. What follows the question is the same bytes for every client: names are compressed
 // against the question, which has the same length however its letters are cased.
@@ -17,16 +20,18 @@ type packed struct {
 	flags      uint16 // AA, RA and the response code
 	an, ns, ar uint16
 	variants   []variant
-	generation uint64    // of the zone, for answers from it
+	bytes      int       // of memory, about
+	generation uint64    // of the zone, for answers that come from it or begin in it; otherwise 0
 	stored     time.Time // for answers from upstream, whose TTLs run down
 	expires    time.Time
 }
 
-// variant is the records in one order.
+// variant is the records in one order: all, or as many as a message can have.
 type variant struct {
 	body []byte
 	ends []int // where each answer record ends
 	ttls []int // where each record's TTL stands
+	cut  bool  // there are more records
 }
 
 // pack makes the finished answer to a question of the given name and type.
@@ -35,10 +40,7 @@ func pack(name string, flags uint16, answer, auth, extra []dns.RR) (*packed, err
 	// Packing writes each record's length into it, and records may be shared: the zone's SOA, an upstream's answer.
 	answer, auth, extra = copies(answer), copies(auth), copies(extra)
 	n := 1
-	if rotates(answer) {
-		n = min(len(answer), maxVariants)
-	}
-	for i := range n {
+	for i := 0; i < n; i++ {
 		// Spread the rotations over long lists.
 		k := i * len(answer) / n
 		order := append(append(make([]dns.RR, 0, len(answer)), answer[k:]...), answer[:k]...)
@@ -46,10 +48,20 @@ func pack(name string, flags uint16, answer, auth, extra []dns.RR) (*packed, err
 		if err != nil {
 			return nil, err
 		}
+		if i == 0 && rotates(answer) {
+			n = min(len(answer), max(2, min(maxVariants, rotationBytes/len(v.body))))
+		}
 		p.variants = append(p.variants, v)
+		p.bytes += v.bytes()
 	}
+	p.bytes += packedBytes
 	return p, nil
 }
+
+// packedBytes is what a packed and its place in a map take, without its variants and the question.
+const packedBytes = 250
+
+func (v *variant) bytes() int { return 72 + cap(v.body) + 8*(cap(v.ends)+cap(v.ttls)) }
 
 func copies(list []dns.RR) []dns.RR {
 	out := make([]dns.RR, len(list))
@@ -80,10 +92,7 @@ func packVariant(name string, answer, auth, extra []dns.RR) (variant, error) {
 			size += dns.Len(rr)
 		}
 	}
-	if size > math.MaxUint16 {
-		size = math.MaxUint16
-	}
-	buf := make([]byte, size)
+	buf := make([]byte, min(size, math.MaxUint16-optLen))
 	names := map[string]int{}
 	off, err := dns.PackDomainName(name, buf, headerLen, names, true)
 	if err != nil {
@@ -96,12 +105,19 @@ func packVariant(name string, answer, auth, extra []dns.RR) (variant, error) {
 		for _, rr := range list {
 			at := off
 			if off, err = dns.PackRR(rr, buf, off, names, true); err != nil {
-				return variant{}, err
+				if size <= len(buf) {
+					return variant{}, err
+				}
+				off, v.cut = at, true
+				break
 			}
 			v.ttls = append(v.ttls, skipName(buf[:off], at)+4-start)
 			if i == 0 {
 				v.ends = append(v.ends, off-start)
 			}
+		}
+		if v.cut {
+			break
 		}
 	}
 	v.body = append([]byte(nil), buf[start:off]...)
@@ -121,7 +137,7 @@ func (p *packed) write(q *question, out []byte, limit int, turn uint32, now time
 		room -= optLen
 	}
 	body, an, ns, ar := v.body, p.an, p.ns, p.ar
-	if len(body) > room {
+	if len(body) > room || v.cut {
 		body, an, ns, ar = v.fit(room)
 		// Additional records may be dropped silently, answers may not (RFC 2181, 9).
 		if an < p.an || p.ns > 0 {

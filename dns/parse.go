@@ -36,6 +36,7 @@ const (
 	flagTC = 1 << 9
 	flagRD = 1 << 8
 	flagRA = 1 << 7
+	flagAD = 1 << 5
 	flagCD = 1 << 4
 )
 

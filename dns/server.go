@@ -2,10 +2,8 @@ package dns
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -22,9 +20,6 @@ const (
 	batch = 32
 	// maxDatagram is the largest query taken; a query is a name and an OPT record.
 	maxDatagram = 4096
-	// tcpConns and tcpIdle bound what clients of TCP may hold.
-	tcpConns = 256
-	tcpIdle  = 10 * time.Second
 	// maxFailures is how many errors in a row a socket may report.
 	maxFailures = 100
 	// cacheSize is the default number of answers kept.
@@ -38,8 +33,8 @@ type Config struct {
 	Zone        *Zone
 	PacketConns []net.PacketConn
 	Listeners   []net.Listener
-	// Upstreams are addresses with or without port; the server's own are left out.
-	Upstreams []string
+	// Forwarding says whom to ask for other names; the server's own addresses are left out.
+	Forwarding Forwarding
 	// CacheSize bounds the number of answers kept; 0 is 8192.
 	CacheSize int
 	Logger    *slog.Logger
@@ -56,7 +51,7 @@ type Server struct {
 	forward *forwarder
 	turn    atomic.Uint32
 	pending sync.WaitGroup
-	changed chan struct{} // the upstreams
+	changed chan struct{} // whom to ask
 }
 
 // New starts nothing.
@@ -70,13 +65,14 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, zone: cfg.Zone, log: cfg.Logger.With("component", "dns"), cache: newCache(cfg.CacheSize), forward: newForwarder(cfg.exchange), changed: make(chan struct{}, 1)}
-	s.SetUpstreams(cfg.Upstreams)
+	log := cfg.Logger.With("component", "dns")
+	s := &Server{cfg: cfg, zone: cfg.Zone, log: log, cache: newCache(cfg.CacheSize), forward: newForwarder(cfg.exchange, log), changed: make(chan struct{}, 1)}
+	s.SetForwarding(cfg.Forwarding)
 	return s, nil
 }
 
-// SetUpstreams replaces the servers that are asked for names outside the cluster.
-func (s *Server) SetUpstreams(upstreams []string) {
+// SetForwarding replaces the servers that are asked for names outside the cluster. What others said is forgotten.
+func (s *Server) SetForwarding(to Forwarding) {
 	var own []net.Addr
 	for _, c := range s.cfg.PacketConns {
 		own = append(own, c.LocalAddr())
@@ -84,7 +80,8 @@ func (s *Server) SetUpstreams(upstreams []string) {
 	for _, l := range s.cfg.Listeners {
 		own = append(own, l.Addr())
 	}
-	s.forward.set(upstreams, own)
+	s.forward.set(to, own)
+	s.cache.clear()
 	select {
 	case s.changed <- struct{}{}:
 	default:
@@ -101,13 +98,7 @@ func (s *Server) Run(ctx context.Context) error {
 		g.Go(func() error { return s.serveTCP(ctx, l) })
 	}
 	g.Go(func() error {
-		for ctx.Err() == nil {
-			select {
-			case <-ctx.Done():
-			case <-s.changed:
-				s.probeLoop(ctx)
-			}
-		}
+		s.watchLoops(ctx)
 		for _, c := range s.cfg.PacketConns {
 			_ = c.Close()
 		}
@@ -121,16 +112,28 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// probeLoop asks the upstreams for a name that nobody else knows; slow notices when it comes back.
-func (s *Server) probeLoop(ctx context.Context) {
-	if len(*s.forward.upstreams.Load()) == 0 {
-		return
+// watchLoops probes servers that are new, that nobody hears of, and those that loop, until ctx ends.
+func (s *Server) watchLoops(ctx context.Context) {
+	var rest <-chan time.Time
+	for {
+		suspect := s.forward.suspect
+		if rest != nil {
+			suspect = nil // not more often
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.changed:
+		case <-suspect:
+		case <-rest:
+			rest = nil
+			if !s.forward.looping() {
+				continue
+			}
+		}
+		s.forward.probe(ctx)
+		rest = time.After(probeAfter)
 	}
-	s.pending.Add(1)
-	go func() {
-		defer s.pending.Done()
-		_, _ = s.forward.ask(ctx, s.forward.probe, dns.TypeHINFO, false)
-	}()
 }
 
 func (s *Server) serveUDP(ctx context.Context, conn net.PacketConn) error {
@@ -190,53 +193,26 @@ func (s *Server) forwardUDP(ctx context.Context, conn net.PacketConn, to net.Add
 	copied := append([]byte(nil), msg...)
 	var q question
 	q.parse(copied)
-	select {
-	case s.forward.slots <- struct{}{}:
-	default:
+	if len(s.forward.slots) == cap(s.forward.slots) { // without even a goroutine
 		_, _ = conn.WriteTo(refuse(&q, make([]byte, headerLen, udpMost), dns.RcodeServerFailure), to)
 		return
 	}
 	s.pending.Add(1)
 	go func() {
 		defer s.pending.Done()
-		defer func() { <-s.forward.slots }()
-		answer := s.slow(ctx, &q, make([]byte, udpMost), 0)
-		_, _ = conn.WriteTo(answer, to)
+		_, _ = conn.WriteTo(s.slowly(ctx, &q, make([]byte, udpMost), 0), to)
 	}()
 }
 
-func (s *Server) serveTCP(ctx context.Context, l net.Listener) error {
-	slots := make(chan struct{}, tcpConns)
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			if errors.Is(err, net.ErrClosed) {
-				return fmt.Errorf("DNS listener %s: %w", l.Addr(), err)
-			}
-			if !pause(ctx, 50*time.Millisecond) { // out of descriptors, say
-				return nil
-			}
-			continue
-		}
-		select {
-		case slots <- struct{}{}:
-		default:
-			_ = c.Close()
-			continue
-		}
-		s.pending.Add(1)
-		go func() {
-			defer s.pending.Done()
-			defer func() { <-slots }()
-			stop := context.AfterFunc(ctx, func() { _ = c.Close() })
-			defer stop()
-			defer func() { _ = c.Close() }()
-			s.serveConn(ctx, c)
-		}()
+// slowly is slow, as long as not too many questions are out.
+func (s *Server) slowly(ctx context.Context, q *question, out []byte, limit int) []byte {
+	select {
+	case s.forward.slots <- struct{}{}:
+	default:
+		return refuse(q, out, dns.RcodeServerFailure)
 	}
+	defer func() { <-s.forward.slots }()
+	return s.slow(ctx, q, out, limit)
 }
 
 func pause(ctx context.Context, d time.Duration) bool {
@@ -245,36 +221,5 @@ func pause(ctx context.Context, d time.Duration) bool {
 		return false
 	case <-time.After(d):
 		return true
-	}
-}
-
-// serveConn answers one query after the other, as RFC 7766 has it, until the client is silent.
-func (s *Server) serveConn(ctx context.Context, c net.Conn) {
-	out := make([]byte, 2+1<<16)
-	msg := make([]byte, 1<<16)
-	for {
-		if c.SetDeadline(time.Now().Add(tcpIdle)) != nil {
-			return
-		}
-		var size [2]byte
-		if _, err := io.ReadFull(c, size[:]); err != nil {
-			return
-		}
-		n := int(binary.BigEndian.Uint16(size[:]))
-		if _, err := io.ReadFull(c, msg[:n]); err != nil {
-			return
-		}
-		var q question
-		answer, done := s.quick(&q, msg[:n], out[2:], dns.MaxMsgSize, time.Now())
-		if !done {
-			answer = s.slow(ctx, &q, out[2:], dns.MaxMsgSize)
-		}
-		if answer == nil {
-			return
-		}
-		binary.BigEndian.PutUint16(out, uint16(len(answer)))
-		if _, err := c.Write(append(out[:2], answer...)); err != nil {
-			return
-		}
 	}
 }

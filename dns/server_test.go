@@ -2,28 +2,24 @@ package dns
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
 )
 
-// upstream is a scripted server behind the forwarder.
-type upstream struct {
+// scripted is the servers behind the forwarder.
+type scripted struct {
 	mu    sync.Mutex
 	asked []string
 	reply func(network, addr string, m *dns.Msg) (*dns.Msg, error)
 }
 
-func (u *upstream) exchange(_ context.Context, network, addr string, m *dns.Msg) (*dns.Msg, error) {
+func (u *scripted) exchange(_ context.Context, network, addr string, m *dns.Msg) (*dns.Msg, error) {
 	u.mu.Lock()
 	if !strings.HasSuffix(m.Question[0].Name, "loop-probe.") {
 		u.asked = append(u.asked, fmt.Sprintf("%s/%s %s", addr, network, m.Question[0].Name))
@@ -32,7 +28,7 @@ func (u *upstream) exchange(_ context.Context, network, addr string, m *dns.Msg)
 	return u.reply(network, addr, m)
 }
 
-func (u *upstream) count() int {
+func (u *scripted) count() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return len(u.asked)
@@ -57,9 +53,9 @@ func answerWith(rcode int, records ...string) func(string, string, *dns.Msg) (*d
 	}
 }
 
-func newServer(t testing.TB, z *Zone, u *upstream, upstreams ...string) *Server {
+func newServer(t testing.TB, z *Zone, u *scripted, upstreams ...string) *Server {
 	t.Helper()
-	s, err := New(Config{Zone: z, Upstreams: upstreams, exchange: u.exchange})
+	s, err := New(Config{Zone: z, Forwarding: Forwarding{Upstreams: upstreams}, exchange: u.exchange})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,8 +97,8 @@ func TestServerOverUDPAndTCP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &upstream{reply: answerWith(dns.RcodeSuccess, "@ 60 IN A 192.0.2.1")}
-	s, err := New(Config{Zone: testZone(), PacketConns: []net.PacketConn{pc}, Listeners: []net.Listener{l}, Upstreams: []string{"192.0.2.53", pc.LocalAddr().String()}, exchange: u.exchange})
+	u := &scripted{reply: answerWith(dns.RcodeSuccess, "@ 60 IN A 192.0.2.1")}
+	s, err := New(Config{Zone: testZone(), PacketConns: []net.PacketConn{pc}, Listeners: []net.Listener{l}, Forwarding: Forwarding{Upstreams: []string{"192.0.2.53", pc.LocalAddr().String()}}, exchange: u.exchange})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,10 +142,8 @@ func TestServerOverUDPAndTCP(t *testing.T) {
 			t.Fatal(r, err)
 		}
 	}
-	for _, up := range *s.forward.upstreams.Load() {
-		if up == pc.LocalAddr().String() {
-			t.Error("the server would ask itself")
-		}
+	if s.forward.routes.Load().all[pc.LocalAddr().String()] != nil {
+		t.Error("the server would ask itself")
 	}
 	cancel()
 	if err := <-done; err != nil {
@@ -158,7 +152,7 @@ func TestServerOverUDPAndTCP(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	s := newServer(t, testZone(), &upstream{})
+	s := newServer(t, testZone(), &scripted{})
 	base := func(change func(*dns.Msg)) *dns.Msg {
 		m := query("web.default.svc.cluster.local.", dns.TypeA)
 		change(m)
@@ -197,16 +191,8 @@ func TestRefusals(t *testing.T) {
 
 func TestRoundRobinTruncationAndEDNS(t *testing.T) {
 	z := testZone()
-	var eps []string
-	sl := slice("big")
-	for i := range 100 {
-		ip := fmt.Sprintf("10.244.5.%d", i+1)
-		eps = append(eps, ip)
-		sl.Endpoints = append(sl.Endpoints, endpoint(ip, "", "n1", true))
-	}
-	z.SetService(service("big", "None"))
-	z.SetSlice(sl)
-	s := newServer(t, z, &upstream{})
+	big(z, 100)
+	s := newServer(t, z, &scripted{})
 	first := map[string]bool{}
 	for range 16 {
 		r := s.handle(t, query("big.default.svc.cluster.local.", dns.TypeA), 0)
@@ -223,7 +209,7 @@ func TestRoundRobinTruncationAndEDNS(t *testing.T) {
 	if r := s.handle(t, m, 0); !r.Truncated || len(r.Answer) < 60 || r.IsEdns0() == nil || !r.IsEdns0().Do() || r.IsEdns0().UDPSize() != udpMost {
 		t.Errorf("EDNS: %d answers, truncated %v", len(r.Answer), r.Truncated)
 	}
-	if r := s.handle(t, query("big.default.svc.cluster.local.", dns.TypeA), dns.MaxMsgSize); r.Truncated || len(r.Answer) != len(eps) {
+	if r := s.handle(t, query("big.default.svc.cluster.local.", dns.TypeA), dns.MaxMsgSize); r.Truncated || len(r.Answer) != 100 {
 		t.Errorf("TCP: %d answers, truncated %v", len(r.Answer), r.Truncated)
 	}
 	// Additional records that do not fit are left out without a word.
@@ -240,156 +226,44 @@ func TestRoundRobinTruncationAndEDNS(t *testing.T) {
 	}
 }
 
-func TestForwardingKeepsAnswersAndAgesThem(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		u := &upstream{reply: answerWith(dns.RcodeSuccess, "@ 60 IN A 192.0.2.1")}
-		s := newServer(t, testZone(), u, "192.0.2.53")
-		ask := func(name string) string {
-			r := s.handle(t, query(name, dns.TypeA), 0)
-			return dns.RcodeToString[r.Rcode] + " " + strings.Join(lines(r.Answer, r.Ns), " ")
-		}
-		expect := func(name, want string, asked int) {
-			t.Helper()
-			if got := ask(name); got != want || u.count() != asked {
-				t.Errorf("%s after %d questions upstream: %q, want %q after %d", name, u.count(), got, want, asked)
+// Six thousand addresses are more than a message has room for.
+func TestAnswerLargerThanAMessage(t *testing.T) {
+	z := testZone()
+	big(z, 6000)
+	s := newServer(t, z, &scripted{})
+	for range 2 {
+		for name, qtype := range map[string]uint16{"big.default.svc.cluster.local.": dns.TypeA, "_http._tcp.big.default.svc.cluster.local.": dns.TypeSRV} {
+			if r := s.handle(t, query(name, qtype).SetEdns0(1232, false), dns.MaxMsgSize); !r.Truncated || len(r.Answer) < 500 || r.Rcode != 0 || len(r.Extra) != 1 {
+				t.Errorf("%s: %d answers, truncated %v, %d extra", name, len(r.Answer), r.Truncated, len(r.Extra))
+			}
+			if r := s.handle(t, query(name, qtype), 0); !r.Truncated || len(r.Answer) < 5 || r.Len() > 512 {
+				t.Errorf("%s by UDP: %d answers, truncated %v", name, len(r.Answer), r.Truncated)
 			}
 		}
-		expect("a.test.", "NOERROR a.test. 60 IN A 192.0.2.1", 1)
-		time.Sleep(20 * time.Second)
-		expect("a.test.", "NOERROR a.test. 40 IN A 192.0.2.1", 1)
-		expect("A.TEST.", "NOERROR A.TEST. 40 IN A 192.0.2.1", 1)
-		time.Sleep(41 * time.Second)
-		expect("a.test.", "NOERROR a.test. 60 IN A 192.0.2.1", 2)
-		u.reply = answerWith(dns.RcodeNameError, "test. 600 IN SOA ns.test. admin.test. 1 2 3 4 10")
-		soa := "NXDOMAIN test. %d IN SOA ns.test. admin.test. 1 2 3 4 10"
-		expect("b.test.", fmt.Sprintf(soa, 600), 3)
-		time.Sleep(9 * time.Second)
-		expect("b.test.", fmt.Sprintf(soa, 591), 3)
-		time.Sleep(2 * time.Second)
-		expect("b.test.", fmt.Sprintf(soa, 600), 4)
-		u.reply = func(string, string, *dns.Msg) (*dns.Msg, error) { return nil, errors.New("timeout") }
-		expect("c.test.", "SERVFAIL ", 5)
-		expect("c.test.", "SERVFAIL ", 5) // failures are kept for a second
-		time.Sleep(2 * time.Second)
-		expect("c.test.", "SERVFAIL ", 6)
-	})
-}
-
-func TestForwardingTriesTheNextAndTCP(t *testing.T) {
-	u := &upstream{}
-	u.reply = func(network, addr string, m *dns.Msg) (*dns.Msg, error) {
-		switch {
-		case addr == "192.0.2.1:53":
-			return nil, errors.New("no route")
-		case addr == "192.0.2.2:53":
-			return answerWith(dns.RcodeRefused)(network, addr, m)
-		case network == "udp":
-			r, _ := answerWith(dns.RcodeSuccess)(network, addr, m)
-			r.Truncated = true
-			return r, nil
-		}
-		return answerWith(dns.RcodeSuccess, "@ 60 IN A 192.0.2.9")(network, addr, m)
-	}
-	s := newServer(t, testZone(), u, "192.0.2.1", "192.0.2.2:53", "192.0.2.3")
-	for range 2 { // the one that answered is asked first the next time
-		r := s.handle(t, query(fmt.Sprint("n", u.count(), ".test."), dns.TypeA), 0)
-		if len(r.Answer) != 1 || r.Truncated {
-			t.Error(r)
-		}
-	}
-	want := "192.0.2.1:53/udp n0.test. 192.0.2.2:53/udp n0.test. 192.0.2.3:53/udp n0.test. 192.0.2.3:53/tcp n0.test. 192.0.2.3:53/udp n4.test. 192.0.2.3:53/tcp n4.test."
-	if got := strings.Join(u.asked, " "); got != want {
-		t.Errorf("asked %s\nwant %s", got, want)
-	}
-	u.reply = func(_, _ string, m *dns.Msg) (*dns.Msg, error) { // a forged or mixed-up answer
-		return answerWith(dns.RcodeSuccess)("", "", query("other.test.", dns.TypeA))
-	}
-	if r := s.handle(t, query("x.test.", dns.TypeA), 0); r.Rcode != dns.RcodeServerFailure {
-		t.Error(r)
 	}
 }
 
-func TestExternalNames(t *testing.T) {
-	u := &upstream{reply: answerWith(dns.RcodeSuccess, "@ 60 IN A 192.0.2.1")}
-	s := newServer(t, testZone(), u, "192.0.2.53")
-	for name, want := range map[string]string{
-		"ext.default.svc.cluster.local.":    "NOERROR ext.default.svc.cluster.local. 5 IN CNAME www.example.com.|www.example.com. 60 IN A 192.0.2.1",
-		"inner.default.svc.cluster.local.":  "NOERROR inner.default.svc.cluster.local. 5 IN CNAME web.default.svc.cluster.local.|web.default.svc.cluster.local. 5 IN A 10.254.0.9",
-		"circle.default.svc.cluster.local.": "SERVFAIL ",
-	} {
-		r := s.handle(t, query(name, dns.TypeA), 0)
-		if got := dns.RcodeToString[r.Rcode] + " " + strings.Join(lines(r.Answer), "|"); got != want {
-			t.Errorf("got %s\nwant %s", got, want)
-		}
+func TestCacheIsBoundedInBytes(t *testing.T) {
+	s := newServer(t, testZone(), &scripted{})
+	now := time.Now()
+	for i := range 3000 {
+		s.cache.put([]byte(fmt.Sprint(i%500)), &packed{bytes: 20_000}, 1, now)
 	}
-}
-
-func TestOneQuestionForManyClients(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		release := make(chan struct{})
-		var n atomic.Int32
-		u := &upstream{reply: func(network, addr string, m *dns.Msg) (*dns.Msg, error) {
-			n.Add(1)
-			<-release
-			return answerWith(dns.RcodeSuccess, "@ 60 IN A 192.0.2.1")(network, addr, m)
-		}}
-		s := newServer(t, testZone(), u, "192.0.2.53")
-		var wg sync.WaitGroup
-		for range 50 {
-			wg.Go(func() {
-				if r := s.handle(t, query("a.test.", dns.TypeA), 0); len(r.Answer) != 1 {
-					t.Error(r)
-				}
-			})
+	s.cache.put([]byte("huge"), &packed{bytes: shardBytes}, 1, now)
+	all := 0
+	for i := range s.cache.shards {
+		kept := 0
+		for k, p := range s.cache.shards[i].answers {
+			kept += len(k) + p.bytes
 		}
-		synctest.Wait()
-		close(release)
-		wg.Wait()
-		if n.Load() != 1 {
-			t.Errorf("the upstream was asked %d times", n.Load())
+		if kept != s.cache.shards[i].bytes || kept > shardBytes {
+			t.Errorf("%d bytes kept, %d counted", kept, s.cache.shards[i].bytes)
 		}
-	})
-}
-
-func TestLoopIsNoticed(t *testing.T) {
-	u := &upstream{}
-	s := newServer(t, testZone(), u, "192.0.2.53")
-	u.reply = func(_, _ string, m *dns.Msg) (*dns.Msg, error) { return s.handle(t, m, 0), nil } // the upstream asks us
-	s.probeLoop(t.Context())
-	s.pending.Wait()
-	if r := s.handle(t, query("a.test.", dns.TypeA), 0); r.Rcode != dns.RcodeServerFailure || u.count() != 0 {
-		t.Errorf("%v after %d questions", r, u.count())
+		all += kept
 	}
-	if r := s.handle(t, query("web.default.svc.cluster.local.", dns.TypeA), 0); len(r.Answer) != 1 {
-		t.Error("the cluster's own names must go on")
+	if all < cacheBytes/2 || s.cache.get([]byte("huge"), 1, now) != nil {
+		t.Errorf("%d bytes in all", all)
 	}
-	s.SetUpstreams([]string{"192.0.2.54"})
-	u.reply = answerWith(dns.RcodeSuccess, "@ 60 IN A 192.0.2.1")
-	if r := s.handle(t, query("b.test.", dns.TypeA), 0); len(r.Answer) != 1 {
-		t.Error("new upstreams must be tried")
-	}
-}
-
-// Upstreams that come while the server runs are probed like those it starts with.
-func TestLoopOfLaterUpstreamsIsNoticed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		u := &upstream{}
-		s := newServer(t, testZone(), u)
-		u.reply = func(_, _ string, m *dns.Msg) (*dns.Msg, error) { return s.handle(t, m, 0), nil }
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- s.Run(ctx) }()
-		synctest.Wait()
-		s.SetUpstreams([]string{"192.0.2.53"})
-		synctest.Wait()
-		if !s.forward.looping.Load() {
-			t.Error("not noticed")
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 func TestCacheIsBounded(t *testing.T) {
@@ -402,140 +276,5 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 	if n := s.cache.len(); n > 64 {
 		t.Errorf("%d answers kept, want at most 64", n)
-	}
-}
-
-func FuzzQuery(f *testing.F) {
-	for _, m := range []*dns.Msg{query("web.default.svc.cluster.local.", dns.TypeA), query(".", dns.TypeNS), query("_http._tcp.db.default.svc.cluster.local.", dns.TypeSRV).SetEdns0(512, true)} {
-		wire, err := m.Pack()
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(wire)
-	}
-	f.Add([]byte{0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc0, 12, 0, 1, 0, 1})
-	f.Add(append([]byte{0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}, []byte(strings.Repeat("\x3f"+strings.Repeat("a", 63), 5))...))
-	u := &upstream{reply: answerWith(dns.RcodeSuccess, "@ 60 IN A 192.0.2.1")}
-	s, err := New(Config{Zone: testZone(), Upstreams: []string{"192.0.2.53"}, exchange: u.exchange})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, msg []byte) {
-		var q question
-		out := make([]byte, udpMost)
-		answer, done := s.quick(&q, msg, out, 0, time.Now())
-		if !done {
-			answer = s.slow(t.Context(), &q, out, 0)
-		}
-		if answer == nil {
-			return
-		}
-		if len(answer) > udpMost {
-			t.Errorf("%d bytes by UDP", len(answer))
-		}
-		if err := new(dns.Msg).Unpack(answer); err != nil {
-			t.Errorf("the answer to %x cannot be read: %v: %x", msg, err, answer)
-		}
-	})
-}
-
-func BenchmarkHandler(b *testing.B) {
-	s, err := New(Config{Zone: manyServices(5000)})
-	if err != nil {
-		b.Fatal(err)
-	}
-	var wires [][]byte
-	for i := range 1000 {
-		m := query(fmt.Sprintf("svc-%d.default.svc.cluster.local.", i), dns.TypeA)
-		wire, _ := m.SetEdns0(1232, false).Pack()
-		wires = append(wires, wire)
-	}
-	out := make([]byte, udpMost)
-	now := time.Now()
-	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		var q question
-		if a, done := s.quick(&q, wires[i%len(wires)], out, 0, now); !done || a == nil {
-			b.Fatal("no answer")
-		}
-		i++
-	}
-}
-
-func BenchmarkHandlerUncached(b *testing.B) {
-	s, err := New(Config{Zone: manyServices(5000), CacheSize: 16})
-	if err != nil {
-		b.Fatal(err)
-	}
-	var wires [][]byte
-	for i := range 1000 {
-		wire, _ := query(fmt.Sprintf("svc-%d.default.svc.cluster.local.", i), dns.TypeA).Pack()
-		wires = append(wires, wire)
-	}
-	out := make([]byte, udpMost)
-	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		var q question
-		s.quick(&q, wires[i%len(wires)], out, 0, time.Now())
-		i++
-	}
-}
-
-// BenchmarkUDP measures queries and answers over a loopback socket; clients and server share the cores given by -cpu.
-func BenchmarkUDP(b *testing.B) {
-	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	s, err := New(Config{Zone: manyServices(5000), PacketConns: []net.PacketConn{pc}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(b.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	wire, _ := query("svc-7.default.svc.cluster.local.", dns.TypeA).Pack()
-	const clients, window = 4, 32
-	var wg sync.WaitGroup
-	b.ResetTimer()
-	per := b.N/clients + 1
-	to := netip.MustParseAddrPort(pc.LocalAddr().String())
-	for range clients {
-		wg.Go(func() {
-			c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(to))
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			defer func() { _ = c.Close() }()
-			pipeline(b, c, wire, per, window)
-		})
-	}
-	wg.Wait()
-	b.StopTimer()
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "queries/s")
-	cancel()
-	<-done
-}
-
-func pipeline(b *testing.B, c *net.UDPConn, wire []byte, n, window int) {
-	buf := make([]byte, 1500)
-	out := 0
-	for got := 0; got < n; {
-		for out-got < window && out < n {
-			if _, err := c.Write(wire); err != nil {
-				b.Error(err)
-				return
-			}
-			out++
-		}
-		_ = c.SetReadDeadline(time.Now().Add(time.Second))
-		if _, err := c.Read(buf); err != nil {
-			out = got // lost: send again
-			continue
-		}
-		got++
 	}
 }

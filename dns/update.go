@@ -24,7 +24,7 @@ type Zone struct {
 // NewZone makes an empty zone, which answers SERVFAIL until Synced is called.
 func NewZone(cfg ZoneConfig) *Zone {
 	z := &Zone{services: map[string]*corev1.Service{}, slices: map[string]map[string]*discoveryv1.EndpointSlice{}, sliceOf: map[string]string{}}
-	z.current.Store(&Snapshot{zoneNames: newZoneNames(cfg)})
+	z.current.Store(&Snapshot{zoneNames: newZoneNames(cfg), generation: 1})
 	return z
 }
 

@@ -39,14 +39,15 @@ type Snapshot struct {
 	synced     bool
 	generation uint64
 	services   [shardCount]map[string]*record // "namespace/name"
-	reverse    [shardCount]map[netip.Addr][]pointer
+	pointers   [shardCount]map[netip.Addr][]pointer
 	namespaces map[string]int // how many Services each has
 }
 
 type zoneNames struct {
 	ZoneConfig
-	domain string // lower case, with the final dot
-	soa    *dns.SOA
+	domain  string // lower case, with the final dot
+	soa     *dns.SOA
+	reverse []reverseZone
 }
 
 // record is what the zone knows of one Service.
@@ -58,6 +59,7 @@ type record struct {
 	hosts    []host // of a headless Service
 }
 
+// namedPort is a port; one without a name has no SRV record of its own.
 type namedPort struct {
 	name, proto string
 	port        uint16
@@ -81,14 +83,24 @@ func serviceKey(ns, name string) string { return ns + "/" + name }
 
 func newZoneNames(cfg ZoneConfig) *zoneNames {
 	z := &zoneNames{ZoneConfig: cfg, domain: dns.CanonicalName(cfg.Domain)}
-	z.soa = &dns.SOA{
-		Hdr: dns.RR_Header{Name: z.domain, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: recordTTL},
-		Ns:  "ns.dns." + z.domain, Mbox: "hostmaster." + z.domain, Serial: 1, Refresh: 7200, Retry: 1800, Expire: 86400, Minttl: recordTTL,
+	z.soa = z.startOf(z.domain)
+	for _, p := range cfg.Reverse {
+		p = p.Masked()
+		z.reverse = append(z.reverse, reverseZone{p, z.startOf(ReverseName(p))})
 	}
 	return z
 }
 
-// newRecord reads the objects; nil when the Service has no name in DNS.
+// startOf is the SOA record of a zone. Resolvers that remember a negative answer want that of a zone which the name is in.
+func (z *zoneNames) startOf(zone string) *dns.SOA {
+	return &dns.SOA{
+		Hdr: dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: recordTTL},
+		Ns:  "ns.dns." + z.domain, Mbox: "hostmaster." + z.domain, Serial: 1, Refresh: 7200, Retry: 1800, Expire: 86400, Minttl: recordTTL,
+	}
+}
+
+// newRecord reads the objects; nil when the Service has no name in DNS. A headless one without a ready endpoint has none: the
+// specification wants NXDOMAIN (2.4.1).
 func (z *zoneNames) newRecord(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, dead map[string]bool) *record {
 	r := &record{fqdn: strings.ToLower(svc.Name+"."+svc.Namespace) + ".svc." + z.domain}
 	switch {
@@ -98,7 +110,9 @@ func (z *zoneNames) newRecord(svc *corev1.Service, eps []*discoveryv1.EndpointSl
 		}
 		r.external = dns.CanonicalName(svc.Spec.ExternalName)
 	case svc.Spec.ClusterIP == corev1.ClusterIPNone:
-		r.hosts = headlessHosts(svc, eps, dead)
+		if r.hosts = headlessHosts(svc, eps, dead); len(r.hosts) == 0 {
+			return nil
+		}
 		seen := map[netip.Addr]bool{}
 		for _, h := range r.hosts {
 			if !seen[h.ip] {
@@ -106,7 +120,6 @@ func (z *zoneNames) newRecord(svc *corev1.Service, eps []*discoveryv1.EndpointSl
 				r.ips = append(r.ips, h.ip)
 			}
 		}
-		r.ports = servicePorts(svc)
 	default:
 		ip, err := netip.ParseAddr(svc.Spec.ClusterIP)
 		if err != nil {
@@ -119,9 +132,7 @@ func (z *zoneNames) newRecord(svc *corev1.Service, eps []*discoveryv1.EndpointSl
 
 func servicePorts(svc *corev1.Service) (out []namedPort) {
 	for _, p := range svc.Spec.Ports {
-		if p.Name != "" {
-			out = append(out, namedPort{strings.ToLower(p.Name), protoLabel(p.Protocol), uint16(p.Port)})
-		}
+		out = append(out, namedPort{strings.ToLower(p.Name), protoLabel(p.Protocol), uint16(p.Port)})
 	}
 	return out
 }
@@ -146,13 +157,18 @@ func headlessHosts(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, dead m
 		}
 		var ports []namedPort
 		for _, p := range s.Ports {
-			if p.Name != nil && *p.Name != "" && p.Port != nil {
-				proto := corev1.ProtocolTCP
-				if p.Protocol != nil {
-					proto = *p.Protocol
-				}
-				ports = append(ports, namedPort{strings.ToLower(*p.Name), protoLabel(proto), uint16(*p.Port)})
+			if p.Port == nil {
+				continue
 			}
+			var name string
+			if p.Name != nil {
+				name = strings.ToLower(*p.Name)
+			}
+			var proto corev1.Protocol
+			if p.Protocol != nil {
+				proto = *p.Protocol
+			}
+			ports = append(ports, namedPort{name, protoLabel(proto), uint16(*p.Port)})
 		}
 		for _, e := range s.Endpoints {
 			ready := e.Conditions.Ready == nil || *e.Conditions.Ready
@@ -169,7 +185,7 @@ func headlessHosts(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, dead m
 					name = strings.ToLower(*e.Hostname)
 				}
 				if i, ok := at[id{name, ip}]; ok { // the same endpoint in another slice brings other ports
-					out[i].ports = append(out[i].ports[:len(out[i].ports):len(out[i].ports)], ports...)
+					out[i].ports = mergePorts(out[i].ports, ports)
 					continue
 				}
 				at[id{name, ip}] = len(out)
@@ -183,6 +199,17 @@ func headlessHosts(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, dead m
 		}
 		return strings.Compare(a.name, b.name)
 	})
+	return out
+}
+
+// mergePorts leaves both lists as they are: hosts share them.
+func mergePorts(have, more []namedPort) []namedPort {
+	out := slices.Clone(have)
+	for _, p := range more {
+		if !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
 	return out
 }
 
@@ -247,17 +274,17 @@ func (s *Snapshot) replacePointers(service string, old, now map[netip.Addr][]poi
 		i := addressShard(ip)
 		if !copied[i] {
 			copied[i] = true
-			shard := maps.Clone(s.reverse[i])
+			shard := maps.Clone(s.pointers[i])
 			if shard == nil {
 				shard = map[netip.Addr][]pointer{}
 			}
-			s.reverse[i] = shard
+			s.pointers[i] = shard
 		}
-		list := slices.DeleteFunc(slices.Clone(s.reverse[i][ip]), func(p pointer) bool { return p.service == service })
+		list := slices.DeleteFunc(slices.Clone(s.pointers[i][ip]), func(p pointer) bool { return p.service == service })
 		if list = append(list, own...); len(list) == 0 {
-			delete(s.reverse[i], ip)
+			delete(s.pointers[i], ip)
 		} else {
-			s.reverse[i][ip] = list
+			s.pointers[i][ip] = list
 		}
 	}
 	for ip, list := range now {

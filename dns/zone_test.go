@@ -9,10 +9,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"pgregory.net/rapid"
 )
 
-const soaLine = "cluster.local. 5 IN SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"
+const soaLine = "cluster.local." + soaRest
+
+const soaRest = " 5 IN SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"
 
 func lines(lists ...[]dns.RR) (out []string) {
 	for _, l := range lists {
@@ -59,7 +62,24 @@ func TestAnswers(t *testing.T) {
 			"_http._tcp.db.default.svc.cluster.local. 5 IN SRV 0 100 8080 10-244-2-6.db.default.svc.cluster.local.",
 			a("db-0.db.default.svc.cluster.local.", "10.244.1.5"), a("10-244-2-6.db.default.svc.cluster.local.", "10.244.2.6"),
 		}},
-		{"none.default.svc.cluster.local.", "A", 0, []string{soaLine}},
+		{"none.default.svc.cluster.local.", "A", dns.RcodeNameError, []string{soaLine}},
+		{"db.default.svc.cluster.local.", "AAAA", 0, []string{"db.default.svc.cluster.local. 5 IN AAAA 2001:db8::5"}},
+		{"db-0.db.default.svc.cluster.local.", "AAAA", 0, []string{soaLine}},
+		{"x.db-0.db.default.svc.cluster.local.", "A", dns.RcodeNameError, []string{soaLine}},
+		{"plain.default.svc.cluster.local.", "SRV", 0, []string{"plain.default.svc.cluster.local. 5 IN SRV 0 100 9000 plain.default.svc.cluster.local.", a("plain.default.svc.cluster.local.", "10.254.0.11")}},
+		{"_tcp.plain.default.svc.cluster.local.", "SRV", dns.RcodeNameError, []string{soaLine}},
+		{"_._tcp.plain.default.svc.cluster.local.", "SRV", dns.RcodeNameError, []string{soaLine}},
+		{"_http._tcp.web.default.svc.cluster.local.", "A", 0, []string{soaLine}},
+		{"web.default.svc.cluster.local.", "SRV", 0, []string{
+			"web.default.svc.cluster.local. 5 IN SRV 0 100 80 web.default.svc.cluster.local.", "web.default.svc.cluster.local. 5 IN SRV 0 100 53 web.default.svc.cluster.local.",
+			a("web.default.svc.cluster.local.", "10.254.0.9"),
+		}},
+		{"db.default.svc.cluster.local.", "SRV", 0, []string{
+			"db.default.svc.cluster.local. 5 IN SRV 0 100 8080 db-0.db.default.svc.cluster.local.",
+			"db.default.svc.cluster.local. 5 IN SRV 0 100 8080 10-244-2-6.db.default.svc.cluster.local.",
+			"db.default.svc.cluster.local. 5 IN SRV 0 100 8081 db-6.db.default.svc.cluster.local.",
+			a("db-0.db.default.svc.cluster.local.", "10.244.1.5"), a("10-244-2-6.db.default.svc.cluster.local.", "10.244.2.6"), "db-6.db.default.svc.cluster.local. 5 IN AAAA 2001:db8::5",
+		}},
 		{"early.default.svc.cluster.local.", "A", 0, []string{a("early.default.svc.cluster.local.", "10.244.1.8")}},
 		{"ext.default.svc.cluster.local.", "A", 0, []string{"ext.default.svc.cluster.local. 5 IN CNAME www.example.com."}},
 		{"ext.default.svc.cluster.local.", "CNAME", 0, []string{"ext.default.svc.cluster.local. 5 IN CNAME www.example.com."}},
@@ -72,8 +92,14 @@ func TestAnswers(t *testing.T) {
 		{"9.0.254.10.in-addr.arpa.", "PTR", 0, []string{"9.0.254.10.in-addr.arpa. 5 IN PTR web.default.svc.cluster.local."}},
 		{"5.1.244.10.in-addr.arpa.", "PTR", 0, []string{"5.1.244.10.in-addr.arpa. 5 IN PTR db-0.db.default.svc.cluster.local."}},
 		{"1.254.254.10.in-addr.arpa.", "PTR", 0, []string{"1.254.254.10.in-addr.arpa. 5 IN PTR ns.dns.cluster.local."}},
-		{"5.1.244.10.in-addr.arpa.", "A", 0, []string{soaLine}},
-		{"77.1.244.10.in-addr.arpa.", "PTR", dns.RcodeNameError, []string{soaLine}},
+		{"5.1.244.10.in-addr.arpa.", "A", 0, []string{"244.10.in-addr.arpa." + soaRest}},
+		{"77.1.244.10.in-addr.arpa.", "PTR", dns.RcodeNameError, []string{"244.10.in-addr.arpa." + soaRest}},
+		{"x.9.0.254.10.in-addr.arpa.", "PTR", dns.RcodeNameError, []string{"254.10.in-addr.arpa." + soaRest}},
+		{"0.254.10.in-addr.arpa.", "PTR", 0, []string{"254.10.in-addr.arpa." + soaRest}},
+		{"254.10.in-addr.arpa.", "SOA", 0, []string{"254.10.in-addr.arpa." + soaRest}},
+		{"7.100.51.198.in-addr.arpa.", "PTR", 0, []string{"7.100.51.198.in-addr.arpa. 5 IN PTR 198-51-100-7.outside.default.svc.cluster.local."}},
+		{"7.100.51.198.in-addr.arpa.", "TXT", 0, []string{"100.51.198.in-addr.arpa." + soaRest}},
+		{"5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.", "PTR", 0, []string{"5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. 5 IN PTR db-6.db.default.svc.cluster.local."}},
 	} {
 		r := z.Lookup(c.name, dns.StringToType[c.qtype])
 		got := lines(r.Answer, r.Auth, r.Extra)
@@ -81,7 +107,7 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("%s %s: ours %v, %s\n got %q\nwant %q", c.name, c.qtype, r.Ours, dns.RcodeToString[r.Rcode], got, c.want)
 		}
 	}
-	for _, name := range []string{"www.example.com.", "xcluster.local.", "8.8.8.8.in-addr.arpa.", "254.10.in-addr.arpa.", "."} {
+	for _, name := range []string{"www.example.com.", "xcluster.local.", "8.8.8.8.in-addr.arpa.", "10.in-addr.arpa.", "in-addr.arpa.", "x.ip6.arpa.", "x.7.100.51.198.in-addr.arpa.", "8.100.51.198.in-addr.arpa.", "."} {
 		if r := z.Lookup(name, dns.TypeA); r.Ours {
 			t.Errorf("%s is not ours", name)
 		}
@@ -91,7 +117,7 @@ func TestAnswers(t *testing.T) {
 func TestServfailBeforeEverythingWasGiven(t *testing.T) {
 	z := NewZone(zoneConfig())
 	z.SetService(service("web", "10.254.0.9"))
-	for _, name := range []string{"web.default.svc.cluster.local.", "x.default.svc.cluster.local.", "8.0.254.10.in-addr.arpa."} {
+	for _, name := range []string{"web.default.svc.cluster.local.", "x.default.svc.cluster.local.", "8.0.254.10.in-addr.arpa.", "9.0.254.10.in-addr.arpa."} {
 		if r := z.Snapshot().Lookup(name, dns.TypeA); !r.Ours || r.Rcode != dns.RcodeServerFailure {
 			t.Errorf("%s: %s, want SERVFAIL", name, dns.RcodeToString[r.Rcode])
 		}
@@ -118,54 +144,80 @@ func TestIncrementalEqualsBuild(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		z := NewZone(zoneConfig())
 		z.Synced()
-		names := []string{"a", "b", "c"}
-		svcs, eps := map[string]*corev1.Service{}, map[string]bool{}
-		var alive []func(*Zone)
-		state := map[string]func(*Zone){}
-		for range rapid.IntRange(1, 25).Draw(r, "steps") {
-			n := rapid.SampledFrom(names).Draw(r, "name")
-			switch rapid.IntRange(0, 3).Draw(r, "what") {
+		svcs, eps, dead := map[string]*corev1.Service{}, map[string]*discoveryv1.EndpointSlice{}, map[string]bool{}
+		for range rapid.IntRange(1, 30).Draw(r, "steps") {
+			n := rapid.SampledFrom([]string{"a", "b", "C"}).Draw(r, "name")
+			switch rapid.IntRange(0, 4).Draw(r, "what") {
 			case 0:
-				ip := rapid.SampledFrom([]string{corev1.ClusterIPNone, "10.254.0.1", "10.254.0.2", "bad"}).Draw(r, "ip")
-				s := service(n, ip)
+				s := service(n, rapid.SampledFrom([]string{corev1.ClusterIPNone, corev1.ClusterIPNone, "10.254.0.1", "10.254.0.2", "bad"}).Draw(r, "ip"))
+				s.Spec.PublishNotReadyAddresses = rapid.Bool().Draw(r, "publish")
+				if rapid.IntRange(0, 5).Draw(r, "external") == 0 {
+					externalName("www.example.com")(s)
+				}
 				svcs[n] = s
 				z.SetService(s)
 			case 1:
 				delete(svcs, n)
 				z.DeleteService("default", n)
 			case 2:
-				e := slice(n, endpoint(fmt.Sprint("10.244.1.", rapid.IntRange(1, 3).Draw(r, "last")), "", "n1", rapid.Bool().Draw(r, "ready")))
-				eps[n] = true
-				state[n] = func(z *Zone) { z.SetSlice(e) }
+				e := drawSlice(r, n)
+				eps[e.Name] = e
 				z.SetSlice(e)
 			case 3:
-				delete(eps, n)
-				delete(state, n)
-				z.DeleteSlice("default", n+"-1")
+				name := rapid.SampledFrom([]string{"x", "y"}).Draw(r, "slice")
+				delete(eps, name)
+				z.DeleteSlice("default", name)
+			case 4:
+				dead = map[string]bool{}
+				if rapid.Bool().Draw(r, "dead") {
+					dead["n2"] = true
+				}
+				z.SetDeadNodes(dead)
 			}
 		}
-		for _, f := range state {
-			alive = append(alive, f)
-		}
 		whole := NewZone(zoneConfig())
-		for _, f := range alive {
-			f(whole)
+		whole.SetDeadNodes(dead)
+		for _, e := range eps {
+			whole.SetSlice(e)
 		}
 		for _, s := range svcs {
 			whole.SetService(s)
 		}
 		whole.Synced()
-		for _, q := range []string{"a.default.svc.cluster.local.", "b.default.svc.cluster.local.", "c.default.svc.cluster.local.", "default.svc.cluster.local.",
-			"1.0.254.10.in-addr.arpa.", "2.0.254.10.in-addr.arpa.", "1.1.244.10.in-addr.arpa.", "2.1.244.10.in-addr.arpa.", "3.1.244.10.in-addr.arpa."} {
-			got, want := z.Snapshot().Lookup(q, dns.TypeANY), whole.Snapshot().Lookup(q, dns.TypeANY)
-			g, w := lines(got.Answer), lines(want.Answer)
-			slices.Sort(g)
-			slices.Sort(w)
-			if got.Rcode != want.Rcode || !slices.Equal(g, w) {
-				r.Fatalf("%s: %s", q, cmp.Diff(w, g))
-			}
+		got, want := zoneText(z.Snapshot()), zoneText(whole.Snapshot())
+		if got != want {
+			r.Fatal(cmp.Diff(want, got))
 		}
 	})
+}
+
+// drawSlice makes one of two slices, for one of the Services.
+func drawSlice(r *rapid.T, svc string) *discoveryv1.EndpointSlice {
+	var list []discoveryv1.Endpoint
+	for range rapid.IntRange(0, 3).Draw(r, "endpoints") {
+		list = append(list, endpoint(fmt.Sprint("10.244.1.", rapid.IntRange(1, 3).Draw(r, "last")), rapid.SampledFrom([]string{"", "h", "H2"}).Draw(r, "hostname"),
+			rapid.SampledFrom([]string{"n1", "n2"}).Draw(r, "node"), rapid.Bool().Draw(r, "ready")))
+	}
+	e := slice(svc, list...)
+	e.Name = rapid.SampledFrom([]string{"x", "y"}).Draw(r, "slice")
+	return e
+}
+
+// zoneText is all that there is in a zone, whichever way it came.
+func zoneText(s *Snapshot) string {
+	var out []string
+	for i := range s.services {
+		for k, r := range s.services[i] {
+			out = append(out, fmt.Sprintf("%s %+v", k, *r))
+		}
+		for ip, list := range s.pointers[i] {
+			for _, p := range list {
+				out = append(out, fmt.Sprintf("%s %+v", ip, p))
+			}
+		}
+	}
+	slices.Sort(out)
+	return fmt.Sprint(strings.Join(out, "\n"), s.namespaces)
 }
 
 func BenchmarkZoneUpdate(b *testing.B) {

@@ -25,11 +25,14 @@ type Config struct {
 	Nodes  int          // how many; default 3
 	Dir    string       // where state, logs and the nodes' data are; made if missing
 	Cache  string       // images and the engines' data; default $WP_CACHE or /var/cache/whalepod
+	Links  int          // 1 (default), or 2 with a router between them
 	Prefix string       // of every namespace and node name; default "wp-"
 	Subnet netip.Prefix // of the switch, at least a /26 of documentation addresses; default 198.51.100.0/24
-	Bin    string       // directory of wp-master, wp-agent, wpctl and p4app
-	Images string       // "auto" (default), "lab" or "hub": see Lab.PrepareImages
-	Log    func(Step)   // told of the progress; may be nil
+	// Subnet2 is the second link's, likewise; default 203.0.113.0/24
+	Subnet2 netip.Prefix
+	Bin     string     // directory of wp-master, wp-agent, wpctl and p4app
+	Images  string     // "auto" (default), "lab" or "hub": see Lab.PrepareImages
+	Log     func(Step) // told of the progress; may be nil
 
 	MasterArgs []string // further arguments of wp-master
 	AgentArgs  []string // further arguments of wp-agent
@@ -54,6 +57,12 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Nodes < 1 || c.Nodes > maxNodes {
 		return c, fmt.Errorf("a lab has 1 to %d nodes, not %d", maxNodes, c.Nodes)
 	}
+	if c.Links == 0 {
+		c.Links = 1
+	}
+	if c.Links < 1 || c.Links > min(c.Nodes, maxLinks) {
+		return c, fmt.Errorf("%d nodes hang on 1 to %d links, not %d", c.Nodes, min(c.Nodes, maxLinks), c.Links)
+	}
 	if c.Prefix == "" {
 		c.Prefix = "wp-"
 	}
@@ -63,8 +72,16 @@ func (c Config) withDefaults() (Config, error) {
 	if !c.Subnet.IsValid() {
 		c.Subnet = netip.MustParsePrefix("198.51.100.0/24")
 	}
-	if !c.Subnet.Addr().Is4() || c.Subnet.Bits() > 26 || c.Subnet.Masked() != c.Subnet {
-		return c, fmt.Errorf("subnet %s: an IPv4 network of at least a /26 is needed", c.Subnet)
+	if !c.Subnet2.IsValid() {
+		c.Subnet2 = netip.MustParsePrefix("203.0.113.0/24")
+	}
+	for _, p := range []netip.Prefix{c.Subnet, c.Subnet2} {
+		if !p.Addr().Is4() || p.Bits() > 26 || p.Masked() != p {
+			return c, fmt.Errorf("subnet %s: an IPv4 network of at least a /26 is needed", p)
+		}
+	}
+	if c.Subnet.Overlaps(c.Subnet2) {
+		return c, fmt.Errorf("the links' subnets %s and %s overlap", c.Subnet, c.Subnet2)
 	}
 	if c.Cache == "" {
 		c.Cache = os.Getenv("WP_CACHE")
@@ -111,9 +128,12 @@ func validPrefix(p string) bool {
 	return true
 }
 
-// address returns the n-th address of the subnet.
-func (c Config) address(n int) netip.Addr {
-	b := c.Subnet.Addr().As4()
+// address returns the n-th address of the first link.
+func (c Config) address(n int) netip.Addr { return nth(c.Subnet, n) }
+
+// nth returns the n-th address of a network.
+func nth(p netip.Prefix, n int) netip.Addr {
+	b := p.Addr().As4()
 	v := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
 	v += uint32(n)
 	return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})

@@ -13,6 +13,9 @@
 //	master, agent     agent         agent
 //	  dockerd        dockerd       dockerd
 //
+// With Config.Links 2, or when a node is moved there, some of the nodes hang on
+// another switch behind a router: see links.go.
+//
 // The process namespace is what makes a lab easy to end: a node's first process
 // is a shell that does nothing, and when it is killed the kernel kills engine,
 // agent and all containers with it and takes the mounts away, in one step. That

@@ -37,6 +37,7 @@ func New(cfg Config) (*Lab, error) {
 	// A lab that is there decides itself how many nodes it has.
 	if l.state.Nodes > 0 && l.state.Prefix == cfg.Prefix {
 		l.cfg.Nodes = l.state.Nodes
+		l.cfg.Links = max(l.state.Links, 1)
 	}
 	l.makeNodes()
 	return l, nil
@@ -45,7 +46,13 @@ func New(cfg Config) (*Lab, error) {
 func (l *Lab) makeNodes() {
 	l.nodes = nil
 	for i := 1; i <= l.cfg.Nodes; i++ {
-		l.nodes = append(l.nodes, &Node{Name: l.cfg.nodeName(i), Address: l.cfg.address(nodeAddress + i - 1), lab: l, index: i})
+		n := &Node{Name: l.cfg.nodeName(i), lab: l, index: i}
+		link := l.cfg.linkOf(i)
+		if moved := l.state.Moved[n.Name]; moved != 0 {
+			link = moved
+		}
+		n.Address = nth(l.cfg.network(link), nodeAddress+i-1)
+		l.nodes = append(l.nodes, n)
 	}
 }
 
@@ -126,7 +133,7 @@ func (l *Lab) Prepare(ctx context.Context, nodes int) error {
 		}
 	}
 	return l.record(func(s *state) {
-		*s = state{Prefix: l.cfg.Prefix, Nodes: l.cfg.Nodes, Processes: map[string]process{}, Joined: map[string]bool{}}
+		*s = state{Prefix: l.cfg.Prefix, Nodes: l.cfg.Nodes, Links: l.cfg.Links, Processes: map[string]process{}, Joined: map[string]bool{}}
 	})
 }
 
@@ -149,6 +156,11 @@ func (l *Lab) note(format string, args ...any) { l.cfg.Log(Step{Note: fmt.Sprint
 func (l *Lab) CreateNetwork(ctx context.Context) (string, error) {
 	if err := l.createSwitch(ctx); err != nil {
 		return "", err
+	}
+	if l.cfg.Links > 1 {
+		if err := l.AddLink(ctx); err != nil {
+			return "", err
+		}
 	}
 	for _, n := range l.nodes {
 		if err := n.boot(ctx); err != nil {
@@ -259,7 +271,7 @@ func (l *Lab) namespaces() ([]string, error) {
 	for i := 1; i <= maxNodes; i++ {
 		names = append(names, l.cfg.nodeName(i))
 	}
-	for _, name := range append(names, l.cfg.labName()) {
+	for _, name := range append(names, l.cfg.routerName(), l.cfg.labName()) {
 		_, err := os.Stat(netnsPath(name))
 		if errors.Is(err, os.ErrNotExist) {
 			continue

@@ -29,7 +29,7 @@ func TestEngines(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	l, err := New(Config{Nodes: 2, Dir: dir, Bin: bin, Prefix: "wpt-", Images: "lab", Log: func(s Step) {
+	l, err := New(Config{Nodes: 2, Links: 2, Dir: dir, Bin: bin, Prefix: "wpt-", Images: "lab", Log: func(s Step) {
 		if s.Done || s.Note != "" {
 			t.Logf("%s %s (%s)", s.Name, s.Note, s.Took)
 		}
@@ -86,6 +86,22 @@ func TestEngines(t *testing.T) {
 	}
 	if err := two.HealLink(ctx); err != nil {
 		t.Error(err)
+	}
+	// It is on the other link, behind the router.
+	if err := l.CutRouter(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := ping(); err == nil {
+		t.Error("node 2 is reached although the router is cut off")
+	}
+	if err := l.HealRouter(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := l.SetRouterMTU(ctx, 1400); err != nil {
+		t.Error(err)
+	}
+	if err := ping(); err != nil {
+		t.Errorf("node 2 is not reached through the router: %v", err)
 	}
 
 	run := map[string]any{"Image": "busybox", "Cmd": []string{"sleep", "600"}, "StopTimeout": 1}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +29,9 @@ func TestConfig(t *testing.T) {
 		"no number":    {func(c *Config) { c.Nodes = -1 }, "1 to 20 nodes"},
 		"prefix":       {func(c *Config) { c.Prefix = "a/b" }, "prefix"},
 		"subnet":       {func(c *Config) { c.Subnet = netip.MustParsePrefix("192.0.2.0/28") }, "/26"},
+		"many links":   {func(c *Config) { c.Links = 3 }, "1 to 2 links"},
+		"empty link":   {func(c *Config) { c.Nodes, c.Links = 1, 2 }, "1 to 1 links"},
+		"one link":     {func(c *Config) { c.Subnet2 = netip.MustParsePrefix("198.51.0.0/16") }, "overlap"},
 		"images":       {func(c *Config) { c.Images = "quay" }, "auto, lab or hub"},
 		"no directory": {func(c *Config) { c.Dir = "" }, "directory"},
 		"long path":    {func(c *Config) { c.Dir = "/" + strings.Repeat("x", 100) }, "too long"},
@@ -47,6 +51,40 @@ func TestConfig(t *testing.T) {
 				t.Errorf("error %v, want one with %q", err, tt.fails)
 			}
 		})
+	}
+}
+
+// Nodes are dealt out to the links in order, and one that moved is found there by the next process.
+func TestLinks(t *testing.T) {
+	cfg := config(t)
+	for nodes, want := range map[int]string{2: "12", 3: "112", 4: "1122", 5: "11122"} {
+		cfg.Nodes, cfg.Links = nodes, 2
+		l, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, n := range l.Nodes() {
+			got += strconv.Itoa(n.Link())
+			if !l.cfg.network(n.Link()).Contains(n.Address) {
+				t.Errorf("%s on link %d", n.Address, n.Link())
+			}
+		}
+		if got != want {
+			t.Errorf("%d nodes on links %s, want %s", nodes, got, want)
+		}
+	}
+	l, err := New(config(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = l.record(func(s *state) { s.Prefix, s.Nodes, s.Links, s.Moved = "wp-", 3, 1, map[string]int{"wp-node2": 2} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := New(l.Config())
+	if err != nil || again.Node(2).Address.String() != "203.0.113.12" || again.Node(3).Link() != 1 {
+		t.Errorf("%v, %+v", err, again.nodes)
 	}
 }
 

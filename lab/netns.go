@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -56,12 +57,9 @@ func (n *Node) plugIn(ctx context.Context) error {
 		{"netns", "add", ns},
 		{"-n", ns, "link", "set", "lo", "up"},
 		{"-n", lab, "link", "add", n.port(), "type", "veth", "peer", "name", uplink, "netns", ns},
-		{"-n", lab, "link", "set", n.port(), "master", bridge, "up"},
-		{"-n", ns, "addr", "add", fmt.Sprintf("%s/%d", n.Address, n.lab.cfg.Subnet.Bits()), "dev", uplink},
-		{"-n", ns, "link", "set", uplink, "up"},
-		{"-n", ns, "route", "add", "default", "via", n.lab.cfg.address(1).String()},
+		{"-n", lab, "link", "set", n.port(), "master", switchOf(n.Link()), "up"},
 	}
-	for _, s := range steps {
+	for _, s := range append(steps, n.addressing()...) {
 		if err := run(ctx, "ip", s...); err != nil {
 			return err
 		}
@@ -113,16 +111,22 @@ func DialIn(ctx context.Context, path, network, addr string) (net.Conn, error) {
 	if net.ParseIP(host) == nil {
 		return nil, fmt.Errorf("dial %s: the address must be numeric", addr)
 	}
+	var conn net.Conn
+	err = In(path, func() (err error) {
+		conn, err = new(net.Dialer).DialContext(ctx, network, addr)
+		return err
+	})
+	return conn, err
+}
+
+// In runs f in the network namespace at path. Sockets that f opens stay there.
+func In(path string, f func() error) error {
 	target, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer target.Close()
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	done := make(chan result, 1)
+	done := make(chan error, 1)
 	// A goroutine of its own, because it may have to leave its thread behind: a
 	// socket belongs to the namespace of the thread that made it.
 	go func() {
@@ -130,25 +134,52 @@ func DialIn(ctx context.Context, path, network, addr string) (net.Conn, error) {
 		own, err := os.Open("/proc/thread-self/ns/net")
 		if err != nil {
 			runtime.UnlockOSThread()
-			done <- result{err: err}
+			done <- err
 			return
 		}
 		defer own.Close()
 		if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
 			runtime.UnlockOSThread()
-			done <- result{err: fmt.Errorf("enter %s: %w", path, err)}
+			done <- fmt.Errorf("enter %s: %w", path, err)
 			return
 		}
-		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+		err = f()
 		// Where the way back is barred the thread stays locked and ends with
 		// this goroutine, so no one else ever runs on it.
 		if unix.Setns(int(own.Fd()), unix.CLONE_NEWNET) == nil {
 			runtime.UnlockOSThread()
 		}
-		done <- result{conn, err}
+		done <- err
 	}()
-	r := <-done
-	return r.conn, r.err
+	return <-done
+}
+
+// NetNS is the path of the node's network namespace.
+func (n *Node) NetNS() string { return netnsPath(n.Name) }
+
+// PodNetNS is the path of the network namespace of a pod on this node, as seen from
+// outside of it.
+func (n *Node) PodNetNS(ctx context.Context, namespace, pod string) (string, error) {
+	var all []struct {
+		ID    string `json:"Id"`
+		Names []string
+	}
+	if err := n.Engine(ctx, http.MethodGet, "/containers/json", nil, &all); err != nil {
+		return "", err
+	}
+	for _, c := range all {
+		// k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT; POD is the sandbox.
+		if len(c.Names) == 0 || !strings.Contains(c.Names[0], "k8s_POD_"+pod+"_"+namespace+"_") {
+			continue
+		}
+		var info struct{ State struct{ Pid int } }
+		if err := n.Engine(ctx, http.MethodGet, "/containers/"+c.ID+"/json", nil, &info); err != nil {
+			return "", err
+		}
+		// The number is that of the node's own process namespace, whose /proc is below the engine's root.
+		return fmt.Sprintf("/proc/%d/root/proc/%d/ns/net", n.PID(engine), info.State.Pid), nil
+	}
+	return "", fmt.Errorf("no sandbox of pod %s/%s on %s", namespace, pod, n.Name)
 }
 
 // deleteNamespace removes a pinned network namespace, and with its last process

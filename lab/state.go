@@ -14,6 +14,8 @@ import (
 type state struct {
 	Prefix    string             `json:"prefix"`
 	Nodes     int                `json:"nodes"`
+	Links     int                `json:"links,omitempty"`
+	Moved     map[string]int     `json:"moved,omitempty"`  // nodes that have changed their link, and to which
 	Images    string             `json:"images,omitempty"` // where the images came from: lab or hub
 	Up        bool               `json:"up"`               // the lab came up as a whole
 	Processes map[string]process `json:"processes"`        // by name: "registry", "node1", "node1-docker", …

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -37,6 +39,7 @@ func ownKeys() map[registry.Key]bool {
 	keys := map[registry.Key]bool{
 		{Resource: "services", Namespace: metav1.NamespaceSystem, Name: dnsName}:                true,
 		{Resource: "configmaps", Namespace: metav1.NamespaceSystem, Name: authenticationConfig}: true,
+		{Resource: "servicecidrs.networking.k8s.io", Name: apiName}:                             true,
 	}
 	for _, ns := range defaultNamespaces {
 		keys[registry.Key{Resource: "namespaces", Name: ns}] = true
@@ -59,7 +62,7 @@ func (m *Master) bootstrap(ctx context.Context) error {
 	done := sync.OnceFunc(func() { close(m.bootstrapped) })
 	return controller.New(controller.Config{
 		Name: "bootstrap", Registry: m.registry, Logger: m.cfg.Logger,
-		Watch: []string{"configmaps", "namespaces", "services", "endpoints", "endpointslices.discovery.k8s.io", "priorityclasses.scheduling.k8s.io"},
+		Watch: []string{"configmaps", "namespaces", "services", "endpoints", "endpointslices.discovery.k8s.io", "priorityclasses.scheduling.k8s.io", "servicecidrs.networking.k8s.io"},
 		Keys: func(_ *registry.View, e registry.Event, add func(controller.Key)) {
 			if e.Deleted && own[e.Key] {
 				add(whole)
@@ -106,6 +109,9 @@ func (m *Master) createDefaults(tx *registry.Tx) error {
 	if err := m.publishAuthentication(tx); err != nil {
 		return err
 	}
+	if err := m.ensureServiceCIDR(tx); err != nil {
+		return err
+	}
 	if err := ensure(tx, m.apiService()); err != nil {
 		return err
 	}
@@ -128,6 +134,27 @@ func ensure[T registry.Object](tx *registry.Tx, obj T) error {
 		return fmt.Errorf("%s: %w", obj.GetName(), err)
 	}
 	return nil
+}
+
+// ensureServiceCIDR tells of the range of Service addresses in Kubernetes' words; nobody else makes a ServiceCIDR ready.
+func (m *Master) ensureServiceCIDR(tx *registry.Tx) error {
+	err := ensure(tx, &networkingv1.ServiceCIDR{
+		ObjectMeta: metav1.ObjectMeta{Name: apiName},
+		Spec:       networkingv1.ServiceCIDRSpec{CIDRs: []string{m.cfg.ServiceCIDR.Masked().String()}},
+	})
+	if err != nil {
+		return err
+	}
+	have, err := registry.Get[*networkingv1.ServiceCIDR](tx, "", apiName)
+	if err != nil || meta.IsStatusConditionTrue(have.Status.Conditions, networkingv1.ServiceCIDRConditionReady) {
+		return err
+	}
+	ready := have.DeepCopy()
+	meta.SetStatusCondition(&ready.Status.Conditions, metav1.Condition{
+		Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionTrue, Message: "Kubernetes default Service CIDR is ready",
+	})
+	_, err = registry.PutStatus(tx, ready)
+	return err
 }
 
 func (m *Master) apiService() *corev1.Service {

@@ -20,6 +20,7 @@ import (
 	"github.com/whalepod/whalepod/master/internal/controllers/endpoints"
 	"github.com/whalepod/whalepod/master/internal/controllers/gc"
 	"github.com/whalepod/whalepod/master/internal/controllers/job"
+	"github.com/whalepod/whalepod/master/internal/controllers/loadbalancer"
 	"github.com/whalepod/whalepod/master/internal/controllers/namespace"
 	"github.com/whalepod/whalepod/master/internal/controllers/nodelife"
 	"github.com/whalepod/whalepod/master/internal/controllers/persistentvolume"
@@ -33,7 +34,7 @@ import (
 // controllers by name. None knows another: they meet in the registry.
 func (m *Master) controllers() map[string]func(context.Context) error {
 	r, log := m.registry, m.cfg.Logger
-	return map[string]func(context.Context) error{
+	all := map[string]func(context.Context) error{
 		"apiservice": apiservice.New(apiservice.Config{Registry: r, Builtin: m.builtin(), Logger: log}).Run,
 		"apiservice-availability": apiservice.NewAvailability(apiservice.AvailabilityConfig{
 			Registry: r, Check: m.aggregator.Check, Logger: log,
@@ -49,6 +50,9 @@ func (m *Master) controllers() map[string]func(context.Context) error {
 		"job":            job.New(job.Config{Registry: r, Logger: log}).Run,
 		"cronjob":        cronjob.New(cronjob.Config{Registry: r, Logger: log}).Run,
 		"endpoints":      endpoints.New(endpoints.Config{Registry: r, Logger: log}).Run,
+		"loadbalancer": loadbalancer.New(loadbalancer.Config{
+			Registry: r, Logger: log, Pool: m.pool, HostPorts: m.hostPorts(),
+		}).Run,
 		"scheduler":      binding.New(binding.Config{Registry: r, Logger: log}).Run,
 		"namespace":      namespace.New(namespace.Config{Registry: r, Logger: log}).Run,
 		"serviceaccount": serviceaccount.New(serviceaccount.Config{Registry: r, Logger: log, CA: m.pki.CA()}).Run,
@@ -62,6 +66,27 @@ func (m *Master) controllers() map[string]func(context.Context) error {
 		"nodelife": nodelife.New(nodelife.Config{
 			Registry: r, Logger: log, Sessions: m.sessions, Gossip: witness{m.gossip},
 		}).Run,
+	}
+	if m.leavesBalancers() {
+		delete(all, "loadbalancer")
+	}
+	return all
+}
+
+// hostPorts are what a Service that shares the nodes' addresses must not take: a Service of type LoadBalancer with port 6444
+// would cut every agent off from the master, and nobody could take it back.
+func (m *Master) hostPorts() []loadbalancer.HostPort {
+	const gossip, ssh, vxlan = "the gossip's between the machines", 22, 8472
+	tcp, udp := corev1.ProtocolTCP, corev1.ProtocolUDP
+	return []loadbalancer.HostPort{
+		{Port: int32(m.cfg.APIPort), Protocol: tcp, Use: "the Kubernetes API's"},
+		{Port: int32(m.cfg.AgentsPort), Protocol: tcp, Use: "the agents' way to the master"},
+		{Port: int32(m.cfg.GossipPort), Protocol: tcp, Use: gossip},
+		{Port: int32(m.cfg.GossipPort), Protocol: udp, Use: gossip},
+		{Port: int32(m.cfg.NodeGossipPort), Protocol: tcp, Use: gossip},
+		{Port: int32(m.cfg.NodeGossipPort), Protocol: udp, Use: gossip},
+		{Port: vxlan, Protocol: udp, Use: "the pods' network's (VXLAN)"},
+		{Port: ssh, Protocol: tcp, Use: "the one by which people log in (ssh)"},
 	}
 }
 

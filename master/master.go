@@ -67,6 +67,9 @@ type Config struct {
 	ServiceCIDR, PodCIDR netip.Prefix
 	ClusterDomain        string
 	DNSIP                netip.Addr
+	// LBPools are the addresses for Services of type LoadBalancer, as --lb-pool has them; without any, such Services have
+	// those of the nodes. NoBalancer alone leaves them to others.
+	LBPools []string
 	// NodeGrace is how long pods stay bound to a node that was lost, and NotReadyToleration to one that says that it is not
 	// ready, unless their manifests say something else.
 	NodeGrace, NotReadyToleration time.Duration
@@ -96,8 +99,10 @@ type Master struct {
 	// aggregator passes requests on to API servers that others have installed.
 	aggregator *aggregator.Aggregator
 	usage      *usage.Memory
-	metrics    *prometheus.Registry
-	table      *resource.Table
+	// pool is what LBPools say.
+	pool    []netip.Prefix
+	metrics *prometheus.Registry
+	table   *resource.Table
 	// bootstrapped is closed when the cluster's own objects are there.
 	bootstrapped chan struct{}
 }
@@ -110,6 +115,14 @@ func New(cfg Config) (*Master, error) {
 		m.cfg.Kubeconfig = filepath.Join(cfg.DataDir, kubeconfigFile)
 	}
 	var err error
+	if !m.leavesBalancers() {
+		if m.pool, err = parsePools(cfg.LBPools); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkPools(m.pool, cfg); err != nil {
+		return nil, err
+	}
 	m.store, err = bolt.Open(bolt.Config{Path: filepath.Join(cfg.DataDir, storeFile), Schema: registry.Schema(m.table), Log: cfg.Logger})
 	if err != nil {
 		return nil, err
@@ -208,12 +221,17 @@ func (m *Master) sans() []string {
 }
 
 func (m *Master) clusterConfig() *agentv1.ClusterConfig {
+	pools := make([]string, len(m.pool))
+	for i, p := range m.pool {
+		pools[i] = p.String()
+	}
 	return &agentv1.ClusterConfig{
 		ServiceCidr: m.cfg.ServiceCIDR.String(), PodCidr: m.cfg.PodCIDR.String(),
 		ClusterDomain: m.cfg.ClusterDomain, DnsIp: m.cfg.DNSIP.String(),
 		GossipKey:    m.pki.GossipKey(),
 		GossipSeeds:  []string{net.JoinHostPort(m.cfg.Advertise.String(), strconv.Itoa(m.cfg.GossipPort))},
 		ApiEndpoints: []string{m.apiAddress()},
+		LbPools:      pools,
 	}
 }
 

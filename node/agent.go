@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -37,6 +38,8 @@ type Config struct {
 	// GossipPort is the same on all nodes.
 	GossipPort int
 	Engine     runtime.Engine
+	// DockerHost is where the engine listens, for who examines this machine.
+	DockerHost string
 	// Labels of the node, beside those it has by itself.
 	Labels map[string]string
 	// AlwaysVXLAN and MTU; see network.Config.
@@ -50,6 +53,10 @@ type Config struct {
 	Reserved corev1.ResourceList
 	// ResolvConf is the file that names the upstream name servers, /etc/resolv.conf.
 	ResolvConf string
+	// NodeDNS: the machine itself is to resolve the cluster's names; see nodeDNS.
+	NodeDNS bool
+	// ProxyMode is one of ProxyAuto (also if empty), ProxyIptables and ProxyNftables.
+	ProxyMode string
 	// Version that the node shows as its kubelet's.
 	Version string
 	Logger  *slog.Logger
@@ -74,7 +81,12 @@ type Agent struct {
 	welcome chan struct{} // closed once cluster is known
 	pods    *pods.Manager // of the data plane, to be measured
 	plane   *dataPlane    // nil until it is set up
-	planeUp chan struct{} // closed then
+	// policyTrouble is why network policies cannot be enforced; empty if they can.
+	policyTrouble string
+	planeUp       chan struct{} // closed then
+	// edgePoke is for feedEdge.
+	edgePoke chan struct{}
+	trouble  string // why it could not be set up
 }
 
 // cluster is what the master said, parsed.
@@ -82,8 +94,10 @@ type cluster struct {
 	service, pods, node netip.Prefix
 	dns                 netip.Addr
 	domain              string
-	gossipKey           []byte
-	seeds               []string
+	// loadBalancers are the ranges of the addresses that nodes announce.
+	loadBalancers []netip.Prefix
+	gossipKey     []byte
+	seeds         []string
 }
 
 func parseCluster(c *agentv1.ClusterConfig, podCIDR string) (*cluster, error) {
@@ -93,6 +107,12 @@ func parseCluster(c *agentv1.ClusterConfig, podCIDR string) (*cluster, error) {
 	out.pods, errs[1] = netip.ParsePrefix(c.PodCidr)
 	out.node, errs[2] = netip.ParsePrefix(podCIDR)
 	out.dns, errs[3] = netip.ParseAddr(c.DnsIp)
+	for _, s := range c.LbPools {
+		// What a later master may tell in other forms, a later agent announces.
+		if pool, err := netip.ParsePrefix(s); err == nil {
+			out.loadBalancers = append(out.loadBalancers, pool)
+		}
+	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fmt.Errorf("the master's description of the cluster: %w", err)
 	}
@@ -104,8 +124,9 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger.With("component", "agent", "node", cfg.Identity.Node), machine: inspectMachine(),
 		outbox: session.NewOutbox(), meter: meter.New(), welcome: make(chan struct{}), planeUp: make(chan struct{}),
+		edgePoke: make(chan struct{}, 1),
 	}
-	err := a.addGuard()
+	err := errors.Join(checkProxyMode(cfg.ProxyMode), a.addGuard())
 	if err != nil {
 		return nil, err
 	}
@@ -141,11 +162,24 @@ func (a *Agent) welcomed(c *agentv1.ClusterConfig, podCIDR string) error {
 		if old.node != next.node || old.pods != next.pods || old.service != next.service || old.dns != next.dns {
 			return errMoved
 		}
+		if !slices.Equal(old.loadBalancers, next.loadBalancers) {
+			now := *old
+			now.loadBalancers = next.loadBalancers
+			a.cluster = &now
+			a.pokeEdge()
+		}
 		return nil
 	}
 	a.cluster = next
 	close(a.welcome)
 	return nil
+}
+
+// pools are the ranges of the addresses that nodes announce; the only part of the cluster's description that may change.
+func (a *Agent) pools() []netip.Prefix {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cluster.loadBalancers
 }
 
 func (a *Agent) podCIDR() string {
@@ -169,6 +203,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	moved := make(chan error, 1)
 	handler := newLateHandler()
+	handler.set(a.onlyDiagnose())
 	a.session = session.New(session.Config{
 		Identity: a.cfg.Identity, Dir: a.cfg.DataDir, Version: a.cfg.Version, Node: a.node, Desired: a.desired, Outbox: a.outbox,
 		Serve: handler.serve, Logger: a.cfg.Logger, Withdrawn: a.withdrawn.tell, ReportsInForce: true,

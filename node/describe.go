@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/whalepod/whalepod/node/network"
 	"github.com/whalepod/whalepod/node/pressure"
 	"github.com/whalepod/whalepod/node/runtime"
 )
@@ -112,6 +113,12 @@ func (a *Agent) node(ctx context.Context) (*corev1.Node, error) {
 	if a.cfg.LocalVolumes != "" {
 		n.Annotations[localVolumes] = a.cfg.LocalVolumes
 	}
+	// Without it the others go by their own routes alone.
+	if place, err := network.PlaceOf(network.Config{NodeIP: a.cfg.NodeIP, MTU: a.cfg.MTU, AlwaysVXLAN: a.cfg.AlwaysVXLAN}); err == nil {
+		n.Annotations[network.LinkAnnotation] = place.String()
+	} else {
+		a.log.Warn("the node's link is not known", "err", err)
+	}
 	n.Status = *a.nodeStatus(info, infoErr)
 	return n, nil
 }
@@ -163,7 +170,7 @@ func (a *Agent) conditions(engine error, now time.Time) []corev1.NodeCondition {
 		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", reason
 	}
 	ready.LastHeartbeatTime, ready.LastTransitionTime = at, at
-	return append(a.guard.tell(now), ready)
+	return append(append(a.guard.tell(now), a.policyCondition(at)...), ready)
 }
 
 func (a *Agent) notReady(engine error) string {

@@ -94,6 +94,7 @@ func (a *Agent) feedPeers(ctx context.Context, p *dataPlane) error {
 	sub := a.desired.Subscribe(desired.Nodes)
 	defer sub.Close()
 	for machines := false; ; {
+		a.tellZone(p)
 		if err := p.network.SetPeers(ctx, a.peers()); err != nil && ctx.Err() == nil {
 			a.log.Error("routes to other nodes are incomplete", "err", err)
 		}
@@ -104,6 +105,9 @@ func (a *Agent) feedPeers(ctx context.Context, p *dataPlane) error {
 		}
 		p.proxy.SetDeadNodes(dead)
 		p.zone.SetDeadNodes(dead)
+		if left == 0 {
+			a.pokeEdge()
+		}
 		if machines {
 			a.log.Info("machines changed", "alive", len(p.members.Members()), "dead", slices.Sorted(maps.Keys(dead)))
 		}
@@ -129,7 +133,8 @@ func (a *Agent) peers() []network.Peer {
 		if n.Name == a.cfg.Identity.Node || err != nil || !ip.IsValid() {
 			continue
 		}
-		out = append(out, network.Peer{Name: n.Name, IP: ip, PodCIDR: cidr})
+		place, _ := network.ParsePlace(n.Annotations[network.LinkAnnotation]) // unknown if it cannot be read
+		out = append(out, network.Peer{Name: n.Name, IP: ip, PodCIDR: cidr, Place: place})
 	}
 	return out
 }

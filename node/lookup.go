@@ -5,13 +5,17 @@ import (
 	"errors"
 	"net"
 
+	"github.com/whalepod/whalepod/node/diagnose"
 	"github.com/whalepod/whalepod/node/pods"
 	"github.com/whalepod/whalepod/node/streams"
 )
 
 // streams serves log, exec, attach, port-forward and image loads through the session's tunnels.
 func (a *Agent) streams(m *pods.Manager) func(context.Context, net.Conn) {
-	return streams.New(streams.Config{Engine: a.cfg.Engine, Lookup: lookup{m}, Loaded: m.ImagesLoaded, RemoveVolume: m.RemoveLocalVolume, Log: a.cfg.Logger}).ServeConn
+	return streams.New(streams.Config{
+		Engine: a.cfg.Engine, Lookup: lookup{m}, Loaded: m.ImagesLoaded, RemoveVolume: m.RemoveLocalVolume,
+		Diagnose: diagnose.NewHandler(examined{a}), Log: a.cfg.Logger,
+	}).ServeConn
 }
 
 // lookup finds for a stream the container that it means.

@@ -12,10 +12,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/whalepod/whalepod/dns"
+	"github.com/whalepod/whalepod/node/announce"
+	"github.com/whalepod/whalepod/node/healthport"
 	"github.com/whalepod/whalepod/node/membership"
 	"github.com/whalepod/whalepod/node/network"
 	"github.com/whalepod/whalepod/proxy"
-	"github.com/whalepod/whalepod/proxy/iptables"
+	"github.com/whalepod/whalepod/proxy/nft"
+	"github.com/whalepod/whalepod/proxy/policy"
 )
 
 const (
@@ -28,9 +31,23 @@ const (
 type dataPlane struct {
 	network *network.Network
 	proxy   *proxy.Proxy
+	native  *nft.Tables // to be closed; nil where the kernel has no nf_tables
 	zone    *dns.Zone
 	server  *dns.Server
 	members *membership.Membership
+	// policy enforces network policies, policies tells it of them.
+	policy   *policy.Enforcer
+	policies *policyFeed
+	// announcer and health are what the outside sees of Services, beside the proxy's rules.
+	announcer *announce.Announcer
+	health    *healthport.Server
+}
+
+func (p *dataPlane) close() {
+	p.network.Close()
+	if p.native != nil {
+		p.native.Close()
+	}
 }
 
 // planeReady is closed once the data plane is set up.
@@ -45,7 +62,7 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 	if err != nil || plane == nil {
 		return err
 	}
-	defer plane.network.Close()
+	defer plane.close()
 	manager := a.newPods(c, plane)
 	handler.set(a.streams(manager))
 	a.withdrawn.set(manager.Withdrawn)
@@ -56,11 +73,17 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return plane.network.Run(ctx) })
 	g.Go(func() error { return plane.proxy.Run(ctx) })
+	g.Go(func() error { return plane.policy.Run(ctx) })
+	g.Go(func() error { return plane.policies.run(ctx) })
 	g.Go(func() error { return plane.server.Run(ctx) })
-	g.Go(func() error { return a.followUpstreams(ctx, c, plane.server.SetUpstreams) })
+	g.Go(func() error { return a.followForwarding(ctx, c, plane.server.SetForwarding) })
+	g.Go(func() error { return a.nodeDNS(c).keep(ctx, a.cfg.NodeDNS) })
 	g.Go(func() error { return plane.members.Run(ctx) })
 	g.Go(func() error { return a.feedServices(ctx, plane) })
 	g.Go(func() error { return a.feedPeers(ctx, plane) })
+	g.Go(func() error { return a.feedEdge(ctx, plane) })
+	g.Go(func() error { return plane.announcer.Run(ctx) })
+	g.Go(func() error { return plane.health.Run(ctx) })
 	g.Go(func() error { return manager.Run(ctx) })
 	g.Go(func() error {
 		select {
@@ -78,6 +101,7 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 func (a *Agent) setUp(ctx context.Context, c *cluster) (*dataPlane, error) {
 	for pause := setupRetryMin; ; pause = min(2*pause, setupRetryMax) {
 		plane, err := a.trySetUp(ctx, c)
+		a.setTrouble(err)
 		if err == nil {
 			return plane, nil
 		}
@@ -98,13 +122,17 @@ func (a *Agent) trySetUp(ctx context.Context, c *cluster) (plane *dataPlane, err
 	p.network, err = network.New(network.Config{
 		NodeName: a.cfg.Identity.Node, NodeIP: a.cfg.NodeIP, PodCIDR: c.node, ClusterPodCIDR: c.pods, ServiceCIDR: c.service,
 		DNSIP: c.dns, MTU: a.cfg.MTU, AlwaysVXLAN: a.cfg.AlwaysVXLAN, StateDir: filepath.Join(a.cfg.DataDir, "network"), Logger: a.cfg.Logger,
+		Changed: a.pokeEdge,
 	})
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			p.network.Close()
+			p.close()
+			if p.policies != nil {
+				p.policies.sub.Close()
+			}
 		}
 	}()
 	if err := p.network.Setup(ctx); err != nil {
@@ -113,28 +141,11 @@ func (a *Agent) trySetUp(ctx context.Context, c *cluster) (plane *dataPlane, err
 	if err := a.newProxy(ctx, c, p); err != nil {
 		return nil, err
 	}
-	return p, a.newDNS(ctx, c, p)
-}
-
-func (a *Agent) newProxy(ctx context.Context, c *cluster, p *dataPlane) error {
-	tables, err := iptables.New(ctx, iptables.Config{Prefix: proxy.Prefix})
-	if err != nil {
-		return err
+	if err := a.newPolicies(ctx, p); err != nil {
+		return nil, err
 	}
-	p.proxy, err = proxy.New(proxy.Config{
-		NodeName: a.cfg.Identity.Node, PodCIDR: c.node, ClusterPodCIDR: c.pods, ServiceCIDR: c.service,
-		LocalIPs: []netip.Addr{c.dns}, RandomFully: tables.RandomFully(), Applier: tables, Logger: a.cfg.Logger,
-		StaleUDP: func(flows []proxy.UDPFlow) error {
-			out := make([]network.UDPFlow, len(flows))
-			for i, f := range flows {
-				out[i] = network.UDPFlow(f)
-			}
-			return p.network.ClearUDP(out)
-		},
-		InForce:   a.outbox.InForce,
-		Withdrawn: func(nodes []string) error { return p.network.ClearDead(a.addressesOf(nodes)) },
-	})
-	return err
+	a.newEdge(p)
+	return p, a.newDNS(ctx, c, p)
 }
 
 func (a *Agent) newDNS(ctx context.Context, c *cluster, p *dataPlane) error {

@@ -22,7 +22,7 @@ import (
 func (a *Agent) newPods(c *cluster, p *dataPlane) *pods.Manager {
 	return pods.New(pods.Config{
 		NodeName: a.cfg.Identity.Node, DataDir: a.cfg.DataDir, LocalDir: a.cfg.LocalVolumes, Desired: a.desired, Engine: a.cfg.Engine,
-		Network: &podNetwork{network: p.network, proxy: p.proxy, names: map[string]string{}},
+		Network: &podNetwork{network: p.network, proxy: p.proxy, policies: p.policies, names: map[string]string{}},
 		Report:  reporter{a.outbox}, Record: recorder{a.outbox}, Tokens: tokens{a.session},
 		Cluster:     func() netfiles.Cluster { return netfiles.Cluster{Domain: c.domain, DNS: c.dns.String()} },
 		HostIPs:     func() []string { return []string{a.cfg.NodeIP.String()} },
@@ -42,10 +42,11 @@ func (t tokens) Token(ctx context.Context, r volume.TokenRequest) (string, time.
 	return t.session.Token(ctx, req)
 }
 
-// podNetwork gives pods their links and host ports.
+// podNetwork gives pods their links, host ports and isolation.
 type podNetwork struct {
-	network *network.Network
-	proxy   *proxy.Proxy
+	network  *network.Network
+	proxy    *proxy.Proxy
+	policies *policyFeed
 
 	mu    sync.Mutex
 	names map[string]string // by UID, of pods that have host ports
@@ -56,6 +57,9 @@ func (n *podNetwork) Attach(ctx context.Context, pod runtime.PodRef, pid int, wa
 	link.IP, _ = netip.ParseAddr(want) // an address that cannot be read is no wish
 	ip, err := n.network.AttachPod(ctx, network.NetNSOfPID(pid), link)
 	if err != nil {
+		return "", err
+	}
+	if err := n.policies.attach(ctx, pod.UID, ip); err != nil {
 		return "", err
 	}
 	n.setPorts(pod, ip, ports)
@@ -97,6 +101,7 @@ func (n *podNetwork) Detach(ctx context.Context, uid string) error {
 	if ok {
 		n.proxy.SetHostPorts(name, nil)
 	}
+	n.policies.to.Detach(uid) // before its address can be another's
 	return n.network.DetachPod(ctx, uid)
 }
 

@@ -160,5 +160,6 @@ func (a *Agent) repairRules() {
 	defer a.mu.Unlock()
 	if a.plane != nil {
 		a.plane.proxy.Repair()
+		a.plane.policy.Repair()
 	}
 }

@@ -1,41 +1,134 @@
 package node
 
 import (
-	"bufio"
-	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"net/netip"
 	"os"
-	"slices"
+	"reflect"
 	"strings"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/whalepod/whalepod/dns"
+	"github.com/whalepod/whalepod/node/desired"
+	"github.com/whalepod/whalepod/node/pods/netfiles"
 )
 
 // resolvCheck is how often the machine's name servers are read again: at boot the file may be written after the agent has
 // started, and DHCP changes it.
 const resolvCheck = 10 * time.Second
 
-// followUpstreams tells set of the name servers in the file whenever they change, until ctx ends.
-func (a *Agent) followUpstreams(ctx context.Context, c *cluster, set func(upstreams []string)) error {
+// The ConfigMap that says whom to ask for names outside the cluster, with the name and the keys that kube-dns gave it.
+const (
+	dnsConfigNamespace, dnsConfigName = "kube-system", "kube-dns"
+	upstreamNameservers               = "upstreamNameservers"
+	stubDomains                       = "stubDomains"
+)
+
+// followForwarding tells set whom to ask for names outside the cluster, whenever that changes, until ctx ends: the name
+// servers of the machine's resolv.conf, or those that the ConfigMap kube-system/kube-dns has.
+func (a *Agent) followForwarding(ctx context.Context, c *cluster, set func(dns.Forwarding)) error {
+	sub := a.desired.Subscribe(desired.ConfigMaps)
+	defer sub.Close()
 	t := time.NewTicker(resolvCheck)
 	defer t.Stop()
-	var known []string
+	var known dns.Forwarding
+	var machine []string
+	revision := ""
 	for first := true; ; first = false {
-		now, err := a.upstreams(c)
+		servers, err := a.upstreams(c)
 		if first && err != nil {
 			a.log.Warn("names outside the cluster do not resolve until the file is there", "err", err)
 		}
-		if len(now) > 0 && !slices.Equal(now, known) { // none: it is being written
+		if len(servers) > 0 { // none: it is being written
+			machine = servers
+		}
+		cm, _ := a.desired.ConfigMap(dnsConfigNamespace, dnsConfigName)
+		now, err := forwarding(machine, cm)
+		if cm != nil && cm.ResourceVersion != revision {
+			revision = cm.ResourceVersion
+			if err != nil {
+				a.log.Error("the ConfigMap kube-system/kube-dns is not what DNS understands; what is wrong in it is left out", "err", err)
+			}
+		}
+		if !reflect.DeepEqual(now, known) {
 			set(now)
 			known = now
-			a.log.Info("name servers for names outside the cluster", "upstreams", now)
+			a.log.Info("name servers for names outside the cluster", "upstreams", now.Upstreams, "stubDomains", now.Stubs)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
+		case <-sub.C():
+			sub.Take()
 		}
 	}
+}
+
+// forwarding is what the ConfigMap says, over the machine's own name servers. cm may be nil. What is wrong in it is left out
+// and told.
+func forwarding(machine []string, cm *corev1.ConfigMap) (dns.Forwarding, error) {
+	f := dns.Forwarding{Upstreams: machine}
+	if cm == nil {
+		return f, nil
+	}
+	var errs []error
+	if text := cm.Data[upstreamNameservers]; text != "" {
+		var servers []string
+		err := json.Unmarshal([]byte(text), &servers)
+		if err == nil {
+			servers, err = nameServers(servers)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", upstreamNameservers, err))
+		}
+		if len(servers) > 0 {
+			f.Upstreams = servers
+		}
+	}
+	if text := cm.Data[stubDomains]; text != "" {
+		var stubs map[string][]string
+		if err := json.Unmarshal([]byte(text), &stubs); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", stubDomains, err))
+		}
+		for domain, servers := range stubs {
+			bare := strings.ToLower(strings.Trim(domain, "."))
+			if msgs := validation.IsDNS1123Subdomain(strings.ReplaceAll(bare, "_", "x")); len(msgs) > 0 {
+				errs = append(errs, fmt.Errorf("%s: %q: %s", stubDomains, domain, strings.Join(msgs, "; ")))
+				continue
+			}
+			servers, err := nameServers(servers)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %s: %w", stubDomains, domain, err))
+			}
+			if f.Stubs == nil {
+				f.Stubs = map[string][]string{}
+			}
+			f.Stubs[bare] = servers // without one, too: such names are nobody else's
+		}
+	}
+	return f, errors.Join(errs...)
+}
+
+// nameServers are those in the list that are addresses, with or without a port.
+func nameServers(list []string) (good []string, err error) {
+	var errs []error
+	for _, s := range list {
+		_, notAddr := netip.ParseAddr(s)
+		_, notPort := netip.ParseAddrPort(s)
+		if notAddr != nil && notPort != nil {
+			errs = append(errs, fmt.Errorf("%q is not an IP address, nor one with a port", s))
+			continue
+		}
+		good = append(good, s)
+	}
+	return good, errors.Join(errs...)
 }
 
 // upstreams are the name servers of the machine itself, for names outside the cluster. Ours is left out, in case the
@@ -46,13 +139,9 @@ func (a *Agent) upstreams(c *cluster) ([]string, error) {
 		return nil, err
 	}
 	var out []string
-	for s := bufio.NewScanner(bytes.NewReader(data)); s.Scan(); {
-		f := strings.Fields(s.Text())
-		if len(f) < 2 || f[0] != "nameserver" {
-			continue
-		}
-		if ip, err := netip.ParseAddr(f[1]); err == nil && ip != c.dns {
-			out = append(out, f[1])
+	for _, s := range netfiles.ParseResolv(data).Nameservers {
+		if ip, err := netip.ParseAddr(s); err == nil && ip != c.dns {
+			out = append(out, s)
 		}
 	}
 	return out, nil

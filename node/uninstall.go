@@ -14,8 +14,6 @@ import (
 	"github.com/whalepod/whalepod/node/pods/volume"
 	"github.com/whalepod/whalepod/node/runtime"
 	"github.com/whalepod/whalepod/node/session"
-	"github.com/whalepod/whalepod/proxy"
-	"github.com/whalepod/whalepod/proxy/iptables"
 )
 
 // Containers get this long to end by themselves when a node is uninstalled.
@@ -23,9 +21,11 @@ const uninstallGrace = 5 * time.Second
 
 // UninstallConfig says what to remove.
 type UninstallConfig struct {
-	DataDir  string
-	Identity *session.Identity
-	Engine   runtime.Engine
+	DataDir string
+	// ResolvConf of the machine; what --node-dns has put there is taken out. Empty: there is none.
+	ResolvConf string
+	Identity   *session.Identity
+	Engine     runtime.Engine
 	// Mounter for the pods' volumes; nil: the kernel.
 	Mounter volume.Mounter
 	Logger  *slog.Logger
@@ -41,6 +41,9 @@ func Uninstall(ctx context.Context, cfg UninstallConfig) error {
 		if parsed, err = parseCluster(c, cfg.Identity.PodCIDR); err == nil {
 			errs = append(errs, removeRules(ctx, cfg, parsed), removeLinks(ctx, cfg, parsed))
 		}
+	}
+	if cfg.ResolvConf != "" {
+		errs = append(errs, (&nodeDNS{file: cfg.ResolvConf}).takeOut()) // systemd-resolved forgets what it was told of a link with it
 	}
 	errs = append(errs, err, removeVolumes(cfg))
 	if err := errors.Join(errs...); err != nil {
@@ -79,21 +82,6 @@ func removeVolumes(cfg UninstallConfig) error {
 		errs = append(errs, volumes.Teardown(uid))
 	}
 	return errors.Join(errs...)
-}
-
-func removeRules(ctx context.Context, cfg UninstallConfig, c *cluster) error {
-	tables, err := iptables.New(ctx, iptables.Config{Prefix: proxy.Prefix})
-	if err != nil {
-		return err
-	}
-	p, err := proxy.New(proxy.Config{
-		NodeName: cfg.Identity.Node, PodCIDR: c.node, ClusterPodCIDR: c.pods, ServiceCIDR: c.service,
-		LocalIPs: []netip.Addr{c.dns}, RandomFully: tables.RandomFully(), Applier: tables, Logger: cfg.Logger,
-	})
-	if err != nil {
-		return err
-	}
-	return p.Remove(ctx)
 }
 
 // Removing links needs no address of the node; the network asks for one all the same.

@@ -57,6 +57,19 @@ func (c *Config) baseRules() map[string]map[string]string {
 	return map[string]map[string]string{tableNat: nat, tableFilter: filter}
 }
 
+// passRules are what of baseRules a back end beside iptables needs there. They only accept: what is refused is refused elsewhere.
+func (c *Config) passRules() map[string]map[string]string {
+	filter := chainSet{}
+	for _, ip := range c.LocalIPs {
+		filter.add(chainInput, "-s %s -d %s/32 -m comment --comment \"whalepod: pods to DNS\" -j ACCEPT", c.ClusterPodCIDR, ip)
+	}
+	filter.add(chainForward, "-m mark --mark %s -j ACCEPT", masqMark)
+	filter.add(chainForward, "-s %s -j ACCEPT", c.ClusterPodCIDR)
+	filter.add(chainForward, "-d %s -j ACCEPT", c.ClusterPodCIDR)
+	filter.add(chainForward, "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+	return map[string]map[string]string{tableFilter: filter}
+}
+
 // chainSet is chain → rules.
 type chainSet map[string]string
 

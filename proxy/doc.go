@@ -1,10 +1,12 @@
-// Package proxy turns Services and EndpointSlices into the iptables rules of one node.
+// Package proxy turns Services and EndpointSlices into the rules of one node.
 //
-// rules.go and endpoints.go are pure: they say what the tables should hold. model.go keeps that up to date chain by
-// chain, so that a change costs what it touches and not what exists. proxy.go collects changes for a few milliseconds
-// and applies them with one `iptables-restore --noflush` (package proxy/iptables).
+// plan.go and endpoints.go are pure: they say what a node has to do for a Service (Port), in no back end's words. model.go keeps
+// the plan, and hands what changed to a Backend; proxy.go collects changes for a few milliseconds and has them applied. There are
+// two back ends: package proxy/nft for kernels that take its rules, and tables.go here for all others, which renders the plan
+// into chains (rules.go, base.go) and applies those that changed with one `iptables-restore --noflush` (package
+// proxy/iptables). Beside proxy/nft, tables.go holds the few rules that let traffic of pods pass what others drop there.
 //
-// The way of a packet:
+// The way of a packet with iptables (that with nf_tables stands in package proxy/nft):
 //
 //	PREROUTING, OUTPUT ─► WP-SERVICES ─► WP-CLUSTERIP ─► WP-V-0AFE0 (/20) ─► WP-V-0AFE01 (/24) ─┬─► WP-S-… endpoints of the cluster
 //	                           ├─► WP-NODEPORTS ─► WP-N-tcp-469 (64 ports) ─► WP-E-… from outside ─┤

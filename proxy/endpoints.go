@@ -14,12 +14,49 @@ type backends struct {
 	cluster, local []netip.AddrPort
 }
 
+// place is where the endpoints are looked at from.
+type place struct {
+	node, zone string
+	dead       map[string]bool // nodes
+}
+
+// candidate is one endpoint that could serve.
+type candidate struct {
+	at    netip.AddrPort
+	ready bool // otherwise it terminates and still serves
+	local bool
+	hints *discoveryv1.EndpointHints
+}
+
 // backendsOf picks the endpoints that may get new connections: the ready ones, or while there are none those that
 // are terminating and still serve. Endpoints on dead nodes are out at once.
-func backendsOf(port *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, node string, dead map[string]bool) backends {
+func backendsOf(port *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, at place) backends {
+	all := candidates(port, eps, at)
+	near := nearness(all, at)
 	var ready, readyLocal, last, lastLocal []netip.AddrPort
+	for i := range all {
+		c := &all[i]
+		switch {
+		case c.ready:
+			if near == nil || near(c.hints) {
+				ready = append(ready, c.at)
+			}
+			if c.local {
+				readyLocal = append(readyLocal, c.at)
+			}
+		default:
+			last = append(last, c.at)
+			if c.local {
+				lastLocal = append(lastLocal, c.at)
+			}
+		}
+	}
+	return backends{cluster: tidy(ready, last), local: tidy(readyLocal, lastLocal)}
+}
+
+func candidates(port *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, from place) (out []candidate) {
 	for _, s := range eps {
-		if s.AddressType != discoveryv1.AddressTypeIPv4 {
+		if s.AddressType != discoveryv1.AddressTypeIPv4 || elsewhere(s.Labels) {
 			continue
 		}
 		target, ok := targetPort(s, port)
@@ -32,36 +69,54 @@ func backendsOf(port *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, node
 			if e.NodeName != nil {
 				on = *e.NodeName
 			}
-			if len(e.Addresses) == 0 || dead[on] {
+			if len(e.Addresses) == 0 || from.dead[on] {
 				continue
 			}
 			ip, err := netip.ParseAddr(e.Addresses[0])
 			if err != nil || !ip.Is4() {
 				continue
 			}
-			at := netip.AddrPortFrom(ip, target)
-			isReady := e.Conditions.Ready == nil || *e.Conditions.Ready
-			serving := isReady
+			ready := e.Conditions.Ready == nil || *e.Conditions.Ready
+			serving := ready
 			if e.Conditions.Serving != nil {
 				serving = *e.Conditions.Serving
 			}
 			terminating := e.Conditions.Terminating != nil && *e.Conditions.Terminating
-			local := on != "" && on == node
-			switch {
-			case isReady:
-				ready = append(ready, at)
-				if local {
-					readyLocal = append(readyLocal, at)
-				}
-			case serving && terminating:
-				last = append(last, at)
-				if local {
-					lastLocal = append(lastLocal, at)
-				}
+			if !ready && (!serving || !terminating) {
+				continue
 			}
+			out = append(out, candidate{at: netip.AddrPortFrom(ip, target), ready: ready, local: on != "" && on == from.node, hints: e.Hints})
 		}
 	}
-	return backends{cluster: tidy(ready, last), local: tidy(readyLocal, lastLocal)}
+	return out
+}
+
+// nearness is how spec.trafficDistribution reaches a proxy (kube-proxy's topologyModeFromHints): when each ready endpoint is
+// hinted for some node, and one for this, those hinted for this node are taken, and no other; else the same with zones. It is
+// nil when all endpoints are to be taken.
+func nearness(all []candidate, from place) func(*discoveryv1.EndpointHints) bool {
+	forNode := func(h *discoveryv1.EndpointHints) bool {
+		return h != nil && slices.ContainsFunc(h.ForNodes, func(n discoveryv1.ForNode) bool { return n.Name == from.node })
+	}
+	forZone := func(h *discoveryv1.EndpointHints) bool {
+		return h != nil && slices.ContainsFunc(h.ForZones, func(z discoveryv1.ForZone) bool { return z.Name == from.zone })
+	}
+	allNodes, someNode, allZones, someZone := true, false, true, false
+	for i := range all {
+		if c := &all[i]; c.ready {
+			allNodes = allNodes && c.hints != nil && len(c.hints.ForNodes) > 0
+			allZones = allZones && c.hints != nil && len(c.hints.ForZones) > 0
+			someNode = someNode || forNode(c.hints)
+			someZone = someZone || forZone(c.hints)
+		}
+	}
+	switch {
+	case allNodes && someNode:
+		return forNode
+	case allZones && someZone:
+		return forZone
+	}
+	return nil
 }
 
 func tidy(first, otherwise []netip.AddrPort) []netip.AddrPort {
@@ -69,7 +124,7 @@ func tidy(first, otherwise []netip.AddrPort) []netip.AddrPort {
 		first = otherwise
 	}
 	slices.SortFunc(first, netip.AddrPort.Compare)
-	return slices.Compact(first)
+	return slices.Clip(slices.Compact(first))
 }
 
 // targetPort finds the port of the slice that serves the Service's port: the one of the same name.
@@ -90,7 +145,12 @@ func targetPort(s *discoveryv1.EndpointSlice, port *corev1.ServicePort) (uint16,
 	return 0, false
 }
 
-// has tells whether a slice has an endpoint on one of the nodes.
+// hasEndpointOn tells whether a slice has an endpoint on one of the nodes.
 func hasEndpointOn(s *discoveryv1.EndpointSlice, nodes map[string]bool) bool {
 	return slices.ContainsFunc(s.Endpoints, func(e discoveryv1.Endpoint) bool { return e.NodeName != nil && nodes[*e.NodeName] })
+}
+
+// hasHints tells whether a slice says which zones should use which endpoints.
+func hasHints(s *discoveryv1.EndpointSlice) bool {
+	return slices.ContainsFunc(s.Endpoints, func(e discoveryv1.Endpoint) bool { return e.Hints != nil && len(e.Hints.ForZones) > 0 })
 }

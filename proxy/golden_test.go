@@ -41,6 +41,12 @@ func scenarios() map[string]scenario {
 		"internal-local":         one(service("web", "10.254.7.9", internalLocal), slice("web", 8080, two...)),
 		"internal-local-nothing": one(service("web", "10.254.7.9", internalLocal), slice("web", 8080, remote...)),
 		"affinity":               one(service("web", "10.254.7.9", sticky), slice("web", 8080, two...)),
+		"affinity-timeout":       one(service("web", "10.254.7.9", sticky, stickyFor(60), nodePort(30080)), slice("web", 8080, two...)),
+		"hints-zone":             one(service("web", "10.254.7.9"), hinted(slice("web", 8080, two...), "", "elsewhere", "here")),
+		"hints-node":             one(service("web", "10.254.7.9"), hinted(slice("web", 8080, two...), "n", "here", "here")),
+		"ranges-nested":          one(service("web", "10.254.7.9", balancer("203.0.113.5"), ranges("198.51.100.0/24", "198.51.100.7/32", "0.0.0.0/0")), slice("web", 8080, two...)),
+		"mode-proxy":             one(service("web", "10.254.7.9", balancer("203.0.113.5"), modeProxy), slice("web", 8080, two...)),
+		"another-proxy":          one(service("web", "10.254.7.9", label(labelProxyName)), slice("web", 8080, two...)),
 		"dns-is-local":           one(service("kube-dns", "10.254.254.1"), slice("kube-dns", 53, two...)),
 	}
 }
@@ -83,6 +89,6 @@ func BenchmarkCompile5000(b *testing.B) {
 			m.setService(svcs[i])
 			m.setSlice(eps[i])
 		}
-		m.flush()
+		m.flush(newTables(&cfg, false))
 	}
 }

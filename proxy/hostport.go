@@ -23,27 +23,23 @@ type HostPort struct {
 // over one by one after a restart, and their ports should work meanwhile.
 const adoptGrace = 5 * time.Minute
 
-// adoptHostPorts keeps the lines found in WP-HOSTPORTS for pods not yet known; SetHostPorts replaces a pod's.
-func (m *model) adoptHostPorts(rules string) {
+// readHostPorts takes the lines of WP-HOSTPORTS apart.
+func readHostPorts(rules string) map[string][]HostPort {
+	out := map[string][]HostPort{}
 	for line := range strings.Lines(rules) {
 		_, rest, _ := strings.Cut(line, "--comment \"")
 		pod, _, ok := strings.Cut(rest, " hostPort\"")
-		if _, known := m.hostPorts[pod]; !ok || known {
+		r := parseRule(line)
+		if !ok || r.target != "DNAT" || !r.dnat.IsValid() || r.port <= 0 || r.port >= 1<<16 {
 			continue
 		}
-		m.adopted[pod] += line
+		p := HostPort{Protocol: corev1.Protocol(strings.ToUpper(r.proto)), Port: uint16(r.port), Pod: r.dnat}
+		if r.dst.IsValid() {
+			p.HostIP = r.dst.Addr()
+		}
+		out[pod] = append(out[pod], p)
 	}
-	for pod, lines := range m.adopted {
-		m.contribute(chainKey{tableNat, chainHostPorts}, pod, lines, false)
-	}
-}
-
-// dropAdopted ends the grace.
-func (m *model) dropAdopted() {
-	for pod := range m.adopted {
-		m.contribute(chainKey{tableNat, chainHostPorts}, pod, "", false)
-	}
-	clear(m.adopted)
+	return out
 }
 
 // rules are the port's lines in WP-HOSTPORTS. A client on 127.0.0.1 is masqueraded, since the pod could not answer it.

@@ -3,11 +3,8 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,7 +17,7 @@ const (
 	settle = 3 * time.Millisecond
 	// watchEvery is how often a few chains are looked at, in case somebody flushed the tables.
 	watchEvery = time.Minute
-	// applyTimeout bounds one run of iptables-restore; a full table of 5,000 Services takes a few seconds at worst.
+	// applyTimeout bounds one change of the tables; a full one of 5,000 Services takes iptables-restore a few seconds at worst.
 	applyTimeout = time.Minute
 	backoffMin   = 100 * time.Millisecond
 	backoffMax   = 30 * time.Second
@@ -40,6 +37,7 @@ type Applier interface {
 // Config is what the rules depend on besides Services.
 type Config struct {
 	NodeName       string
+	Zone           string       // of the node, until SetZone says another
 	PodCIDR        netip.Prefix // of this node
 	ClusterPodCIDR netip.Prefix
 	ServiceCIDR    netip.Prefix
@@ -47,7 +45,14 @@ type Config struct {
 	LocalIPs []netip.Addr
 	// RandomFully is set where iptables knows MASQUERADE --random-fully (1.6.2): fewer collisions of source ports.
 	RandomFully bool
-	Applier     Applier
+	// Applier is the machine's iptables.
+	Applier Applier
+	// Native is a back end that does without iptables (proxy/nft); nil: iptables holds all rules. Beside it Applier, which may
+	// be nil then, holds only what lets the traffic of pods pass.
+	Native Backend
+	// Former says that Native is not to be used: only its rules, which an earlier agent may have left, are to be taken away once
+	// those of iptables are in force.
+	Former bool
 	// StaleUDP is told which UDP flows the kernel should forget, after the rules are in force. It may be nil.
 	StaleUDP func([]UDPFlow) error
 	// Withdrawn is told which nodes' endpoints have just been left out because the nodes are dead, after the rules are in
@@ -70,10 +75,11 @@ type Proxy struct {
 	model    *model
 	complete bool
 	repair   bool
-	first    bool // nothing was read yet
 
-	// have is what the tables hold as far as we know; nil means that they must be read. Only with applying.
-	have      map[chainKey]string
+	// Only with applying.
+	backend   Backend
+	known     bool // what the kernel holds is known
+	first     bool // nothing was read yet
 	stale     []UDPFlow
 	withdrawn []string
 	died      []string // with mu: nodes for withdrawn
@@ -89,7 +95,7 @@ func New(cfg Config) (*Proxy, error) {
 	if !cfg.PodCIDR.Addr().Is4() || !cfg.ClusterPodCIDR.Addr().Is4() || !cfg.ServiceCIDR.Addr().Is4() {
 		return nil, errors.New("proxy: pod and service ranges must be IPv4")
 	}
-	if cfg.Applier == nil {
+	if cfg.Applier == nil && (cfg.Native == nil || cfg.Former) {
 		return nil, errors.New("proxy: no applier")
 	}
 	cfg.PodCIDR, cfg.ClusterPodCIDR, cfg.ServiceCIDR = cfg.PodCIDR.Masked(), cfg.ClusterPodCIDR.Masked(), cfg.ServiceCIDR.Masked()
@@ -97,7 +103,7 @@ func New(cfg Config) (*Proxy, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	p := &Proxy{cfg: cfg, log: cfg.Logger.With("component", "proxy"), poke: make(chan struct{}, 1), ready: make(chan struct{}), first: true}
-	p.model = newModel(&p.cfg)
+	p.model, p.backend = newModel(&p.cfg), p.cfg.backend()
 	return p, nil
 }
 
@@ -127,12 +133,22 @@ func (p *Proxy) SetHostPorts(pod string, ports []HostPort) {
 func (p *Proxy) SetDeadNodes(dead map[string]bool) {
 	p.change(func() {
 		for n := range dead {
-			if dead[n] && !p.model.dead[n] {
+			if dead[n] && !p.model.at.dead[n] {
 				p.died = append(p.died, n)
 			}
 		}
 		p.model.setDead(dead)
 	})
+}
+
+// SetZone says in which zone the node is (its label topology.kubernetes.io/zone): Services may prefer endpoints near it.
+func (p *Proxy) SetZone(zone string) {
+	p.mu.Lock()
+	same := p.model.at.zone == zone
+	p.mu.Unlock()
+	if !same {
+		p.change(func() { p.model.setZone(zone) })
+	}
 }
 
 // Synced says that everything there is has been given. Before that nothing is applied, so that a restarted agent never
@@ -219,28 +235,30 @@ func (p *Proxy) sync(ctx context.Context) error {
 		p.mu.Unlock()
 		return nil
 	}
-	if p.repair {
-		p.have, p.repair = nil, false
-	}
+	whole, again := !p.known || p.repair, !p.first
+	p.repair = false
 	p.mu.Unlock()
-	whole := p.have == nil
 	if whole {
-		have, err := p.read(ctx)
+		p.known = false
+		found, err := p.backend.Read(ctx)
 		if err != nil {
 			return err
 		}
-		p.have = have
+		p.adopt(found)
 	}
 	start := time.Now()
-	text, changed, after, mark := p.prepare(whole)
-	if text != "" {
-		if err := p.cfg.Applier.Restore(ctx, text); err != nil {
-			p.have = nil
-			return err
-		}
-		p.log.Debug("service rules applied", "bytes", len(text), "took", time.Since(start), "whole", whole)
+	mark, news := p.hand()
+	n, err := p.backend.Apply(ctx)
+	p.known = err == nil
+	if err != nil {
+		return err
 	}
-	p.remember(changed, after)
+	if n > 0 && whole && again && !news {
+		p.log.Info("service rules were not as they should be, and have been put right", "took", time.Since(start))
+	}
+	if n > 0 {
+		p.log.Debug("service rules applied", "bytes", n, "took", time.Since(start), "whole", whole)
+	}
 	p.readyOnce.Do(func() { close(p.ready) })
 	if mark != p.inForce {
 		p.inForce = mark
@@ -252,50 +270,28 @@ func (p *Proxy) sync(ctx context.Context) error {
 	return nil
 }
 
-// prepare writes the text that brings the tables up to date, and says which chains it changes to what, and which mark that is.
-func (p *Proxy) prepare(whole bool) (text string, changed map[chainKey]struct{}, after map[chainKey]string, mark uint64) {
+// adopt keeps the host ports that an earlier agent left, for a while.
+func (p *Proxy) adopt(found map[string][]HostPort) {
+	if !p.first {
+		return
+	}
+	p.first = false
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.first {
-		p.first = false
-		p.model.adoptHostPorts(p.have[chainKey{tableNat, chainHostPorts}])
-		if len(p.model.adopted) > 0 {
-			time.AfterFunc(adoptGrace, func() { p.change(p.model.dropAdopted) })
-		}
+	p.model.adopt(found)
+	if len(p.model.adopted) > 0 {
+		time.AfterFunc(adoptGrace, func() { p.change(p.model.dropAdopted) })
 	}
-	p.stale = append(p.stale, p.model.flush()...)
-	p.withdrawn, p.died = append(p.withdrawn, p.died...), nil
-	changed = p.model.changed
-	p.model.changed = map[chainKey]struct{}{}
-	if whole {
-		for k := range p.have {
-			changed[k] = struct{}{}
-		}
-		for k := range p.model.want {
-			changed[k] = struct{}{}
-		}
-	}
-	after = make(map[chainKey]string, len(changed))
-	for k := range changed {
-		if rules, ok := p.model.want[k]; ok {
-			after[k] = rules
-		}
-	}
-	return restoreText(p.have, p.model.want, maps.Keys(changed)), changed, after, p.reached
 }
 
-// remember notes what the tables hold now.
-func (p *Proxy) remember(changed map[chainKey]struct{}, after map[chainKey]string) {
-	for k := range changed {
-		if rules, ok := after[k]; ok {
-			p.have[k] = rules
-		} else if strings.HasPrefix(k.chain, Prefix) {
-			delete(p.have, k)
-		}
-	}
-	for _, j := range jumps {
-		p.have[chainKey{j.table, j.chain}] = "-A " + j.rule() + "\n"
-	}
+// hand gives the back end what changed, and says which mark that is, and whether there was anything.
+func (p *Proxy) hand() (mark uint64, news bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	news = len(p.model.dirty)+len(p.model.dirtyPods) > 0
+	p.stale = append(p.stale, p.model.flush(p.backend)...)
+	p.withdrawn, p.died = append(p.withdrawn, p.died...), nil
+	return p.reached, news
 }
 
 // forget ends what the kernel still sends to endpoints that are gone. It is not worth failing for: it ends by itself when
@@ -318,46 +314,20 @@ func (p *Proxy) forget() {
 	}
 }
 
-func (p *Proxy) read(ctx context.Context) (map[chainKey]string, error) {
-	tables, err := p.cfg.Applier.Read(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the tables: %w", err)
-	}
-	have := map[chainKey]string{}
-	for table, chains := range tables {
-		for chain, rules := range chains {
-			if strings.HasPrefix(chain, Prefix) {
-				have[chainKey{table, chain}] = rules
-				continue
-			}
-			for line := range strings.Lines(rules) {
-				if strings.Contains(line, "-j "+Prefix) { // never touch another, whatever the applier says
-					have[chainKey{table, chain}] += line
-				}
-			}
-		}
-	}
-	return have, nil
-}
-
-// lookAfter looks at two jumps and two chains; a flush or another program's reload empties at least one of them.
+// lookAfter looks whether somebody else flushed or changed our rules.
 func (p *Proxy) lookAfter(ctx context.Context) {
 	p.applying.Lock()
 	defer p.applying.Unlock()
-	if p.have == nil {
+	if !p.known {
 		return
 	}
-	for _, k := range []chainKey{{tableNat, "PREROUTING"}, {tableNat, chainServices}, {tableFilter, "FORWARD"}, {tableFilter, chainForward}} {
-		rules, err := p.cfg.Applier.List(ctx, k.table, k.chain)
-		if err != nil {
-			p.log.Warn("cannot look at the service rules", "err", err)
-			return
-		}
-		if rules != p.have[k] {
-			p.log.Info("service rules were changed by somebody else, putting them right", "table", k.table, "chain", k.chain)
-			p.have = nil
-			return
-		}
+	ok, err := p.backend.Intact(ctx)
+	switch {
+	case err != nil:
+		p.log.Warn("cannot look at the service rules", "err", err)
+	case !ok:
+		p.log.Debug("the kernel's tables were changed by somebody else, looking whether service rules were among them")
+		p.known = false
 	}
 }
 
@@ -365,13 +335,6 @@ func (p *Proxy) lookAfter(ctx context.Context) {
 func (p *Proxy) Remove(ctx context.Context) error {
 	p.applying.Lock()
 	defer p.applying.Unlock()
-	have, err := p.read(ctx)
-	if err != nil {
-		return err
-	}
-	p.have = nil
-	if text := removalText(have); text != "" {
-		return p.cfg.Applier.Restore(ctx, text)
-	}
-	return nil
+	p.known = false
+	return p.backend.Remove(ctx)
 }

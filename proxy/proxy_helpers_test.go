@@ -14,7 +14,7 @@ func ptr[T any](v T) *T { return &v }
 
 func testConfig() Config {
 	return Config{
-		NodeName: "n1", PodCIDR: netip.MustParsePrefix("10.244.1.0/24"), ClusterPodCIDR: netip.MustParsePrefix("10.244.0.0/16"),
+		NodeName: "n1", Zone: "here", PodCIDR: netip.MustParsePrefix("10.244.1.0/24"), ClusterPodCIDR: netip.MustParsePrefix("10.244.0.0/16"),
 		ServiceCIDR: netip.MustParsePrefix("10.254.0.0/16"), LocalIPs: []netip.Addr{netip.MustParseAddr("10.254.254.1")}, RandomFully: true,
 	}
 }
@@ -63,6 +63,37 @@ func internalLocal(s *corev1.Service) {
 }
 
 func sticky(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }
+
+func stickyFor(seconds int32) func(*corev1.Service) {
+	return func(s *corev1.Service) {
+		s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &seconds}}
+	}
+}
+
+func modeProxy(s *corev1.Service) {
+	for i := range s.Status.LoadBalancer.Ingress {
+		s.Status.LoadBalancer.Ingress[i].IPMode = ptr(corev1.LoadBalancerIPModeProxy)
+	}
+}
+
+func label(name string) func(*corev1.Service) {
+	return func(s *corev1.Service) { s.Labels = map[string]string{name: ""} }
+}
+
+// hinted gives each endpoint a zone, and with a prefix the node of its number.
+func hinted(s *discoveryv1.EndpointSlice, nodes string, zones ...string) *discoveryv1.EndpointSlice {
+	for i := range s.Endpoints {
+		h := &discoveryv1.EndpointHints{}
+		if zones[i] != "" {
+			h.ForZones = []discoveryv1.ForZone{{Name: zones[i]}}
+		}
+		if nodes != "" {
+			h.ForNodes = []discoveryv1.ForNode{{Name: nodes + strconv.Itoa(i+1)}}
+		}
+		s.Endpoints[i].Hints = h
+	}
+	return s
+}
 
 type endpoint struct {
 	ip, node string

@@ -28,7 +28,7 @@ func restoreText(have, want map[chainKey]string, chains iter.Seq[chainKey]) stri
 }
 
 func writeTable(b *strings.Builder, table string, have, want map[chainKey]string, chains []chainKey) {
-	lines := jumpLines(table, have)
+	lines := jumpLines(table, have, want)
 	if len(chains) == 0 && len(lines) == 0 {
 		return
 	}
@@ -51,8 +51,8 @@ func writeTable(b *strings.Builder, table string, have, want map[chainKey]string
 	b.WriteString("COMMIT\n")
 }
 
-// jumpLines puts our jumps first in the tables' own chains, each once.
-func jumpLines(table string, have map[chainKey]string) []string {
+// jumpLines puts our jumps first in the tables' own chains, each once, and takes those away that have nothing to lead to.
+func jumpLines(table string, have, want map[chainKey]string) []string {
 	var out []string
 	for _, j := range jumps {
 		if j.table != table {
@@ -60,15 +60,22 @@ func jumpLines(table string, have map[chainKey]string) []string {
 		}
 		line := "-A " + j.rule() + "\n"
 		now := have[chainKey{table, j.chain}]
-		if now == line {
+		if now == line && hasChain(want, j) {
 			continue
 		}
 		for old := range strings.Lines(now) {
 			out = append(out, "-D"+strings.TrimPrefix(old, "-A"))
 		}
-		out = append(out, "-I "+j.rule()+"\n")
+		if hasChain(want, j) {
+			out = append(out, "-I "+j.rule()+"\n")
+		}
 	}
 	return out
+}
+
+func hasChain(want map[chainKey]string, j jump) bool {
+	_, ok := want[chainKey{j.table, j.target}]
+	return ok
 }
 
 // removalText deletes everything of ours that the tables hold.

@@ -10,7 +10,7 @@ import (
 	"k8s.io/kubernetes/pkg/apis/networking/validation"
 )
 
-// networkPolicies: what they say is kept and checked, not enforced.
+// networkPolicies: nodes enforce them; see proxy/policy.
 func networkPolicies() *Resource {
 	return &Resource{
 		Name: "networkpolicies", Singular: "networkpolicy", Kind: "NetworkPolicy", ListKind: "NetworkPolicyList", Namespaced: true,

@@ -28,10 +28,10 @@ func services() *Resource {
 				obj.(*corev1.Service).Spec = old.(*corev1.Service).Spec
 			},
 			Validate: validate(func(in *core.Service) field.ErrorList {
-				return append(validation.ValidateServiceCreate(in), validateFamilies(in)...)
+				return append(exceptHealthPort(validation.ValidateServiceCreate(in)), validateFamilies(in, nil)...)
 			}),
 			ValidateUpdate: validateChange(func(in, old *core.Service) field.ErrorList {
-				return append(validation.ValidateServiceUpdate(in, old), validateFamilies(in)...)
+				return append(exceptHealthPort(validation.ValidateServiceUpdate(in, old)), validateFamilies(in, old)...)
 			}),
 			ValidateStatus: validateChange(validation.ValidateServiceStatusUpdate),
 			Warnings: warnings(func(_ context.Context, in, old *core.Service) []string {
@@ -59,6 +59,21 @@ func prepareService(obj Object) {
 		svc.Spec.ClusterIPs = []string{svc.Spec.ClusterIP}
 	}
 	defaultFamilies(svc, nil)
+	dropInternalPolicy(svc)
+}
+
+// dropInternalPolicy: a Service that is only a name has no traffic; Kubernetes leaves the field out when it is read.
+func dropInternalPolicy(svc *corev1.Service) {
+	if !hasClusterIP(svc) {
+		svc.Spec.InternalTrafficPolicy = nil
+	}
+}
+
+// exceptHealthPort: the registry gives a Service its healthCheckNodePort after it was validated.
+func exceptHealthPort(errs field.ErrorList) field.ErrorList {
+	return slices.DeleteFunc(errs, func(e *field.Error) bool {
+		return e.Type == field.ErrorTypeRequired && e.Field == "spec.healthCheckNodePort"
+	})
 }
 
 // defaultFamilies fills in ipFamilyPolicy and ipFamilies on a cluster whose Services have IPv4 addresses only. This is no
@@ -78,6 +93,7 @@ func defaultFamilies(svc, old *corev1.Service) {
 		}
 		spec.IPFamilyPolicy = &policy
 	}
+	given := len(spec.IPFamilies)
 	single := *spec.IPFamilyPolicy == corev1.IPFamilyPolicySingleStack
 	if old != nil && single && len(spec.IPFamilies) > 1 && slices.Equal(spec.IPFamilies, old.Spec.IPFamilies) {
 		spec.IPFamilies = spec.IPFamilies[:1:1] // asking for a single stack is reason enough to drop the second
@@ -87,13 +103,16 @@ func defaultFamilies(svc, old *corev1.Service) {
 			break
 		}
 		if i >= len(spec.IPFamilies) {
+			if familyOf(ip) == corev1.IPv6Protocol {
+				return // nothing is inferred of an address that is refused
+			}
 			spec.IPFamilies = append(spec.IPFamilies[:i:i], familyOf(ip))
 		}
 	}
 	if len(spec.IPFamilies) == 0 {
 		spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol}
 	}
-	if headless(svc) && len(spec.Selector) == 0 && !single && len(spec.IPFamilies) == 1 {
+	if headless(svc) && len(spec.Selector) == 0 && !single && len(spec.IPFamilies) == 1 && (old == nil || len(old.Spec.IPFamilies) < 2 || given == 0) {
 		other := corev1.IPv6Protocol
 		if spec.IPFamilies[0] == corev1.IPv6Protocol {
 			other = corev1.IPv4Protocol
@@ -110,7 +129,7 @@ func familyOf(ip string) corev1.IPFamily {
 }
 
 // validateFamilies refuses what a cluster with IPv4 Services alone cannot do; Kubernetes finds this while allocating.
-func validateFamilies(in *core.Service) field.ErrorList {
+func validateFamilies(in, old *core.Service) field.ErrorList {
 	spec := field.NewPath("spec")
 	policy := in.Spec.IPFamilyPolicy
 	if in.Spec.Type == core.ServiceTypeExternalName || policy == nil {
@@ -125,11 +144,19 @@ func validateFamilies(in *core.Service) field.ErrorList {
 			errs = append(errs, field.Invalid(spec.Child("ipFamilyPolicy"), policy, "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified"))
 		}
 	}
+	if old != nil && *policy != core.IPFamilyPolicySingleStack && len(in.Spec.IPFamilies) < len(old.Spec.IPFamilies) {
+		errs = append(errs, field.Invalid(spec.Child("ipFamilyPolicy"), policy, "must be 'SingleStack' to release the secondary IP family"))
+	}
 	if in.Spec.ClusterIP == core.ClusterIPNone && len(in.Spec.Selector) == 0 {
 		return errs
 	}
 	if *policy == core.IPFamilyPolicyRequireDualStack {
 		errs = append(errs, field.Invalid(spec.Child("ipFamilyPolicy"), policy, "this cluster is not configured for dual-stack services"))
+	}
+	for i, ip := range in.Spec.ClusterIPs {
+		if i >= len(in.Spec.IPFamilies) && familyOf(ip) == corev1.IPv6Protocol {
+			errs = append(errs, field.Invalid(spec.Child("clusterIPs").Index(i), in.Spec.ClusterIPs, "IPv6 is not configured on this cluster"))
+		}
 	}
 	for i, family := range in.Spec.IPFamilies {
 		if family == core.IPv6Protocol {

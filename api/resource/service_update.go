@@ -19,6 +19,7 @@ func prepareServiceUpdate(obj, old Object) {
 	agreeOnClusterIPs(svc, before)
 	defaultFamilies(svc, before)
 	dropForType(svc, before)
+	dropInternalPolicy(svc)
 }
 
 // keepAllocated fills in addresses and ports that the client left out and that the old Service had.

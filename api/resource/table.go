@@ -36,7 +36,7 @@ var kinds = []func() *Resource{
 	limitRanges, resourceQuotas,
 	deviceClasses, resourceClaims, resourceClaimTemplates, resourceSlices,
 	customResourceDefinitions,
-	ingresses, ingressClasses, networkPolicies, certificateSigningRequests,
+	ingresses, ingressClasses, networkPolicies, serviceCIDRs, ipAddresses, certificateSigningRequests,
 	mutatingWebhookConfigurations, validatingWebhookConfigurations,
 	apiServices,
 }

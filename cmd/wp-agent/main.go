@@ -54,13 +54,13 @@ func main() {
 
 // options of all commands.
 type options struct {
-	dataDir, volumesDir, dockerHost, nodeIP, logLevel, labels, resolvConf string
-	gossipPort, mtu                                                       int
-	alwaysVXLAN                                                           bool
-	evictionHard                                                          string
-	systemReserved, kubeReserved                                          corev1.ResourceList
-	imageGC                                                               pressure.ImagePolicy
-	join                                                                  session.JoinOptions
+	dataDir, volumesDir, dockerHost, nodeIP, logLevel, labels, resolvConf, proxyMode string
+	gossipPort, mtu                                                                  int
+	alwaysVXLAN, nodeDNS                                                             bool
+	evictionHard                                                                     string
+	systemReserved, kubeReserved                                                     corev1.ResourceList
+	imageGC                                                                          pressure.ImagePolicy
+	join                                                                             session.JoinOptions
 }
 
 func parse(command string, args []string) (*options, error) {
@@ -69,6 +69,7 @@ func parse(command string, args []string) (*options, error) {
 	fs.StringVar(&o.dataDir, "data-dir", "/var/lib/whalepod/agent", "where identity, desired state and pods' own volumes are kept")
 	fs.StringVar(&o.dockerHost, "docker-host", "unix:///var/run/docker.sock", "the Docker Engine")
 	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	fs.StringVar(&o.resolvConf, "resolv-conf", "/etc/resolv.conf", "file with the name servers for names outside the cluster")
 	if command != "uninstall" {
 		o.pressureFlags(fs)
 		fs.StringVar(&o.volumesDir, "volumes-dir", "", "where the data of persistent volumes are kept that the cluster makes on this node (default: volumes beside --data-dir)")
@@ -76,8 +77,9 @@ func parse(command string, args []string) (*options, error) {
 		fs.IntVar(&o.gossipPort, "gossip-port", 7946, "port of the gossip between machines, TCP and UDP; the same on all nodes")
 		fs.IntVar(&o.mtu, "mtu", 0, "MTU of pods (default: that of the link)")
 		fs.BoolVar(&o.alwaysVXLAN, "always-vxlan", false, "tunnel to every node, for providers that drop packets with addresses they did not assign")
+		fs.StringVar(&o.proxyMode, "proxy-mode", node.ProxyAuto, "what holds the rules of services: nftables or iptables; auto takes nftables where the kernel (5.6 and later) takes it")
 		fs.StringVar(&o.labels, "node-labels", "", "further labels of the node, as key=value,key=value")
-		fs.StringVar(&o.resolvConf, "resolv-conf", "/etc/resolv.conf", "file with the name servers for names outside the cluster")
+		fs.BoolVar(&o.nodeDNS, "node-dns", false, "let this machine itself resolve the cluster's names: by systemd-resolved where it runs, otherwise by a line in --resolv-conf that is taken out at the end")
 	}
 	if command == "join" {
 		hostname, _ := os.Hostname()
@@ -197,9 +199,9 @@ func runAgent(ctx context.Context, o *options, id *session.Identity, log *slog.L
 	}
 	defer engine.Close()
 	a, err := node.New(node.Config{
-		DataDir: o.dataDir, LocalVolumes: o.volumesDir, Identity: id, NodeIP: ip, GossipPort: o.gossipPort, Engine: engine, Labels: labels,
+		DataDir: o.dataDir, LocalVolumes: o.volumesDir, Identity: id, NodeIP: ip, GossipPort: o.gossipPort, Engine: engine, DockerHost: o.dockerHost, Labels: labels,
 		EvictionHard: o.evictionHard, ImageGC: o.imageGC, Reserved: pressure.Sum(o.systemReserved, o.kubeReserved),
-		AlwaysVXLAN: o.alwaysVXLAN, MTU: o.mtu, ResolvConf: o.resolvConf, Version: version.Kubernetes(), Logger: log,
+		AlwaysVXLAN: o.alwaysVXLAN, MTU: o.mtu, ProxyMode: o.proxyMode, ResolvConf: o.resolvConf, NodeDNS: o.nodeDNS, Version: version.Kubernetes(), Logger: log,
 	})
 	if err != nil {
 		return err
@@ -229,5 +231,5 @@ func uninstall(ctx context.Context, o *options, log *slog.Logger) error {
 		return err
 	}
 	defer engine.Close()
-	return node.Uninstall(ctx, node.UninstallConfig{DataDir: o.dataDir, Identity: id, Engine: engine, Logger: log})
+	return node.Uninstall(ctx, node.UninstallConfig{DataDir: o.dataDir, ResolvConf: o.resolvConf, Identity: id, Engine: engine, Logger: log})
 }

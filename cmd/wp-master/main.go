@@ -49,6 +49,7 @@ type flags struct {
 	apiPort, agentsPort, gossipPort, nodeGossipPort                                                    int
 	nodeGrace                                                                                          time.Duration
 	unreachable, notReady                                                                              int64
+	lbPools                                                                                            []string
 	version                                                                                            bool
 }
 
@@ -66,6 +67,10 @@ func parse(args []string) (*flags, error) {
 	fs.StringVar(&f.podCIDR, "pod-cidr", "10.244.0.0/16", "range of pod addresses; each node gets a /24 of it")
 	fs.StringVar(&f.domain, "cluster-domain", "cluster.local", "domain of the cluster's names")
 	fs.StringVar(&f.dnsIP, "dns-ip", "10.254.254.1", "address of the cluster's DNS, in the range of Services")
+	fs.Func("lb-pool", "`addresses` for Services of type LoadBalancer, which the nodes announce: 203.0.113.0/28, 203.0.113.10-203.0.113.20 or 203.0.113.10; may be given several times; none: another load balancer is installed (default: such Services have the nodes' own addresses)", func(s string) error {
+		f.lbPools = append(f.lbPools, s)
+		return nil
+	})
 	fs.StringVar(&f.kubeconfig, "kubeconfig", "", "where to keep the admin's kubeconfig (default: admin.kubeconfig in the data directory)")
 	fs.StringVar(&f.sans, "extra-sans", "", "further names and addresses of the master for its certificate, separated by commas")
 	fs.StringVar(&f.restore, "restore", "", "start from this copy, made by `wpctl cluster backup`; the data directory must hold no state")
@@ -127,7 +132,7 @@ func run(ctx context.Context, args []string) error {
 func config(f *flags, log *slog.Logger) (*master.Config, error) {
 	c := &master.Config{
 		DataDir: f.dataDir, APIPort: f.apiPort, AgentsPort: f.agentsPort, GossipPort: f.gossipPort, NodeGossipPort: f.nodeGossipPort,
-		ClusterDomain: f.domain, NodeGrace: f.nodeGrace, NotReadyToleration: time.Duration(f.notReady) * time.Second, Kubeconfig: f.kubeconfig,
+		ClusterDomain: f.domain, LBPools: f.lbPools, NodeGrace: f.nodeGrace, NotReadyToleration: time.Duration(f.notReady) * time.Second, Kubeconfig: f.kubeconfig,
 		Version: version.Kubernetes(), Commit: version.Commit, BuildDate: version.BuildDate, Logger: log,
 	}
 	for _, san := range strings.Split(f.sans, ",") {

@@ -41,3 +41,10 @@ func TestConfigTrimsNames(t *testing.T) {
 		t.Errorf("%q", c.SANs)
 	}
 }
+
+func TestPoolsOfLoadBalancers(t *testing.T) {
+	f, err := parse([]string{"--lb-pool", "203.0.113.0/28", "--lb-pool=203.0.113.40-203.0.113.50"})
+	if err != nil || !slices.Equal(f.lbPools, []string{"203.0.113.0/28", "203.0.113.40-203.0.113.50"}) {
+		t.Error(f, err)
+	}
+}

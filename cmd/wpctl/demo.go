@@ -46,14 +46,14 @@ func newDemoCommand(streams genericiooptions.IOStreams) *cobra.Command {
 		Run:   func(c *cobra.Command, _ []string) { _ = c.Help() },
 	}
 	var dir, images string
-	var nodes int
+	var nodes, links int
 	open := func() (*demo, error) {
 		bin, err := os.Executable()
 		if err != nil {
 			return nil, err
 		}
 		d := &demo{out: streams.Out}
-		d.lab, err = lab.New(lab.Config{Nodes: nodes, Dir: dir, Bin: filepath.Dir(bin), Images: images, Log: d.progress})
+		d.lab, err = lab.New(lab.Config{Nodes: nodes, Links: links, Dir: dir, Bin: filepath.Dir(bin), Images: images, Log: d.progress})
 		if err != nil {
 			return nil, err
 		}
@@ -62,7 +62,8 @@ func newDemoCommand(streams genericiooptions.IOStreams) *cobra.Command {
 	}
 	c.PersistentFlags().StringVar(&dir, "dir", ".demo", "Directory for the demo's state, logs and kubeconfig")
 	up := demoVerb("up", "Bring up nodes with a Docker Engine each, and WordPress on them", open, (*demo).up)
-	up.Flags().IntVar(&nodes, "nodes", nodesFromEnv(os.Getenv("WP_NODES")), "How many nodes; $WP_NODES sets the default")
+	up.Flags().IntVar(&nodes, "nodes", numberFromEnv(os.Getenv("WP_NODES"), 3), "How many nodes; $WP_NODES sets the default")
+	up.Flags().IntVar(&links, "links", numberFromEnv(os.Getenv("WP_LINKS"), 1), "On how many links they are, 1 or 2 with a router between them, as at two providers; $WP_LINKS sets the default")
 	up.Flags().StringVar(&images, "images", "auto", "Where images come from: Docker Hub (hub), this machine's packages (lab), or Docker Hub where it can be reached (auto)")
 	c.AddCommand(up,
 		demoVerb("down", "End the demo and remove what it made, but its logs and cached images", open, (*demo).down),
@@ -86,10 +87,10 @@ func demoVerb(name, short string, open func() (*demo, error), do func(*demo, con
 	}
 }
 
-// nodesFromEnv reads $WP_NODES; what is no number is left to the check of --nodes.
-func nodesFromEnv(value string) int {
+// numberFromEnv reads a flag's default; what is no number is left to the flag's own check.
+func numberFromEnv(value string, otherwise int) int {
 	if value == "" {
-		return 3
+		return otherwise
 	}
 	n, err := strconv.Atoi(value)
 	if err != nil {

@@ -66,7 +66,7 @@ func withHint(message string, k kubeconfig) string {
 		if k.path == "" {
 			return hint + "No cluster yet? \"make demo\" starts one on this machine; on a server the master writes " + systemKubeconfig + "."
 		}
-		return hint + "Look whether wp-master runs on that server, and whether a firewall lets port 6443 through.\n" +
+		return hint + "Look whether wp-master runs on that server, and whether a firewall lets port 6443 through: sudo wpctl doctor --local, there.\n" +
 			"Running containers do not need the master: they go on meanwhile."
 	default:
 		return message

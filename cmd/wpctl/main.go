@@ -66,6 +66,8 @@ func newCommand(args []string, streams genericiooptions.IOStreams) *cobra.Comman
 		newTokenCommand(f, streams),
 		newImageCommand(f, streams),
 		newClusterCommand(f, streams),
+		newTraceCommand(f, streams),
+		newDoctorCommand(f, streams),
 		newDemoCommand(streams),
 	)
 	showOurVersion(root, streams)

@@ -22,7 +22,7 @@ func rename(c *cobra.Command) {
 	}
 	if isRoot {
 		c.Short = "wpctl controls a Whalepod cluster, in the words of kubectl"
-		c.Long = c.Short + ".\n\nWhatever works with kubectl works with wpctl; token, image, cluster and demo are its own."
+		c.Long = c.Short + ".\n\nWhatever works with kubectl works with wpctl; token, image, cluster, trace, doctor and demo are its own."
 	}
 	for _, sub := range c.Commands() {
 		rename(sub)

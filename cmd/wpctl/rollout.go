@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -23,6 +24,8 @@ import (
 	"k8s.io/kubectl/pkg/cmd/rollout"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 	"k8s.io/kubectl/pkg/polymorphichelpers"
+
+	"github.com/whalepod/whalepod/node/diagnose/why"
 )
 
 const (
@@ -143,10 +146,14 @@ func selectorOf(owner *unstructured.Unstructured) string {
 	if err == nil {
 		err = runtime.DefaultUnstructuredConverter.FromUnstructured(m, &s)
 	}
-	if err != nil || len(s.MatchLabels)+len(s.MatchExpressions) == 0 {
+	var sel labels.Selector
+	if err == nil {
+		sel, err = metav1.LabelSelectorAsSelector(&s)
+	}
+	if err != nil || sel.Empty() {
 		return ""
 	}
-	return metav1.FormatLabelSelector(&s)
+	return sel.String()
 }
 
 // explainOwner says why no pods can be made.
@@ -234,7 +241,7 @@ func (e *explainer) finish(failed, once bool) {
 
 // judge a pod, and tell once what is wrong with it.
 func (e *explainer) judge(ctx context.Context, uid types.UID, pod *corev1.Pod, last bool) {
-	found := troubles(pod, last)
+	found := why.Of(pod, last)
 	e.mu.Lock()
 	owner, skip := e.owners[uid], e.told[pod.UID] || len(e.told) >= maxPods
 	e.mu.Unlock()
@@ -244,10 +251,10 @@ func (e *explainer) judge(ctx context.Context, uid types.UID, pod *corev1.Pod, l
 	var text strings.Builder
 	for _, t := range found {
 		event := ""
-		if last && !t.previous {
+		if last && !t.Previous {
 			event = e.lastWarning(ctx, pod)
 		}
-		text.WriteString(t.describe(pod, event, e.log(ctx, pod, t)))
+		text.WriteString(t.Describe(pod, event, e.log(ctx, pod, t)))
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -279,14 +286,14 @@ func (e *explainer) isNew(ctx context.Context, owner *unstructured.Unstructured,
 }
 
 // log is the end of what the container wrote, nothing if it cannot be had.
-func (e *explainer) log(ctx context.Context, pod *corev1.Pod, t trouble) string {
-	if !t.logs {
+func (e *explainer) log(ctx context.Context, pod *corev1.Pod, t why.Trouble) string {
+	if !t.Logs {
 		return ""
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	lines := int64(logLines)
-	text, err := e.client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: t.container, Previous: t.previous, TailLines: &lines}).DoRaw(ctx)
+	text, err := e.client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: t.Container, Previous: t.Previous, TailLines: &lines}).DoRaw(ctx)
 	if err != nil {
 		return ""
 	}

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/whalepod/whalepod/node/diagnose/why"
 )
 
 func waiting(reason, message string) corev1.ContainerStatus {
@@ -55,8 +57,8 @@ func TestTroubles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for last, want := range map[bool]string{false: test.early, true: test.last} {
 				text := ""
-				for _, f := range troubles(test.pod, last) {
-					text += f.describe(test.pod, "", "")
+				for _, f := range why.Of(test.pod, last) {
+					text += f.Describe(test.pod, "", "")
 				}
 				if want == "" && text != "" {
 					t.Errorf("last %v: %q, want nothing", last, text)
@@ -72,14 +74,14 @@ func TestTroubles(t *testing.T) {
 	pod := ofReplicaSet("p", "new")
 	pod.Spec.NodeName = ""
 	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/3 nodes are available"}}
-	if f := troubles(pod, false); len(f) != 1 || f[0].describe(pod, "", "") != "\nPod p: Unschedulable\n  0/3 nodes are available\n" {
+	if f := why.Of(pod, false); len(f) != 1 || f[0].Describe(pod, "", "") != "\nPod p: Unschedulable\n  0/3 nodes are available\n" {
 		t.Errorf("%+v", f)
 	}
 	pod.DeletionTimestamp = &metav1.Time{}
-	if f := troubles(pod, true); f != nil {
+	if f := why.Of(pod, true); f != nil {
 		t.Errorf("a pod that is being deleted: %+v", f)
 	}
-	text := trouble{container: "web", reason: "r"}.describe(ofReplicaSet("p", "new"), "Unhealthy: probe failed", "one\ntwo\n")
+	text := why.Trouble{Container: "web", Reason: "r"}.Describe(ofReplicaSet("p", "new"), "Unhealthy: probe failed", "one\ntwo\n")
 	if !strings.HasSuffix(text, "  Last event: Unhealthy: probe failed\n  The end of its log:\n    one\n    two\n") {
 		t.Errorf("%q", text)
 	}

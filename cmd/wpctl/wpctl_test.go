@@ -379,8 +379,8 @@ func TestFetchTitle(t *testing.T) {
 
 func TestNodesFromEnv(t *testing.T) {
 	for in, want := range map[string]int{"": 3, "5": 5, "many": -1} {
-		if got := nodesFromEnv(in); got != want {
-			t.Errorf("nodesFromEnv(%q) = %d, want %d", in, got, want)
+		if got := numberFromEnv(in, 3); got != want {
+			t.Errorf("numberFromEnv(%q, 3) = %d, want %d", in, got, want)
 		}
 	}
 }

@@ -19,10 +19,16 @@ type figures map[string]float64
 // goBench runs Go benchmarks of a package in this repository and returns their
 // figures by name (without "Benchmark" and the number of processors).
 func goBench(ctx context.Context, pkg, pattern string, flags ...string) (map[string]figures, error) {
+	return goBenchWith(ctx, nil, pkg, pattern, flags...)
+}
+
+// goBenchWith gives them environment variables too.
+func goBenchWith(ctx context.Context, env []string, pkg, pattern string, flags ...string) (map[string]figures, error) {
 	args := append([]string{"test", "-run", "^$", "-bench", pattern, "-timeout", "10m"}, flags...)
 	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 20 * time.Second // for what the test has to clear away
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -32,6 +32,7 @@ var sections = []section{
 	{"scheduler", "scheduler: decisions", (*bench).scheduler},
 	{"dns", "DNS: queries", (*bench).dns},
 	{"proxy", "proxy: one Service changed", (*bench).proxy},
+	{"network", "network: from pod to pod on two nodes", (*bench).network},
 	{"start", "wp-master: start to ready", (*bench).start},
 	{"api", "wp-master: the API under load", (*bench).api},
 	{"hollow", "wp-master: 1,000 nodes, 30,000 pods (hollow)", (*bench).hollow},

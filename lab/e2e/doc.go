@@ -42,5 +42,9 @@
 //	counts of events are folded              TestProbeStory
 //	scaling by load; healing                 TestAutoscaling, TestPowerCut, TestProbeStory
 //	no downtime, partial release, roll back  TestNoRequestIsLost, TestWordPressIsUpdatedAndRolledBack, TestRedisKeepsItsNames
+//	a NodePort on every local address         TestHttpdAnswersOnEveryAddress, TestPodsReachEachOther, TestServices
+//	EXTERNAL-IP; source ranges, own address  TestKubectlLab, TestLoadBalancers
+//	Services of every other kind, hairpins   TestServices, TestTheLastEndpointServesAsItEnds, TestHostPorts, TestDatagramsFollowThePod
+//	names of every kind, stub domains        TestNames; without a master TestRebootWithoutMaster
 //	sidecars, one image in four roles, cron  TestWordPressAndMySQLInOnePod, TestOneImageFourRoles, TestBackupCronJob
 package e2e

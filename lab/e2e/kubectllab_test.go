@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -17,9 +18,9 @@ func TestKubectlLab(t *testing.T) {
 	withEach(t, func(t *testing.T, k cli) {
 		emptyDefault(t)
 		labFirstDeployment(t, k)
-		port := labPublish(t, k)
-		labScale(t, k, port)
-		labRedis(t, k, port)
+		url := labPublish(t, k)
+		labScale(t, k, url)
+		labRedis(t, k, url)
 	})
 }
 
@@ -71,13 +72,20 @@ func labFirstDeployment(t *testing.T, k cli) {
 	prints(t, "get replicasets,pods", two[1].has(podColumns...).text, `^pod/`+rs)
 }
 
-// labPublish is "アプリケーションの公開". It returns the port by which every node
-// leads to the application: a load balancer is not part of the lab.
-func labPublish(t *testing.T, k cli) int {
+// labPublish is "アプリケーションの公開". It returns the page at the EXTERNAL-IP, for which the article waits. Every node leads to
+// the application, too.
+func labPublish(t *testing.T, k cli) string {
 	prints(t, "expose", k.run(t, "expose", "deployment", "p4app", "--type=LoadBalancer", "--port", "80", "--target-port", "8080"), `^service/p4app exposed$`)
-	row := table(t, k.run(t, "get", "services")).has(serviceColumns...).row("p4app")
+	var row map[string]string
+	eventually(t, settle, "EXTERNAL-IP is an address of the pool", func() error {
+		row = table(t, k.run(t, "get", "services")).has(serviceColumns...).row("p4app")
+		if ip, err := netip.ParseAddr(row["EXTERNAL-IP"]); err != nil || !netip.MustParsePrefix(lbPool).Contains(ip) {
+			return fmt.Errorf("%v", row)
+		}
+		return nil
+	})
 	m := regexp.MustCompile(`^80:(3[0-2]\d{3})/TCP$`).FindStringSubmatch(row["PORT(S)"])
-	if row["TYPE"] != "LoadBalancer" || m == nil || row["EXTERNAL-IP"] == "<none>" {
+	if row["TYPE"] != "LoadBalancer" || m == nil {
 		t.Fatalf("get services shows %v", row)
 	}
 	port, err := strconv.Atoi(m[1])
@@ -85,14 +93,16 @@ func labPublish(t *testing.T, k cli) int {
 		t.Fatal(err)
 	}
 	pod := podsReady(t, k, "app=p4app", 1)[0]["NAME"]
+	url := "http://" + row["EXTERNAL-IP"] + "/"
+	pageShows(t, beside(), url, "Served by: "+pod)
 	for _, n := range cluster.Nodes() {
 		pageShows(t, beside(), nodeURL(n, port), "Served by: "+pod)
 	}
-	return port
+	return url
 }
 
 // labScale is "アプリケーションのスケール".
-func labScale(t *testing.T, k cli, port int) {
+func labScale(t *testing.T, k cli, url string) {
 	prints(t, "scale", k.run(t, "scale", "deployment", "p4app", "--replicas=2"), `^deployment.apps/p4app scaled$`)
 	pods := values(podsReady(t, k, "app=p4app", 2), "NAME")
 	eventually(t, settle, "READY is 2/2", func() error {
@@ -104,7 +114,7 @@ func labScale(t *testing.T, k cli, port int) {
 	prints(t, "get replicaset", k.run(t, "get", "replicaset"), `^p4app-[a-z0-9]+ +2 +2 +2 `)
 	served := map[string]bool{}
 	eventually(t, settle, "both pods have served the page", func() error {
-		p, err := beside().get(t.Context(), nodeURL(cluster.Node(1), port))
+		p, err := beside().get(t.Context(), url)
 		if err != nil {
 			return err
 		}
@@ -123,7 +133,7 @@ func labScale(t *testing.T, k cli, port int) {
 var visits = regexp.MustCompile(`Visits: (\d+)`)
 
 // labRedis is "アプリケーションの完成": whichever pod serves, the counter goes on.
-func labRedis(t *testing.T, k cli, port int) {
+func labRedis(t *testing.T, k cli, url string) {
 	k.run(t, "create", "deployment", "redis", "--image=redis:6.0", "--port", "6379")
 	eventuallyPrinted(t, k, "get", "all", "-l", "app=redis")
 	prints(t, "expose", k.run(t, "expose", "deployment", "redis", "--type=ClusterIP", "--port", "6379"), `^service/redis exposed$`)
@@ -133,9 +143,8 @@ func labRedis(t *testing.T, k cli, port int) {
 	}
 	podsReady(t, k, "app=redis", 1)
 	last := 0
-	read := func(i int) error {
-		n := cluster.Node(1 + i%nodes)
-		p, err := beside().get(t.Context(), nodeURL(n, port))
+	read := func() error {
+		p, err := beside().get(t.Context(), url)
 		if err != nil {
 			return err
 		}
@@ -146,10 +155,10 @@ func labRedis(t *testing.T, k cli, port int) {
 		last, err = strconv.Atoi(m[1])
 		return err
 	}
-	// Every node and both pods have to learn of the new Service first.
+	// The rules and both pods have to learn of the new Service first.
 	streak := 0
 	eventually(t, settle, "the counter works", func() error {
-		if err := read(streak); err != nil {
+		if err := read(); err != nil {
 			streak = 0
 			return err
 		}
@@ -158,9 +167,9 @@ func labRedis(t *testing.T, k cli, port int) {
 		}
 		return nil
 	})
-	for i := range 20 {
+	for range 20 {
 		before := last
-		if err := read(i); err != nil {
+		if err := read(); err != nil {
 			t.Fatal(err)
 		}
 		if last != before+1 {

@@ -120,7 +120,7 @@ func labConfig(dir string) lab.Config {
 	if bin == "" {
 		bin = filepath.Join("..", "..", "bin")
 	}
-	return lab.Config{Nodes: nodes, Dir: dir, Bin: bin, Prefix: prefix, Images: "lab", Log: func(s lab.Step) {
+	return lab.Config{Nodes: nodes, Dir: dir, Bin: bin, Prefix: prefix, Images: "lab", MasterArgs: []string{"--lb-pool", lbPool}, Log: func(s lab.Step) {
 		switch {
 		case s.Done:
 			fmt.Fprintf(os.Stderr, "e2e: %s: %s (%s)\n", s.Name, s.Note, s.Took.Round(100*time.Millisecond))

@@ -199,13 +199,44 @@ func listenInLab(addr string) (net.PacketConn, error) {
 	return r.conn, r.err
 }
 
+// glibcPod has the C library that most images have; busybox resolves names by itself.
+const glibcPod = `---
+apiVersion: v1
+kind: Pod
+metadata: {name: glibc, labels: {app: glibc}}
+spec:
+  hostname: elder
+  subdomain: family
+  terminationGracePeriodSeconds: 1
+  containers: [{name: glibc, image: httpd, command: [sleep, "600"]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: family}
+spec: {clusterIP: None, selector: {app: glibc}}
+`
+
+// says runs a script in a pod until it prints all of the words: endpoints and rules follow a moment after the objects.
+func says(t *testing.T, k cli, what, pod, script string, words ...string) {
+	t.Helper()
+	eventually(t, settle, what+" asked by "+pod, func() error {
+		out := shell(t, k, pod, script+" 2>&1; true")
+		for _, word := range words {
+			if !strings.Contains(out, word) {
+				return fmt.Errorf("no %q in: %s", word, out)
+			}
+		}
+		return nil
+	})
+}
+
 // TestNames asks for every kind of name from a pod.
 func TestNames(t *testing.T) {
 	ns := namespace(t)
 	k := newest.in(t, ns)
 	nameServer(t, 53, [4]byte{192, 0, 2, 80})
 	nameServer(t, 5353, [4]byte{192, 0, 2, 81})
-	k.feed(t, peerManifest()+fmt.Sprintf(`---
+	k.feed(t, peerManifest()+glibcPod+fmt.Sprintf(`---
 apiVersion: v1
 kind: Service
 metadata: {name: udp}
@@ -221,7 +252,7 @@ kind: Service
 metadata: {name: elsewhere}
 spec: {type: ExternalName, externalName: www.example.org}
 `, cluster.Config().Subnet.Addr().Next()), "create", "-f", "-")
-	k.run(t, "wait", "--for=condition=Ready", "pod", "-l", "app=peer", "--timeout", settle.String())
+	k.run(t, "wait", "--for=condition=Ready", "pod", "-l", "app in (peer, glibc)", "--timeout", settle.String())
 	get := func(kind, name, path string) string {
 		return k.run(t, "get", kind, name, "-o", "jsonpath={"+path+"}")
 	}
@@ -247,19 +278,26 @@ spec: {type: ExternalName, externalName: www.example.org}
 		{"short names", "for n in all all." + ns + " all." + ns + ".svc headless:8080; do timeout 20 wget -qO- http://$n/1400 | wc -c; done", []string{"1400\n1400\n1400\n1400\n"}},
 	} {
 		for i := range nodes {
-			pod := fmt.Sprintf("peer%d", i+1)
-			// Endpoints and rules follow a moment after the objects.
-			eventually(t, settle, c.name+" asked by "+pod, func() error {
-				out := shell(t, k, pod, c.ask+" 2>&1; true")
-				for _, word := range c.words {
-					if !strings.Contains(out, word) {
-						return fmt.Errorf("no %q in: %s", word, out)
-					}
-				}
-				return nil
-			})
+			says(t, k, c.name, fmt.Sprintf("peer%d", i+1), c.ask, c.words...)
 		}
 	}
+	own := get("pod", "glibc", ".status.podIP")
+	for ask, word := range map[string]string{
+		"all": all, "all." + ns: all, "all." + ns + ".svc": all, "all." + domain: all, "all." + domain + ".": all, "headless": ip1, "family": own,
+		"elder.family": own, "elder.family." + domain: own, "kubernetes.default": "10.254.0.1", "elsewhere": "192.0.2.80", "www.example.org": "192.0.2.80",
+	} {
+		says(t, k, "glibc", "glibc", "getent ahosts "+ask, word+" ")
+	}
+	says(t, k, "reverse", "glibc", "getent hosts "+own+" "+all, "elder.family."+domain, "all."+domain)
+	says(t, k, "IPv6 of a name that has none", "peer1", "nslookup -type=aaaa all."+domain+" && echo fine", "fine")
+
+	// Domains whose servers are others, in the ConfigMap of kube-dns, count without a restart.
+	stub := fmt.Sprintf(`{"example.org": ["%s:5353"]}`, cluster.Config().Subnet.Addr().Next())
+	k.run(t, "create", "configmap", "kube-dns", "-n", "kube-system", "--from-literal=stubDomains="+stub)
+	t.Cleanup(func() { cleanUp(t, "delete", "configmap", "kube-dns", "-n", "kube-system", "--ignore-not-found") })
+	says(t, k, "stub domain", "peer1", "nslookup -type=a www.example.org", "192.0.2.81")
+	k.run(t, "delete", "configmap", "kube-dns", "-n", "kube-system")
+	says(t, k, "no stub domain any more", "peer1", "nslookup -type=a www.example.org", "192.0.2.80")
 }
 
 // archive writes an image of a node's engine to a file, under another name.

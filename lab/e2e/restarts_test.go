@@ -39,6 +39,23 @@ func TestDockerRestarted(t *testing.T) {
 	w.restarted(t, n, was)
 }
 
+// inContainer runs a program in the first container of a node whose name begins so, without asking the master.
+func inContainer(t *testing.T, n *lab.Node, prefix string, args ...string) error {
+	t.Helper()
+	for _, name := range dockerPS(t, n) {
+		if !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		var c struct{ State struct{ Pid int } }
+		if err := n.Engine(t.Context(), "GET", "/containers/"+name+"/json", nil, &c); err != nil {
+			return err
+		}
+		_, err := output(n.Command(t.Context(), "nsenter", append([]string{"--target", fmt.Sprint(c.State.Pid), "--mount", "--net", "--"}, args...)...))
+		return err
+	}
+	return fmt.Errorf("no container %s", prefix)
+}
+
 // TestRebootWithoutMaster reboots a node while there is no master to ask: what has
 // to run is on the node's disk.
 func TestRebootWithoutMaster(t *testing.T) {
@@ -57,6 +74,11 @@ func TestRebootWithoutMaster(t *testing.T) {
 	})
 	pageShows(t, on(n), "http://"+was.Status.PodIP+"/", "It works!")
 	pageShows(t, beside(), w.url(n), "It works!")
+	for _, name := range []string{"web", "web." + w.ns, "web." + w.ns + ".svc.cluster.local", "kubernetes.default"} {
+		eventually(t, settle, "a pod that came back resolves "+name, func() error {
+			return inContainer(t, n, "k8s_httpd_"+was.Name+"_", "getent", "ahosts", name)
+		})
+	}
 	must(t, cluster.StartMaster(t.Context()))
 	awaitNode(t, n)
 	w.restarted(t, n, was)

@@ -21,6 +21,7 @@ func kernelState(t *testing.T, n *lab.Node) string {
 	var b strings.Builder
 	for _, args := range [][]string{
 		{"iptables-save"},
+		{"sh", "-c", "nft list tables | grep whalepod || true"},
 		{"ip", "-br", "link"},
 		{"ip", "-4", "-br", "address"},
 		{"ip", "route", "show", "table", "all"},

@@ -49,6 +49,8 @@ type agent struct {
 	cut   bool
 	conns map[net.Conn]struct{}
 	dials int
+	// pools are what the master said last.
+	pools []string
 }
 
 // caHash is what `wpctl token create` prints beside the token.
@@ -96,7 +98,12 @@ func (c *cluster) start(a *agent) {
 	client := session.New(session.Config{
 		Identity: id, Dir: a.dir, Version: "v0.0.0-test", Node: func(context.Context) (*corev1.Node, error) { return a.node(), nil },
 		Desired: a.state, Outbox: a.outbox, Serve: serve, Dial: a.dial, Logger: c.logger(a.name),
-		Welcomed: func(*agentv1.ClusterConfig, string) error { return nil },
+		Welcomed: func(config *agentv1.ClusterConfig, _ string) error {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.pools = config.LbPools
+			return nil
+		},
 	})
 	a.manager = pods.New(pods.Config{
 		NodeName: a.name, DataDir: a.dir, Desired: a.state, Engine: a.engine.As(a.name), Network: a.net, Mounter: a.mounts,
@@ -267,6 +274,8 @@ type network struct {
 	mu       sync.Mutex
 	attached map[string]string
 	serial   int
+	// attaching, if set, is told of each pod before it gets its address.
+	attaching func(pod string)
 }
 
 func (n *network) Attach(_ context.Context, pod runtime.PodRef, _ int, want string, _ []pods.HostPort) (string, error) {
@@ -274,6 +283,9 @@ func (n *network) Attach(_ context.Context, pod runtime.PodRef, _ int, want stri
 	defer n.mu.Unlock()
 	if ip, ok := n.attached[pod.UID]; ok {
 		return ip, nil
+	}
+	if n.attaching != nil {
+		n.attaching(pod.Name)
 	}
 	if want == "" {
 		n.serial++

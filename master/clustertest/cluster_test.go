@@ -38,6 +38,8 @@ type cluster struct {
 	http   *http.Client
 	kube   *kubernetes.Clientset
 	agents map[string]*agent
+	// pools are for the next start of the master.
+	pools []string
 
 	mu         sync.Mutex
 	api, nodes *bufconn.Listener // of the master that runs
@@ -83,7 +85,7 @@ func (c *cluster) startMaster() {
 		Advertise: netip.MustParseAddr("127.0.0.1"), APIPort: 6443, AgentsPort: 6444,
 		ServiceCIDR: netip.MustParsePrefix("10.254.0.0/16"), PodCIDR: netip.MustParsePrefix("10.244.0.0/16"),
 		ClusterDomain: "cluster.local", DNSIP: netip.MustParseAddr("10.254.254.1"), NodeGrace: 10 * time.Second, NotReadyToleration: 10 * time.Second,
-		GossipPort: 7946, NodeGossipPort: 7946, Gossip: c.gossip, Version: "v0.0.0-test", Logger: c.logger("master"),
+		GossipPort: 7946, NodeGossipPort: 7946, Gossip: c.gossip, Version: "v0.0.0-test", Logger: c.logger("master"), LBPools: c.pools,
 	})
 	if err != nil {
 		c.Fatal(err)

@@ -175,7 +175,7 @@ func TestANodeIsToldOnlyWhatItNeeds(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.told(n2, "configmap/late pod/p2", "password", "late")
-		if nodes := n1.state.Nodes(); len(nodes) != 2 || nodes[1].Status.NodeInfo.MachineID != "" || len(nodes[1].Status.Conditions) != 0 {
+		if nodes := n1.state.Nodes(); len(nodes) != 2 || nodes[1].Status.NodeInfo.MachineID != "" || len(nodes[1].Status.Conditions) > 1 { // whether it is ready
 			t.Errorf("peers: %+v", nodes)
 		}
 	})
@@ -275,6 +275,30 @@ func TestStatusOnlyOfOwnPods(t *testing.T) {
 		}
 		if !found || got.Status.QOSClass == "" {
 			t.Errorf("conditions of others: %+v", got.Status)
+		}
+	})
+}
+
+// TestNodesTellOfServices: any node, of a Service that there is.
+func TestNodesTellOfServices(t *testing.T) {
+	run(t, 1, func(c *cluster) {
+		svc, err := c.kube.CoreV1().Services("default").Create(c.ctx, &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, uid := range []string{string(svc.UID), "of another that had its name"} {
+			c.agents["n1"].outbox.Event(session.Event{Kind: "Service", Namespace: "default", Name: "web", UID: uid, Type: "Normal", Reason: "NodeAssigned", Message: "for " + uid})
+		}
+		c.agents["n1"].outbox.Event(session.Event{Kind: "Service", Namespace: "default", Name: "nothing", Type: "Normal", Reason: "NodeAssigned"})
+		time.Sleep(5 * time.Second)
+		told, err := c.kube.CoreV1().Events("default").List(c.ctx, metav1.ListOptions{FieldSelector: "reason=NodeAssigned"})
+		if err != nil || len(told.Items) != 1 {
+			t.Fatalf("%+v, %v", told, err)
+		}
+		if e := told.Items[0]; e.InvolvedObject.Kind != "Service" || e.InvolvedObject.UID != svc.UID || e.Source.Host != "n1" {
+			t.Errorf("%+v", e)
 		}
 	})
 }

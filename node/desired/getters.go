@@ -1,8 +1,11 @@
 package desired
 
 import (
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	nodev1 "k8s.io/api/node/v1"
 )
 
@@ -71,4 +74,31 @@ func (s *State) Claim(namespace, name string) (*corev1.PersistentVolumeClaim, bo
 // Volume that a claim of this node's pods is bound to.
 func (s *State) Volume(name string) (*corev1.PersistentVolume, bool) {
 	return get[*corev1.PersistentVolume](s, Volumes, name)
+}
+
+// Policies that select pods of this node.
+func (s *State) Policies() []*networkingv1.NetworkPolicy {
+	return list[*networkingv1.NetworkPolicy](s, Policies)
+}
+
+// Policy by name.
+func (s *State) Policy(namespace, name string) (*networkingv1.NetworkPolicy, bool) {
+	return get[*networkingv1.NetworkPolicy](s, Policies, Key(namespace, name))
+}
+
+// PolicySet is one part of a set that the policies refer to.
+func (s *State) PolicySet(set, part string) (*PolicySet, bool) {
+	return get[*PolicySet](s, PolicySets, Key(set, part))
+}
+
+// PolicySets calls f with all parts of sets, in no particular order.
+func (s *State) PolicySets(f func(set, part string, members *PolicySet)) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for key, e := range s.objects[PolicySets] {
+		if o, ok := e.object.(*PolicySet); ok {
+			set, part, _ := strings.Cut(key, "/")
+			f(set, part, o)
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	nodev1 "k8s.io/api/node/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -25,9 +26,11 @@ const (
 	RuntimeClasses  Resource = "runtimeclasses"
 	Claims          Resource = "persistentvolumeclaims"
 	Volumes         Resource = "persistentvolumes"
+	Policies        Resource = "networkpolicies"
+	PolicySets      Resource = "policysets"
 )
 
-// Object is any of the kinds above. k8s.io/api's types implement it.
+// Object is any of the kinds above. k8s.io/api's types implement it, and PolicySet.
 type Object interface {
 	metav1.Object
 	Marshal() ([]byte, error)
@@ -47,6 +50,8 @@ var constructors = map[Resource]func() Object{
 	RuntimeClasses:  func() Object { return &nodev1.RuntimeClass{} },
 	Claims:          func() Object { return &corev1.PersistentVolumeClaim{} },
 	Volumes:         func() Object { return &corev1.PersistentVolume{} },
+	Policies:        func() Object { return &networkingv1.NetworkPolicy{} },
+	PolicySets:      func() Object { return &PolicySet{} },
 }
 
 // New makes an empty object of a resource; nil when the resource is not one an agent knows.

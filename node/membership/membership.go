@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -29,22 +28,26 @@ import (
 // failed probes, which made a busy machine notice a death only after 4 s. A wrong suspicion is cheap, the suspected has
 // suspicionMult*probeEvery to refute it. gossipEvery is memberlist's look for news to pass on, which wakes the process also
 // when there are none; news travel with probes besides.
+//
+// After a cut that lasted long enough for both sides to call each other dead, nobody probes across any more, and memberlist
+// passes news to the dead only while it has some. So those who are missing are called every rejoinMissing: a packet
+// each, which is what it costs to be whole again within seconds of the cable being back. Two or three calls may be needed, since
+// a machine is believed alive again only after it has heard that it was thought dead.
 const (
 	probeEvery    = 500 * time.Millisecond
 	probeTimeout  = 200 * time.Millisecond
 	gossipEvery   = 500 * time.Millisecond
 	suspicionMult = 2
 	awarenessMax  = 1
-	// A machine that is alone asks its seeds again soon, one that misses others less often: at 5 s, two halves of a cluster are
-	// one again within 10 s of a cut's end.
+	// A machine that is alone asks its seeds again soonest.
 	rejoinAlone   = time.Second
-	rejoinMissing = 5 * time.Second
+	rejoinMissing = time.Second
 	rejoinEvery   = 15 * time.Second
 	// rejoinAtOnce bounds how many seeds are asked in a turn: one that answers knows all others.
-	rejoinAtOnce = 4
+	rejoinAtOnce = 8
 	leaveTimeout = time.Second
 	dialTimeout  = 2 * time.Second
-	deadReclaim  = 30 * time.Second
+	deadReclaim  = 3 * time.Second
 )
 
 // Config of a machine's membership.
@@ -65,25 +68,37 @@ type Config struct {
 type Member struct {
 	Name, Addr string
 	Port       uint16
+	// Meta is what the machine tells of itself; see Membership.Tell.
+	Meta string
 }
+
+func (v Member) host() string { return net.JoinHostPort(v.Addr, strconv.Itoa(int(v.Port))) }
+
+// MaxMeta is how much a machine can tell of itself, in bytes: memberlist's limit.
+const MaxMeta = memberlist.MetaMaxSize
 
 // Membership is this machine's part in the gossip.
 type Membership struct {
 	cfg     Config
 	log     *slog.Logger
 	changed chan struct{}
+	died    chan struct{} // somebody died, or nobody answers: time for a survey
+	told    chan struct{} // poked by Tell
 
 	mu      sync.Mutex
+	meta    string
 	members map[string]Member
 	// dead are machines that were members and went silent, with the time when they did. One that left is not dead.
 	dead map[string]time.Time
+	// silent are those of the dead that are so by our own survey alone.
+	silent map[string]Member
 }
 
 // New makes a membership; Run starts it.
 func New(cfg Config) *Membership {
 	return &Membership{
-		cfg: cfg, log: cfg.Logger.With("component", "membership"), changed: make(chan struct{}, 1),
-		members: map[string]Member{}, dead: map[string]time.Time{},
+		cfg: cfg, log: cfg.Logger.With("component", "membership"), changed: make(chan struct{}, 1), died: make(chan struct{}, 1), told: make(chan struct{}, 1),
+		members: map[string]Member{}, dead: map[string]time.Time{}, silent: map[string]Member{},
 	}
 }
 
@@ -112,6 +127,28 @@ func (m *Membership) Dead() map[string]time.Time {
 // Changed is poked when Members or Dead changed. It has one reader.
 func (m *Membership) Changed() <-chan struct{} { return m.changed }
 
+// Tell sets what this machine tells of itself to all others: at most MaxMeta bytes, and not "leaving".
+func (m *Membership) Tell(meta string) {
+	if len(meta) > MaxMeta || meta == leavingMeta {
+		m.log.Error("this cannot be told by gossip", "bytes", len(meta))
+		return
+	}
+	m.mu.Lock()
+	same := m.meta == meta
+	m.meta = meta
+	m.mu.Unlock()
+	if same {
+		return
+	}
+	poke(m.told)
+}
+
+func (m *Membership) ownMeta() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return []byte(m.meta)
+}
+
 // Run takes part in the gossip until ctx ends, and then says good-bye.
 func (m *Membership) Run(ctx context.Context) error {
 	c := memberlist.DefaultLANConfig()
@@ -123,25 +160,53 @@ func (m *Membership) Run(ctx context.Context) error {
 	c.TCPTimeout = dialTimeout
 	c.DeadNodeReclaimTime = deadReclaim // a machine that comes back with another address keeps its name
 	c.Events = events{m}
-	goodbye := &delegate{}
+	goodbye := &delegate{own: m.ownMeta}
 	c.Delegate = goodbye
+	quiet := time.AfterFunc(surveyQuiet, func() { poke(m.died) })
+	defer quiet.Stop()
+	c.Ping = answered{quiet}
 	c.Logger = log.New(bridge{m.log}, "", 0)
 	list, err := memberlist.Create(c)
 	if err != nil {
 		return fmt.Errorf("gossip on %s: %w; is the port in use, or the address not this machine's?", net.JoinHostPort(m.cfg.Addr, strconv.Itoa(m.cfg.Port)), err)
 	}
+	var joining sync.WaitGroup
+	defer joining.Wait() // no longer than a call takes
 	defer func() {
 		goodbye.leaving.Store(true)
 		_ = list.UpdateNode(leaveTimeout)
 		_ = list.Leave(leaveTimeout)
 		_ = list.Shutdown()
 	}()
+	joining.Go(func() { m.keepJoining(ctx, list) })
+	joining.Go(func() {
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-m.died:
+				m.survey(ctx, list)
+			}
+		}
+	})
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.told:
+			if err := list.UpdateNode(leaveTimeout); err != nil {
+				m.log.Debug("gossip has not passed on yet what this machine tells", "err", err)
+			}
+		}
+	}
+}
+
+func (m *Membership) keepJoining(ctx context.Context, list *memberlist.Memberlist) {
 	for {
 		t := time.NewTimer(m.join(list.Join))
 		select {
 		case <-ctx.Done():
 			t.Stop()
-			return nil
+			return
 		case <-t.C:
 		}
 	}
@@ -152,11 +217,15 @@ func (m *Membership) Run(ctx context.Context) error {
 func (m *Membership) join(call func([]string) (int, error)) time.Duration {
 	seeds := m.missing()
 	rand.Shuffle(len(seeds), func(i, j int) { seeds[i], seeds[j] = seeds[j], seeds[i] })
+	var calls sync.WaitGroup // side by side: those who are dead must not keep one who lives waiting
 	for _, seed := range seeds[:min(len(seeds), rejoinAtOnce)] {
-		if _, err := call([]string{seed}); err != nil {
-			m.log.Debug("gossip seed does not answer", "seed", seed, "err", err)
-		}
+		calls.Go(func() {
+			if _, err := call([]string{seed}); err != nil {
+				m.log.Debug("gossip seed does not answer", "seed", seed, "err", err)
+			}
+		})
 	}
+	calls.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
@@ -168,15 +237,22 @@ func (m *Membership) join(call func([]string) (int, error)) time.Duration {
 	return rejoinEvery
 }
 
-// missing are the seeds that are not members. (memberlist's own list of members may not be read while it works.)
+// missing are the seeds that are not members, each once. (memberlist's own list of members may not be read while it works.)
 func (m *Membership) missing() []string {
 	m.mu.Lock()
 	known := map[string]bool{net.JoinHostPort(m.cfg.Addr, strconv.Itoa(m.cfg.Port)): true}
 	for _, n := range m.members {
-		known[net.JoinHostPort(n.Addr, strconv.Itoa(int(n.Port)))] = true
+		known[n.host()] = true
 	}
 	m.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(m.cfg.Seeds()), func(seed string) bool { return known[seed] })
+	var out []string
+	for _, seed := range m.cfg.Seeds() {
+		if !known[seed] {
+			known[seed] = true // the master names nodes that we know besides
+			out = append(out, seed)
+		}
+	}
+	return out
 }
 
 // events are memberlist's callbacks, made while it holds its lock: they note, poke and return.
@@ -187,19 +263,31 @@ func (e events) NotifyUpdate(n *memberlist.Node) { e.m.note(n, true) }
 func (e events) NotifyLeave(n *memberlist.Node)  { e.m.note(n, false) }
 
 func (m *Membership) note(n *memberlist.Node, alive bool) {
+	v := Member{Name: n.Name, Addr: n.Addr.String(), Port: n.Port, Meta: string(n.Meta)}
+	m.set(v, alive, !alive && v.Meta != leavingMeta)
+}
+
+// set notes that a machine is alive, or that it is not, and whether it died without a word.
+func (m *Membership) set(v Member, alive, died bool) {
 	m.mu.Lock()
+	delete(m.silent, v.Name)
 	if alive {
-		m.members[n.Name] = Member{Name: n.Name, Addr: n.Addr.String(), Port: n.Port}
-		delete(m.dead, n.Name)
+		m.members[v.Name] = v
+		delete(m.dead, v.Name)
 	} else {
-		delete(m.members, n.Name)
-		if string(n.Meta) != leavingMeta {
-			m.dead[n.Name] = time.Now()
+		delete(m.members, v.Name)
+		if _, known := m.dead[v.Name]; died && !known {
+			m.dead[v.Name] = time.Now()
+			poke(m.died)
 		}
 	}
 	m.mu.Unlock()
+	poke(m.changed)
+}
+
+func poke(c chan struct{}) {
 	select {
-	case m.changed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -208,13 +296,16 @@ func (m *Membership) note(n *memberlist.Node, alive bool) {
 // or died.
 const leavingMeta = "leaving"
 
-type delegate struct{ leaving atomic.Bool }
+type delegate struct {
+	leaving atomic.Bool
+	own     func() []byte
+}
 
 func (d *delegate) NodeMeta(int) []byte {
 	if d.leaving.Load() {
 		return []byte(leavingMeta)
 	}
-	return nil
+	return d.own()
 }
 func (*delegate) NotifyMsg([]byte)                {}
 func (*delegate) GetBroadcasts(_, _ int) [][]byte { return nil }

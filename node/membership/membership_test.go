@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -85,9 +88,38 @@ func TestStrangersAreNotLetIn(t *testing.T) {
 	}
 }
 
+func TestMembersTellOfThemselves(t *testing.T) {
+	key := make([]byte, 32)
+	portA, portB := freePort(t, "127.0.0.1"), freePort(t, "127.0.0.2")
+	a, _ := start(t, "a", "127.0.0.1", portA, key)
+	a.Tell("before b is there")
+	b, _ := start(t, "b", "127.0.0.2", portB, key, "127.0.0.1:"+strconv.Itoa(portA))
+	told := func(m *Membership, name, what string) func() bool {
+		return func() bool {
+			for _, o := range m.Members() {
+				if o.Name == name {
+					return o.Meta == what
+				}
+			}
+			return false
+		}
+	}
+	await(t, b, "what a told before", told(b, "a", "before b is there"))
+	a.Tell("after")
+	await(t, b, "what a tells", told(b, "a", "after"))
+	a.Tell(strings.Repeat("x", MaxMeta+1))
+	a.Tell(leavingMeta)
+	b.Tell("b")
+	await(t, a, "what b tells", told(a, "b", "b"))
+	if !told(b, "a", "after")() {
+		t.Errorf("what cannot be told was: %v", b.Members())
+	}
+}
+
 // Who is alone asks again soon; what is missing is looked for more often than usual; members are not called.
 func TestSeedsAreAskedAgain(t *testing.T) {
-	seeds := []string{"192.0.2.1:7946", "192.0.2.2:7946", "192.0.2.3:7946", "192.0.2.4:7946", "192.0.2.5:7946", "192.0.2.6:7946"}
+	seeds := []string{"192.0.2.1:7946", "192.0.2.2:7946", "192.0.2.3:7946", "192.0.2.4:7946", "192.0.2.5:7946", "192.0.2.6:7946",
+		"192.0.2.7:7946", "192.0.2.8:7946", "192.0.2.9:7946", "192.0.2.10:7946"}
 	m := New(Config{Name: "a", Addr: "192.0.2.1", Port: 7946, Seeds: func() []string { return seeds }, Logger: slog.New(slog.DiscardHandler)})
 	node := func(name, ip string) *memberlist.Node {
 		return &memberlist.Node{Name: name, Addr: net.ParseIP(ip), Port: 7946}
@@ -95,7 +127,10 @@ func TestSeedsAreAskedAgain(t *testing.T) {
 	turn := func(what string, wait time.Duration, calls int) {
 		t.Helper()
 		called := map[string]bool{}
+		var mu sync.Mutex
 		got := m.join(func(list []string) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			for _, s := range list {
 				called[s] = true
 			}
@@ -107,10 +142,65 @@ func TestSeedsAreAskedAgain(t *testing.T) {
 	}
 	m.note(node("a", "192.0.2.1"), true)
 	turn("alone", rejoinAlone, rejoinAtOnce)
-	for i, name := range []string{"b", "c", "d", "e"} {
+	for i, name := range strings.Split("bcdefghi", "") {
 		m.note(node(name, fmt.Sprintf("192.0.2.%d", i+2)), true)
 	}
 	turn("one seed is no member", rejoinEvery, 1)
 	m.note(node("b", "192.0.2.2"), false)
 	turn("one has died", rejoinMissing, 2)
+}
+
+// A machine whom nobody answers, by UDP or TCP, finds all others dead at once, and alive again when they answer.
+func TestSurvey(t *testing.T) {
+	key := make([]byte, 32)
+	a, _ := start(t, "a", "127.0.0.1", freePort(t, "127.0.0.1"), key)
+	await(t, a, "itself", func() bool { return len(a.Members()) == 1 })
+	gone := Member{Name: "gone", Addr: "127.0.0.3", Port: uint16(freePort(t, "127.0.0.3"))}
+	a.set(gone, true, false)
+	a.set(Member{Name: "first", Addr: "127.0.0.4", Port: 1}, false, true)
+	// On a machine that is too busy to judge, another death makes it try again.
+	for i := 0; len(a.Members()) > 1; i++ {
+		wait := time.NewTimer(2 * time.Second)
+		select {
+		case <-a.Changed():
+		case <-wait.C:
+			if i > 10 {
+				t.Fatalf("the silent one is still a member: %v", a.Members())
+			}
+			a.set(Member{Name: fmt.Sprint("another", i), Addr: "127.0.0.4", Port: 1}, false, true)
+		}
+		wait.Stop()
+	}
+	if _, dead := a.Dead()["gone"]; !dead {
+		t.Errorf("dead: %v", a.Dead())
+	}
+	start(t, "gone", "127.0.0.3", int(gone.Port), key)
+	await(t, a, "the answer", func() bool { _, dead := a.Dead()["gone"]; return !dead })
+}
+
+// While somebody answers, those who do not are left to memberlist.
+func TestSurveyWhileSomebodyAnswers(t *testing.T) {
+	key := make([]byte, 32)
+	port := freePort(t, "127.0.0.1")
+	a, _ := start(t, "a", "127.0.0.1", port, key)
+	b, _ := start(t, "b", "127.0.0.2", freePort(t, "127.0.0.2"), key, "127.0.0.1:"+strconv.Itoa(port))
+	await(t, a, "b joining", func() bool { return len(a.Members()) == 2 })
+	await(t, b, "a", func() bool { return len(b.Members()) == 2 })
+	a.set(Member{Name: "gone", Addr: "127.0.0.3", Port: uint16(freePort(t, "127.0.0.3"))}, true, false)
+	list, err := memberlist.Create(quietConfig("asker", freePort(t, "127.0.0.5"), key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = list.Shutdown() }()
+	a.survey(t.Context(), list)
+	if len(a.Dead()) > 0 {
+		t.Errorf("members %v, dead %v", a.Members(), a.Dead())
+	}
+}
+
+func quietConfig(name string, port int, key []byte) *memberlist.Config {
+	c := memberlist.DefaultLANConfig()
+	c.Name, c.BindAddr, c.BindPort, c.AdvertisePort, c.SecretKey = name, "127.0.0.5", port, port, key
+	c.ProbeTimeout, c.LogOutput = probeTimeout, io.Discard
+	return c
 }

@@ -58,14 +58,18 @@ type host struct {
 	pods map[string]netip.Addr
 }
 
-func makeNode(t *testing.T, ns, ip, podCIDR string) *host {
+func makeNode(t *testing.T, ns, ip, podCIDR string, change ...func(*Config)) *host {
 	t.Helper()
-	n, err := New(Config{
+	cfg := Config{
 		NodeName: ns, NodeIP: netip.MustParseAddr(ip), PodCIDR: netip.MustParsePrefix(podCIDR),
 		ClusterPodCIDR: netip.MustParsePrefix("10.244.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.254.0.0/16"),
 		DNSIP: netip.MustParseAddr("10.254.254.1"), StateDir: t.TempDir(), NetNS: nsPath(ns),
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
-	})
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	n, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,6 +78,16 @@ func makeNode(t *testing.T, ns, ip, podCIDR string) *host {
 		t.Fatal(err)
 	}
 	return &host{Network: n, ns: ns, pods: map[string]netip.Addr{}}
+}
+
+// peer is what the others know of the node.
+func (h *host) peer(t *testing.T) Peer {
+	t.Helper()
+	place, err := PlaceOf(h.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Peer{Name: strings.TrimPrefix(h.ns, "wpn-"), IP: h.cfg.NodeIP, PodCIDR: h.cfg.PodCIDR, Place: place}
 }
 
 func (h *host) pod(t *testing.T, name string) netip.Addr {
@@ -119,45 +133,57 @@ func exchange(t *testing.T, fromNS, toNS string, to netip.Addr, size int) {
 	})
 }
 
-// datagram sends size bytes by UDP and waits for them to come back; path MTU discovery is off, as for most UDP programs
-// that send more than fits.
-func datagram(t *testing.T, fromNS, toNS string, to netip.Addr, size int) {
+// datagram sends size bytes by UDP and waits for them to come back; discovery is what the programs at both ends say of
+// path MTU discovery.
+func datagram(t *testing.T, fromNS, toNS string, to netip.Addr, size int, discovery int) {
 	t.Helper()
-	fragments := func(_, _ string, c syscall.RawConn) (err error) {
+	option := func(_, _ string, c syscall.RawConn) (err error) {
 		e := c.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, discovery)
 		})
 		return errors.Join(err, e)
 	}
 	var server net.PacketConn
 	inside(t, toNS, func() (err error) {
-		lc := net.ListenConfig{Control: fragments}
+		lc := net.ListenConfig{Control: option}
 		server, err = lc.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(to, 0).String())
 		return err
 	})
 	defer func() { _ = server.Close() }()
 	go func() {
 		b := make([]byte, 65536)
-		n, from, err := server.ReadFrom(b)
-		if err == nil {
+		for {
+			n, from, err := server.ReadFrom(b)
+			if err != nil {
+				return
+			}
 			_, _ = server.WriteTo(b[:n], from)
 		}
 	}()
+	const largest = 60000
 	inside(t, fromNS, func() error {
-		c, err := (&net.Dialer{Control: fragments}).Dial("udp4", server.LocalAddr().String())
+		c, err := (&net.Dialer{Control: option}).Dial("udp4", server.LocalAddr().String())
 		if err != nil {
 			return err
 		}
 		defer func() { _ = c.Close() }()
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
-		if _, err := c.Write(make([]byte, size)); err != nil {
-			return err
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		// One after the other: nobody said that UDP loses nothing when buffers are full.
+		for left := size; left > 0; {
+			n := min(left, largest)
+			if _, err := c.Write(make([]byte, n)); err != nil {
+				return err
+			}
+			got, err := c.Read(make([]byte, 65536))
+			if err != nil {
+				return fmt.Errorf("%d bytes before the end of %d: %w", left, size, err)
+			}
+			if got != n {
+				return fmt.Errorf("%d of %d bytes came back", got, n)
+			}
+			left -= n
 		}
-		n, err := c.Read(make([]byte, 65536))
-		if err == nil && n != size {
-			err = fmt.Errorf("%d of %d bytes came back", n, size)
-		}
-		return err
+		return nil
 	})
 }
 
@@ -184,13 +210,17 @@ func TestE2ETwoNodesOnOneLink(t *testing.T) {
 		run(t, "ip", "-n", ns, "addr", "add", fmt.Sprintf("198.51.100.%d/24", 11+i), "dev", "eth0")
 	}
 	a, b := makeNode(t, "wpn-a", "198.51.100.11", "10.244.1.0/24"), makeNode(t, "wpn-b", "198.51.100.12", "10.244.2.0/24")
-	peers := []Peer{{"a", a.cfg.NodeIP, a.cfg.PodCIDR}, {"b", b.cfg.NodeIP, b.cfg.PodCIDR}}
+	peers := []Peer{a.peer(t), b.peer(t)}
 	for _, h := range []*host{a, b} {
 		if err := h.SetPeers(t.Context(), peers); err != nil {
 			t.Fatal(err)
 		}
 	}
 	a1, a2, b1 := a.pod(t, "wpn-a1"), a.pod(t, "wpn-a2"), b.pod(t, "wpn-b1")
+	// By link-local addresses neighbours would go past the rules of network policies.
+	if out, err := exec.Command("ip", "-n", "wpn-a1", "-6", "addr", "show", "dev", "eth0").CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("a pod has addresses of IPv6: %s %v", out, err)
+	}
 	for _, size := range []int{1, 1400, 1 << 20} {
 		exchange(t, "wpn-a1", "wpn-a2", a2, size)
 		exchange(t, "wpn-a1", "wpn-b1", b1, size)
@@ -199,7 +229,7 @@ func TestE2ETwoNodesOnOneLink(t *testing.T) {
 		exchange(t, "wpn-a", "wpn-a1", a1, size)
 		exchange(t, "wpn-b1", "wpn-b", netip.MustParseAddr("10.254.254.1"), size)
 	}
-	datagram(t, "wpn-a1", "wpn-b1", b1, 1)
+	datagram(t, "wpn-a1", "wpn-b1", b1, 1, unix.IP_PMTUDISC_WANT)
 	if out := run(t, "ip", "-n", "wpn-a", "link", "show", "type", "vxlan"); out != "" {
 		t.Errorf("a tunnel on one link:\n%s", out)
 	}
@@ -235,7 +265,7 @@ func TestE2EVXLANAcrossARouter(t *testing.T) {
 		run(t, "ip", "-n", "wpn-r", "addr", "add", fmt.Sprintf("198.51.%d.1/24", 100+i), "dev", fmt.Sprint("p", i))
 	}
 	a, b := makeNode(t, "wpn-a", "198.51.100.11", "10.244.1.0/24"), makeNode(t, "wpn-b", "198.51.101.11", "10.244.2.0/24")
-	peers := []Peer{{"a", a.cfg.NodeIP, a.cfg.PodCIDR}, {"b", b.cfg.NodeIP, b.cfg.PodCIDR}}
+	peers := []Peer{a.peer(t), b.peer(t)}
 	if err := a.SetPeers(t.Context(), peers); err == nil || !strings.Contains(err.Error(), "no route to node b") {
 		t.Errorf("without a route the peer must be named, got %v", err)
 	}
@@ -262,12 +292,12 @@ func TestE2EVXLANAcrossARouter(t *testing.T) {
 		exchange(t, "wpn-b1", "wpn-a1", a1, size)
 		exchange(t, "wpn-a", "wpn-b1", b1, size)
 	}
-	if out := run(t, "ip", "-n", "wpn-a", "-d", "link", "show", VXLANName); !strings.Contains(out, "mtu 1450") {
+	if out := run(t, "ip", "-n", "wpn-a", "-d", "link", "show", VXLANName); !strings.Contains(out, "mtu 1500") {
 		t.Errorf("the tunnel's MTU:\n%s", out)
 	}
 	// Datagrams that fit the tunnel, the pod's link, and neither.
 	for _, size := range []int{1, 1400, 8000} {
-		datagram(t, "wpn-a1", "wpn-b1", b1, size)
+		datagram(t, "wpn-a1", "wpn-b1", b1, size, unix.IP_PMTUDISC_DONT)
 	}
 
 	// The peer moves to another address: old entries go.
@@ -289,7 +319,7 @@ func TestE2EVXLANAcrossARouter(t *testing.T) {
 
 func TestE2ERoutesComeBackWithTheLink(t *testing.T) {
 	a := oneNode(t)
-	peer := Peer{"b", netip.MustParseAddr("198.51.100.12"), netip.MustParsePrefix("10.244.2.0/24")}
+	peer := Peer{Name: "b", IP: netip.MustParseAddr("198.51.100.12"), PodCIDR: netip.MustParsePrefix("10.244.2.0/24")}
 	if err := a.SetPeers(t.Context(), []Peer{peer}); err != nil {
 		t.Fatal(err)
 	}

@@ -48,8 +48,10 @@ type Config struct {
 	// StateDir keeps the last address given, so that a restart does not hand it out again at once. Empty: memory only.
 	StateDir string
 	// NetNS is the path of the network namespace to work in; empty is the process's own.
-	NetNS  string
-	Logger *slog.Logger
+	NetNS string
+	// Changed is called, and must return at once, after addresses, routes or links may have changed. It may be nil.
+	Changed func()
+	Logger  *slog.Logger
 }
 
 // Network is the data plane of one node. All methods may be called from several goroutines.
@@ -66,8 +68,14 @@ type Network struct {
 	ready    bool
 	bridge   int // index of wp0
 	mtu      int
+	place    Place // our own
+	told     bool  // of the peers, be it that there are none
 	peers    []Peer
 	routable map[string]string // peer's name → "plain" or "vxlan", for the log
+	// clusterMTU is the size of packets that reach every pod of the cluster whole; 0 where that is mtu, unknownMTU
+	// until we were told of the peers.
+	clusterMTU int
+	sized      map[string]*sizedPod // by UID
 }
 
 // New checks the configuration; it changes nothing in the kernel.
@@ -94,6 +102,7 @@ func New(cfg Config) (*Network, error) {
 	return &Network{
 		cfg: cfg, log: cfg.Logger.With("component", "network"), ns: ns, nl: h,
 		ips: newIPAM(cfg.PodCIDR, cfg.StateDir), routable: map[string]string{},
+		clusterMTU: unknownMTU, sized: map[string]*sizedPod{},
 	}, nil
 }
 
@@ -118,12 +127,20 @@ func (n *Network) Setup(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := n.setUp(); err != nil {
+		return err
+	}
+	return n.sizePods(ctx)
+}
+
+func (n *Network) setUp() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	uplink, err := n.uplink()
+	uplink, link, err := uplink(n.nl, n.cfg)
 	if err != nil {
 		return err
 	}
+	n.place = link
 	n.mtu = n.cfg.MTU
 	if n.mtu == 0 {
 		n.mtu = uplink.Attrs().MTU
@@ -145,21 +162,10 @@ func (n *Network) Setup(ctx context.Context) error {
 	}
 	n.ips.adopt(links)
 	n.ready = true
+	if !n.told {
+		return nil // the routes that a former agent left are good until we know better
+	}
 	return n.syncPeers()
-}
-
-// uplink finds the link that holds the node's address.
-func (n *Network) uplink() (netlink.Link, error) {
-	addrs, err := n.nl.AddrList(nil, unix.AF_INET)
-	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
-	}
-	for _, a := range addrs {
-		if ip, ok := netip.AddrFromSlice(a.IP.To4()); ok && ip == n.cfg.NodeIP {
-			return n.nl.LinkByIndex(a.LinkIndex)
-		}
-	}
-	return nil, fmt.Errorf("no link of this machine has the node's address %s; give the right one with --node-ip", n.cfg.NodeIP)
 }
 
 func (n *Network) ensureBridge() (netlink.Link, error) {
@@ -267,7 +273,7 @@ func (n *Network) baseRoutes() []netlink.Route {
 	return []netlink.Route{
 		// The node's own programs need some route to a Service's address before iptables can translate it, even on a
 		// machine without a default route. As source they take the gateway address, to which every pod can answer.
-		{Dst: ipNet(n.cfg.ServiceCIDR), LinkIndex: n.bridge, Src: n.Gateway().AsSlice(), Scope: netlink.SCOPE_LINK, Protocol: routeProtocol},
+		{Dst: ipNet(n.cfg.ServiceCIDR), LinkIndex: n.bridge, Src: n.Gateway().AsSlice(), Scope: netlink.SCOPE_LINK, Protocol: routeProtocol, MTU: max(n.clusterMTU, 0)},
 		// What belongs to no known node fails at once and never leaves by the default route.
 		{Dst: ipNet(n.cfg.ClusterPodCIDR), Type: unix.RTN_UNREACHABLE, Priority: unreachableMetric, Protocol: routeProtocol},
 	}
@@ -277,7 +283,7 @@ func (n *Network) baseRoutes() []netlink.Route {
 func (n *Network) Remove(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.ready, n.peers = false, nil
+	n.ready, n.told, n.peers = false, false, nil
 	var errs []error
 	routes, err := n.ownRoutes()
 	errs = append(errs, err)

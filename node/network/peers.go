@@ -18,6 +18,8 @@ type Peer struct {
 	Name    string
 	IP      netip.Addr
 	PodCIDR netip.Prefix
+	// Place is what the node says of its own place; the zero value if it has not said anything yet.
+	Place Place
 }
 
 const (
@@ -35,12 +37,13 @@ func (n *Network) SetPeers(ctx context.Context, peers []Peer) error {
 		return err
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.peers = slices.Clone(peers)
-	if !n.ready {
-		return nil // Setup does it
+	n.peers, n.told = slices.Clone(peers), true
+	var err error
+	if n.ready { // otherwise Setup does it
+		err = n.syncPeers()
 	}
-	return n.syncPeers()
+	n.mu.Unlock()
+	return errors.Join(err, n.sizePods(ctx))
 }
 
 // Run keeps the routes right while links come and go, until ctx ends.
@@ -68,12 +71,15 @@ func (n *Network) Run(ctx context.Context) error {
 			}
 		}
 		n.mu.Lock()
-		if n.ready {
+		if n.ready && n.told {
 			if err := n.syncPeers(); err != nil {
 				n.log.Warn("routes to other nodes are incomplete", "err", err)
 			}
 		}
 		n.mu.Unlock()
+		if n.cfg.Changed != nil {
+			n.cfg.Changed()
+		}
 	}
 }
 
@@ -117,12 +123,18 @@ func (n *Network) subscribe(done <-chan struct{}, changed chan<- struct{}) {
 type plan struct {
 	routes []netlink.Route
 	tunnel []Peer
+	uplink netlink.Link
 }
 
 // syncPeers compares and applies; n.mu is held.
 func (n *Network) syncPeers() error {
 	var errs []error
 	var want plan
+	// It may have changed, as the machine's addresses may. That it is gone is said of each peer below.
+	if dev, link, err := uplink(n.nl, n.cfg); err == nil {
+		n.place, want.uplink = link, dev
+	}
+	smallest := n.mtu
 	devices := map[int]bool{}
 	state := map[string]string{}
 	for _, p := range n.peers {
@@ -139,6 +151,8 @@ func (n *Network) syncPeers() error {
 		if n.routable[p.Name] != via {
 			n.log.Info("route to node's pods", "node", p.Name, "addr", p.IP, "range", p.PodCIDR, "via", via)
 		}
+		mtu := mtuTo(n.place, p.Place, via)
+		smallest = min(smallest, mtu)
 		if via == viaVXLAN {
 			want.tunnel = append(want.tunnel, p)
 			continue
@@ -146,6 +160,7 @@ func (n *Network) syncPeers() error {
 		devices[device] = true
 		want.routes = append(want.routes, netlink.Route{
 			Dst: ipNet(p.PodCIDR), Gw: p.IP.AsSlice(), LinkIndex: device, Protocol: routeProtocol, Flags: int(netlink.FLAG_ONLINK),
+			MTU: below(mtu, n.place.MTU),
 		})
 	}
 	for name := range n.routable {
@@ -154,6 +169,7 @@ func (n *Network) syncPeers() error {
 		}
 	}
 	n.routable = state
+	n.clusterMTU = below(smallest, n.mtu)
 	for index := range devices {
 		errs = append(errs, n.allowLoopbackReplies(index))
 	}
@@ -161,13 +177,26 @@ func (n *Network) syncPeers() error {
 	return errors.Join(errs...)
 }
 
-// choose asks the kernel's own routes whether the peer is a neighbour on an Ethernet link; everything else is tunnelled.
+// below is an MTU for a route, 0 (none of its own) where the link has it anyway.
+func below(mtu, link int) int {
+	if mtu >= link {
+		return 0
+	}
+	return mtu
+}
+
+// choose finds out whether the peer is a neighbour on an Ethernet link: the kernel's own routes must say so, and what
+// both nodes tell of their links; everything else is tunnelled.
 func (n *Network) choose(p Peer) (via string, device int, err error) {
 	routes, err := n.nl.RouteGet(p.IP.AsSlice())
 	if err != nil {
 		return "", 0, fmt.Errorf("no route to node %s at %s: %w", p.Name, p.IP, err)
 	}
-	if len(routes) == 0 || n.cfg.AlwaysVXLAN || len(routes[0].Gw) != 0 {
+	agreed := neighbours(n.cfg.NodeIP, n.place, p)
+	if len(routes) == 0 || !agreed || len(routes[0].Gw) != 0 {
+		if agreed && p.Place.Prefix.IsValid() && n.routable[p.Name] != viaVXLAN {
+			n.log.Warn("node is on this machine's link, but a route leads to it through a router; if its pods are not reached, start all agents with --always-vxlan", "node", p.Name, "addr", p.IP)
+		}
 		return viaVXLAN, 0, nil
 	}
 	link, err := n.nl.LinkByIndex(routes[0].LinkIndex)
@@ -213,10 +242,11 @@ func (n *Network) syncRoutes(want []netlink.Route) error {
 		found[routeKey(&have[i])] = true
 	}
 	var errs []error
+	// A route takes the place of another to the same range; deleting that one would hit the new.
 	keep := map[string]bool{}
 	for i := range want {
 		k := routeKey(&want[i])
-		keep[k] = true
+		keep[slotOf(&want[i])] = true
 		if found[k] {
 			continue
 		}
@@ -225,7 +255,7 @@ func (n *Network) syncRoutes(want []netlink.Route) error {
 		}
 	}
 	for i := range have {
-		if keep[routeKey(&have[i])] {
+		if keep[slotOf(&have[i])] {
 			continue
 		}
 		if err := n.nl.RouteDel(&have[i]); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -244,5 +274,8 @@ func routeKey(r *netlink.Route) string {
 	if kind == unix.RTN_UNREACHABLE {
 		link = 0 // the kernel shows loopback there
 	}
-	return fmt.Sprintf("%v|%v|%d|%d|%d", r.Dst, r.Gw, link, kind, r.Priority)
+	return fmt.Sprintf("%v|%v|%d|%d|%d|%d|%v", r.Dst, r.Gw, link, kind, r.Priority, r.MTU, r.MTULock)
 }
+
+// slotOf is what the kernel has one route for.
+func slotOf(r *netlink.Route) string { return fmt.Sprintf("%v|%d", r.Dst, r.Priority) }

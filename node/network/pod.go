@@ -60,16 +60,16 @@ func (n *Network) attach(ctx context.Context, netnsPath string, pod Pod) (netip.
 	if pod.UID == "" {
 		return netip.Addr{}, errors.New("the pod has no UID")
 	}
+	unlock := n.pods.lock(pod.UID)
+	defer unlock()
+	if err := ctx.Err(); err != nil {
+		return netip.Addr{}, err
+	}
 	n.mu.Lock()
 	ready, mtu, bridge := n.ready, n.mtu, n.bridge
 	n.mu.Unlock()
 	if !ready {
 		return netip.Addr{}, errors.New("the node's network is not set up yet")
-	}
-	unlock := n.pods.lock(pod.UID)
-	defer unlock()
-	if err := ctx.Err(); err != nil {
-		return netip.Addr{}, err
 	}
 	ns, err := openNamespace(netnsPath)
 	if err != nil {
@@ -94,7 +94,7 @@ func (n *Network) attach(ctx context.Context, netnsPath string, pod Pod) (netip.
 	if err := n.configureInside(ns, inside, ip); err != nil {
 		return netip.Addr{}, err
 	}
-	return ip, nil
+	return ip, n.size(pod.UID, netnsPath, ip, inside)
 }
 
 // ensureVeth makes the pair, or keeps the one there is when both ends belong together.
@@ -185,6 +185,11 @@ func (n *Network) configureInside(ns *namespace, inside *netlink.Handle, ip neti
 			return err
 		}
 	}
+	// Pods of one node are on one bridge: by addresses of IPv6 that links give themselves they would reach each other past the node's
+	// rules. (Before the link is up; a kernel without IPv6 has no such file.)
+	if err := ns.sysctl("net/ipv6/conf/"+podInterface+"/disable_ipv6", "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	if eth.Attrs().Flags&net.FlagUp == 0 {
 		if err := inside.LinkSetUp(eth); err != nil {
 			return err
@@ -222,6 +227,9 @@ func (n *Network) DetachPod(ctx context.Context, uid string) error {
 		return err
 	}
 	n.ips.release(uid)
+	n.mu.Lock()
+	delete(n.sized, uid)
+	n.mu.Unlock()
 	return nil
 }
 

@@ -16,7 +16,7 @@ func (n *Network) syncTunnel(want *plan) error {
 	if len(want.tunnel) == 0 {
 		return n.deleteLink(VXLANName)
 	}
-	link, err := n.ensureVXLAN()
+	link, err := n.ensureVXLAN(want.uplink)
 	if err != nil {
 		return fmt.Errorf("tunnel %s: %w", VXLANName, err)
 	}
@@ -31,6 +31,9 @@ func (n *Network) syncTunnel(want *plan) error {
 			n.nl.NeighSet(&netlink.Neigh{LinkIndex: index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT, Flags: netlink.NTF_SELF, IP: p.IP.AsSlice(), HardwareAddr: mac}))
 		want.routes = append(want.routes, netlink.Route{
 			Dst: ipNet(p.PodCIDR), Gw: end.AsSlice(), LinkIndex: index, Protocol: routeProtocol, Flags: int(netlink.FLAG_ONLINK),
+			// Locked: when the machine learns that the way to a node is narrower than its link, the kernel would have the
+			// tunnel refuse what does not fit, and what the node's own programs send by a Service's address would hang.
+			MTU: link.Attrs().MTU, MTULock: true,
 		})
 	}
 	errs = append(errs, n.dropStaleNeighbours(index, arp, fdb))
@@ -68,12 +71,16 @@ func (n *Network) isOurTunnel(link netlink.Link) bool {
 	return ok && v.VxlanId == vxlanID && v.Port == vxlanPort && v.SrcAddr.Equal(n.cfg.NodeIP.AsSlice())
 }
 
-func (n *Network) ensureVXLAN() (netlink.Link, error) {
-	uplink, err := n.uplink()
-	if err != nil {
-		return nil, err
+// ensureVXLAN makes the device. It takes packets as large as the link's, although with the outer header those do not fit:
+// outer packets are sent without DF, the kernel's default, and are cut up by us or by a narrower router on the way, and
+// the other node puts them together again. So nothing is refused and nothing depends on ICMP getting through. That costs
+// two packets instead of one, but is rare: pods' own routes have them send what fits (see size.go), and TCP of others
+// keeps to what pods announce. It is for datagrams of clients outside, which set DF by default.
+func (n *Network) ensureVXLAN(uplink netlink.Link) (netlink.Link, error) {
+	if uplink == nil {
+		return nil, fmt.Errorf("no link of this machine has the node's address %s", n.cfg.NodeIP)
 	}
-	mtu := min(uplink.Attrs().MTU-vxlanOverhead, n.mtu)
+	mtu := uplink.Attrs().MTU
 	link, err := n.nl.LinkByName(VXLANName)
 	if isNotFound(err) {
 		link, err = nil, nil
@@ -103,8 +110,18 @@ func (n *Network) ensureVXLAN() (netlink.Link, error) {
 		if err := n.nl.LinkSetMTU(link, mtu); err != nil {
 			return nil, err
 		}
+		link.Attrs().MTU = mtu
 	}
-	for key, value := range map[string]string{"ipv4/conf/" + VXLANName + "/route_localnet": "1", "ipv4/conf/" + VXLANName + "/rp_filter": "2", "ipv6/conf/" + VXLANName + "/disable_ipv6": "1"} {
+	for key, value := range map[string]string{
+		"ipv4/conf/" + VXLANName + "/forwarding":     "1",
+		"ipv4/conf/" + VXLANName + "/route_localnet": "1",
+		// What goes in here and out again, for a Service, must not be redirected past us.
+		"ipv4/conf/" + VXLANName + "/send_redirects": "0",
+		// While two nodes learn of a change one after the other, packets may come by the tunnel and be answered by the link.
+		// The larger of this and conf/all counts, and 2 (loose) is larger than 1 (strict).
+		"ipv4/conf/" + VXLANName + "/rp_filter":    "2",
+		"ipv6/conf/" + VXLANName + "/disable_ipv6": "1",
+	} {
 		if err := n.ns.sysctl("net/"+key, value); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}

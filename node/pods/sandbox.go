@@ -212,6 +212,9 @@ func (w *worker) writeFiles() error {
 		return err
 	}
 	resolv := netfiles.ForPod(w.pod, nodeResolv(w.m.cfg.ResolvConf, systemdResolv), cluster)
+	for _, omitted := range resolv.Omitted {
+		w.m.cfg.Record.Event(w.pod, corev1.EventTypeWarning, "DNSConfigForming", omitted, "")
+	}
 	return writeWhole(w.resolvFile(), resolv.Bytes())
 }
 

@@ -25,8 +25,9 @@ import (
 const (
 	// Reports are merged for this long.
 	mergeFor = 100 * time.Millisecond
-	// A session that could not be kept is tried again after a pause between these, with jitter.
-	retryMin, retryMax = 500 * time.Millisecond, 5 * time.Second
+	// A session that could not be kept is tried again after a pause between these, with jitter (half as long again at most).
+	// After a cut the node is to be whole within 10 s: a try that began too early may take connectTimeout.
+	retryMin, retryMax = 500 * time.Millisecond, 3 * time.Second
 	connectTimeout     = 5 * time.Second
 	keepaliveTime      = 10 * time.Second
 	keepaliveTimeout   = 5 * time.Second

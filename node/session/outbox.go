@@ -22,7 +22,8 @@ const (
 	maxNote = 1024
 )
 
-// Event is something worth telling the user about a pod, or about the node when Kind is "Node".
+// Event is something worth telling the user about a pod, about the node when Kind is "Node", or when it is "Service" about
+// what the node does for that.
 type Event struct {
 	Kind                            string
 	Namespace, Name, UID, FieldPath string

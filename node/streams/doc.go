@@ -7,6 +7,7 @@
 //	any  /attach/{namespace}/{pod}/{uid}/{container}?input&output&error&tty
 //	any  /portForward/{namespace}/{pod}/{uid}
 //	POST /images/load   (body: docker-archive; answer: lines of JSON)
+//	POST /diagnose/…    (see node/diagnose)
 //
 // The parameters of exec and attach may also have the names of the API (stdin, stdout, stderr), and their values may be
 // 1 or true, so the query of a client's request can be passed on as it is. A UID of "-" means whichever pod has the name.

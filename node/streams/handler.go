@@ -59,7 +59,9 @@ type Config struct {
 	Loaded func(ctx context.Context, names []string)
 	// RemoveVolume deletes the data of a local volume, by the name of its directory; nil: there are none on this node.
 	RemoveVolume func(name string) error
-	Log          *slog.Logger
+	// Diagnose answers questions about this node; nil: none are answered.
+	Diagnose http.Handler
+	Log      *slog.Logger
 }
 
 // Handler serves streams.
@@ -92,6 +94,9 @@ func New(cfg Config) *Handler {
 	h.mux.HandleFunc("/portForward/{namespace}/{pod}", h.portForward)
 	h.mux.HandleFunc("POST /images/load", h.load)
 	h.mux.HandleFunc("DELETE /localVolumes/{name}", h.removeVolume)
+	if cfg.Diagnose != nil {
+		h.mux.Handle("/diagnose/", cfg.Diagnose)
+	}
 	return h
 }
 

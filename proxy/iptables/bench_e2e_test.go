@@ -3,79 +3,102 @@
 package iptables_test
 
 import (
-	"context"
 	"fmt"
+	"net"
+	"net/netip"
+	"slices"
 	"testing"
 	"time"
-
-	"github.com/whalepod/whalepod/proxy"
-	"github.com/whalepod/whalepod/proxy/iptables"
 )
 
-// timedTables says how long each Restore took, and when it was done.
-type timedTables struct {
-	*iptables.Tables
-	done chan time.Time
-}
-
-func (c *timedTables) Restore(ctx context.Context, text string) error {
-	err := c.Tables.Restore(ctx, text)
-	c.done <- time.Now()
-	return err
-}
-
-// BenchmarkOneServiceChanged measures from the change given to the proxy until its rules are in force. It also reports
-// the first sync of all Services, and a restarted agent's, which finds everything in place.
+// BenchmarkOneServiceChanged measures from the change given to the proxy until its rules are in force. It also reports the
+// first sync of all Services, a restarted agent's, which finds everything in place, a full comparison of a running one, and
+// how long a client waits for its first packet: TCP connections from another namespace to the last of the Services, and to
+// its pod without any.
 func BenchmarkOneServiceChanged(b *testing.B) {
-	for _, suffix := range []string{"-nft", "-legacy"} {
+	for _, kind := range backends {
 		for _, n := range []int{10, 1000, 5000} {
 			for _, e := range []int{2, 10} {
-				b.Run(fmt.Sprintf("iptables%s/%dservices/%dendpoints", suffix, n, e), func(b *testing.B) { oneServiceChanged(b, suffix, n, e) })
+				b.Run(fmt.Sprintf("%s/%dservices/%dendpoints", kind.name, n, e), func(b *testing.B) { oneServiceChanged(b, kind, n, e) })
 			}
 		}
 	}
 }
 
-func oneServiceChanged(b *testing.B, suffix string, n, e int) {
-	makeNS(b, nodeNS)
-	tables, err := iptables.New(b.Context(), iptables.Config{Prefix: proxy.Prefix, Suffix: suffix, Enter: enter(nodeNS)})
-	if err != nil {
-		b.Fatal(err)
-	}
-	timed := &timedTables{tables, make(chan time.Time, 10)}
-	fill := func(p *proxy.Proxy) {
+func oneServiceChanged(b *testing.B, kind backend, n, e int) {
+	topology(b, "1")
+	const server = "wpp-p1"
+	serve(b, server, ":8080")
+	fill := func(r *running) {
 		for i := range n {
 			name := fmt.Sprint("svc-", i)
-			p.SetService(svc(name, fmt.Sprintf("10.254.%d.%d", i/250, i%250+1)))
-			p.SetSlice(eps(name, "TCP", 8080, addrs(i, e)...))
+			r.SetService(svc(name, fmt.Sprintf("10.254.%d.%d", 1+i/250, i%250+1)))
+			r.SetSlice(eps(name, "TCP", 8080, addrs(i, e)...))
 		}
-		p.Synced()
+		r.SetService(svc("zz-last", "10.254.200.200"))
+		r.SetSlice(eps("zz-last", "TCP", 8080, podIPs[server]))
+		r.Synced()
 	}
-	p, stop := runProxy(b, timed)
-	start := time.Now()
-	fill(p)
-	full := (<-timed.done).Sub(start)
+	r := start(b, kind)
+	began := time.Now()
+	r.apply(b, func() { fill(r) })
+	full := time.Since(began)
 	b.ResetTimer()
 	var total time.Duration
 	for i := range b.N {
-		start := time.Now()
-		p.SetSlice(eps("svc-3", "TCP", 8080, addrs(i+5, e)...))
-		total += (<-timed.done).Sub(start)
+		began := time.Now()
+		r.apply(b, func() { r.SetSlice(eps("svc-3", "TCP", 8080, addrs(i+5, e)...)) })
+		total += time.Since(began)
 	}
 	b.StopTimer()
-	p.SetSlice(eps("svc-3", "TCP", 8080, addrs(3, e)...))
-	<-timed.done
-	stop()
-	again, stop := runProxy(b, timed)
-	start = time.Now()
-	fill(again)
-	<-again.Ready()
-	adopt := time.Since(start)
-	stop()
+	r.apply(b, func() { r.SetSlice(eps("svc-3", "TCP", 8080, addrs(3, e)...)) })
+	began = time.Now()
+	r.apply(b, r.Repair)
+	compare := time.Since(began)
+	first, direct := connects(b, "10.254.200.200:80"), connects(b, podIPs[server]+":8080")
+	r.stop()
+	again := start(b, kind)
+	began = time.Now()
+	again.apply(b, func() { fill(again) })
+	adopt := time.Since(began)
+	again.stop()
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(float64(total.Microseconds())/float64(b.N)/1000, "ms/change")
-	b.ReportMetric(float64(full.Milliseconds()), "ms/full")
-	b.ReportMetric(float64(adopt.Milliseconds()), "ms/adopt")
+	ms := func(d time.Duration, what string) { b.ReportMetric(float64(d.Microseconds())/1000, what) }
+	ms(total/time.Duration(b.N), "ms/change")
+	ms(full, "ms/full")
+	ms(adopt, "ms/adopt")
+	ms(compare, "ms/compare")
+	us := func(list []time.Duration, at int, what string) {
+		b.ReportMetric(float64(list[len(list)*at/100].Nanoseconds())/1000, what)
+	}
+	us(first, 50, "us/first-p50")
+	us(first, 99, "us/first-p99")
+	us(direct, 50, "us/direct-p50")
+	us(direct, 99, "us/direct-p99")
+}
+
+// connects opens connections one after the other on one thread in the client's namespace, and says how long each took.
+func connects(b *testing.B, to string) (took []time.Duration) {
+	b.Helper()
+	const many = 1000
+	err := inside(clientNS, func() error {
+		for range many {
+			began := time.Now()
+			c, err := net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(to)))
+			if err != nil {
+				return err
+			}
+			took = append(took, time.Since(began))
+			_ = c.SetLinger(0)
+			_ = c.Close()
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	slices.Sort(took)
+	return took
 }
 
 func addrs(i, e int) (out []string) {
@@ -83,17 +106,4 @@ func addrs(i, e int) (out []string) {
 		out = append(out, fmt.Sprintf("10.244.%d.%d", 2+i%200, k+2))
 	}
 	return out
-}
-
-func runProxy(b *testing.B, tables *timedTables) (*proxy.Proxy, func()) {
-	cfg := config(tables)
-	cfg.RandomFully = tables.RandomFully()
-	p, err := proxy.New(cfg)
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(b.Context())
-	done := make(chan error, 1)
-	go func() { done <- p.Run(ctx) }()
-	return p, func() { cancel(); <-done }
 }

@@ -7,14 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -27,6 +28,7 @@ import (
 
 	"github.com/whalepod/whalepod/proxy"
 	"github.com/whalepod/whalepod/proxy/iptables"
+	"github.com/whalepod/whalepod/proxy/nft"
 )
 
 // These tests need root. Every namespace is made by the test and has no uplink:
@@ -51,7 +53,7 @@ func run(t testing.TB, args ...string) string {
 
 func enter(ns string) []string { return []string{"nsenter", "--net=/run/netns/" + ns} }
 
-func runIn(t *testing.T, ns string, args ...string) string {
+func runIn(t testing.TB, ns string, args ...string) string {
 	t.Helper()
 	return run(t, append(enter(ns), args...)...)
 }
@@ -64,7 +66,7 @@ func makeNS(t testing.TB, name string) {
 	run(t, "ip", "-n", name, "link", "set", "lo", "up")
 }
 
-func topology(t *testing.T, bridgeNF string) {
+func topology(t testing.TB, bridgeNF string) {
 	t.Helper()
 	makeNS(t, nodeNS)
 	makeNS(t, clientNS)
@@ -102,7 +104,7 @@ func inside(ns string, f func() error) error {
 }
 
 // serve answers every TCP connection with the pod's name and the client's address, then echoes.
-func serve(t *testing.T, ns, addr string) {
+func serve(t testing.TB, ns, addr string) {
 	t.Helper()
 	var ln net.Listener
 	if err := inside(ns, func() (err error) { ln, err = net.Listen("tcp4", addr); return err }); err != nil {
@@ -191,19 +193,9 @@ func eps(name string, proto corev1.Protocol, port int32, ips ...string) *discove
 // running is a proxy at work in the node's namespace.
 type running struct {
 	*proxy.Proxy
-	tables *countingTables
-	stop   func()
-}
-
-// countingTables lets a test wait until a change is in force.
-type countingTables struct {
-	*iptables.Tables
-	restores atomic.Int64
-}
-
-func (c *countingTables) Restore(ctx context.Context, text string) error {
-	defer c.restores.Add(1)
-	return c.Tables.Restore(ctx, text)
+	mark    uint64
+	inForce chan uint64
+	stop    func()
 }
 
 func config(tables proxy.Applier) proxy.Config {
@@ -214,7 +206,7 @@ func config(tables proxy.Applier) proxy.Config {
 	}
 }
 
-func newTables(t *testing.T, suffix string) *iptables.Tables {
+func newTables(t testing.TB, suffix string) *iptables.Tables {
 	t.Helper()
 	tables, err := iptables.New(t.Context(), iptables.Config{Prefix: proxy.Prefix, Suffix: suffix, Enter: enter(nodeNS)})
 	if err != nil {
@@ -223,11 +215,52 @@ func newTables(t *testing.T, suffix string) *iptables.Tables {
 	return tables
 }
 
-func start(t *testing.T, suffix string) *running {
+// native opens nf_tables in the node's namespace.
+func native(t testing.TB) *nft.Tables {
 	t.Helper()
-	tables := &countingTables{Tables: newTables(t, suffix)}
+	cfg := config(nil)
+	var out *nft.Tables
+	err := inside(nodeNS, func() (err error) {
+		out, err = nft.New(nft.Config{PodCIDR: cfg.PodCIDR, ClusterPodCIDR: cfg.ClusterPodCIDR, ServiceCIDR: cfg.ServiceCIDR, LocalIPs: cfg.LocalIPs})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(out.Close)
+	if err := out.Try(); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// backend is one of ours over one of the machine's.
+type backend struct {
+	name, suffix string
+	native       bool
+}
+
+var backends = []backend{{"nftables", "-nft", true}, {"iptables-nft", "-nft", false}, {"iptables-legacy", "-legacy", false}}
+
+func eachBackend(t *testing.T, f func(t *testing.T, b backend)) {
+	for _, b := range backends {
+		t.Run(b.name, func(t *testing.T) { f(t, b) })
+	}
+}
+
+func start(t testing.TB, b backend) *running {
+	t.Helper()
+	tables := newTables(t, b.suffix)
 	cfg := config(tables)
 	cfg.RandomFully = tables.RandomFully()
+	if b.suffix == "-nft" {
+		cfg.Native, cfg.Former = native(t), !b.native
+	}
+	r := &running{inForce: make(chan uint64, 100)}
+	cfg.InForce = func(mark uint64) { r.inForce <- mark }
+	if log, ok := t.(*testing.T); ok {
+		cfg.Logger = slog.New(slog.NewTextHandler(log.Output(), nil))
+	}
 	p, err := proxy.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -235,36 +268,36 @@ func start(t *testing.T, suffix string) *running {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
-	r := &running{Proxy: p, tables: tables}
+	r.Proxy = p
 	r.stop = func() { cancel(); <-done }
 	t.Cleanup(cancel)
 	return r
 }
 
 // apply makes changes and waits until they are in force.
-func (r *running) apply(t *testing.T, f func()) {
+func (r *running) apply(t testing.TB, f func()) {
 	t.Helper()
-	before := r.tables.restores.Load()
 	f()
-	deadline, tick := time.After(20*time.Second), time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for r.tables.restores.Load() == before {
+	r.mark++
+	r.Reached(r.mark)
+	deadline := time.After(20 * time.Second)
+	for {
 		select {
 		case <-deadline:
 			t.Fatal("the rules were not applied")
-		case <-tick.C:
+		case m := <-r.inForce:
+			if m == r.mark {
+				return
+			}
 		}
 	}
 }
 
-func eachBackend(t *testing.T, f func(t *testing.T, suffix string)) {
-	for _, suffix := range []string{"-nft", "-legacy"} {
-		t.Run("iptables"+suffix, func(t *testing.T) { f(t, suffix) })
-	}
-}
-
 func TestE2EGoldenFilesAreAcceptedAndReadBackTheSame(t *testing.T) {
-	eachBackend(t, func(t *testing.T, suffix string) {
+	eachBackend(t, func(t *testing.T, b backend) {
+		if b.native {
+			return // they are not its
+		}
 		files, err := filepath.Glob("../testdata/*.rules")
 		if err != nil || len(files) < 10 {
 			t.Fatal(files, err)
@@ -275,7 +308,7 @@ func TestE2EGoldenFilesAreAcceptedAndReadBackTheSame(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			tables := newTables(t, suffix)
+			tables := newTables(t, b.suffix)
 			if err := tables.Test(t.Context(), string(text)); err != nil {
 				t.Errorf("%s: %v", file, err)
 			}
@@ -323,14 +356,14 @@ func wanted(text string) map[string]map[string]string {
 func TestE2ETraffic(t *testing.T) {
 	for _, bridgeNF := range []string{"0", "1"} {
 		t.Run("bridge-nf-call-iptables="+bridgeNF, func(t *testing.T) {
-			eachBackend(t, func(t *testing.T, suffix string) { traffic(t, suffix, bridgeNF) })
+			eachBackend(t, func(t *testing.T, b backend) { traffic(t, b, bridgeNF) })
 		})
 	}
 }
 
-func traffic(t *testing.T, suffix, bridgeNF string) {
+func traffic(t *testing.T, b backend, bridgeNF string) {
 	topology(t, bridgeNF)
-	runIn(t, nodeNS, "iptables"+suffix, "-P", "FORWARD", "DROP") // as Docker leaves it
+	runIn(t, nodeNS, "iptables"+b.suffix, "-P", "FORWARD", "DROP") // as Docker leaves it
 	for ns := range podIPs {
 		serve(t, ns, ":8080")
 		serveUDP(t, ns, ":5353")
@@ -338,7 +371,7 @@ func traffic(t *testing.T, suffix, bridgeNF string) {
 	serve(t, nodeNS, nodeIP+":6443")
 	serve(t, nodeNS, "127.0.0.1:9999")
 	serve(t, clientNS, "198.51.100.1:7777")
-	r := start(t, suffix)
+	r := start(t, b)
 	defer r.stop()
 	np := func(n int32) func(*corev1.Service) {
 		return func(s *corev1.Service) { s.Spec.Type, s.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, n }
@@ -479,17 +512,17 @@ func refused(t *testing.T) {
 }
 
 func TestE2ERemovalLeavesForeignRulesAsTheyWere(t *testing.T) {
-	eachBackend(t, func(t *testing.T, suffix string) {
+	eachBackend(t, func(t *testing.T, b backend) {
 		makeNS(t, nodeNS)
 		foreign := "*nat\n:DOCKER - [0:0]\n-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n-A DOCKER -i docker0 -j RETURN\n-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\nCOMMIT\n" +
 			"*filter\n:FORWARD DROP [0:0]\n:DOCKER-USER - [0:0]\n-A FORWARD -j DOCKER-USER\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\nCOMMIT\n*mangle\n-A PREROUTING -p tcp -j MARK --set-xmark 0x7/0xffffffff\nCOMMIT\n"
-		cmd := exec.Command("nsenter", "--net=/run/netns/"+nodeNS, "iptables"+suffix+"-restore")
+		cmd := exec.Command("nsenter", "--net=/run/netns/"+nodeNS, "iptables"+b.suffix+"-restore")
 		cmd.Stdin = strings.NewReader(foreign)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v %s", err, out)
 		}
-		before := save(t, suffix)
-		r := start(t, suffix)
+		before := save(t, b)
+		r := start(t, b)
 		r.apply(t, func() {
 			for i := range 50 {
 				name := fmt.Sprint("s", i)
@@ -498,37 +531,67 @@ func TestE2ERemovalLeavesForeignRulesAsTheyWere(t *testing.T) {
 			}
 			r.Synced()
 		})
-		if got := withoutOurs(save(t, suffix)); got != before {
+		if got := withoutOurs(save(t, b)); got != before {
 			t.Errorf("foreign rules while we run: %s", cmp.Diff(before, got))
 		}
 		// Somebody flushes; the next repair puts ours back.
-		with := save(t, suffix)
-		runIn(t, nodeNS, "iptables"+suffix, "-t", "nat", "-F", "PREROUTING")
-		runIn(t, nodeNS, "iptables"+suffix, "-t", "nat", "-A", "PREROUTING", "-m", "addrtype", "--dst-type", "LOCAL", "-j", "DOCKER")
-		runIn(t, nodeNS, "iptables"+suffix, "-F", "WP-FORWARD")
+		with := save(t, b)
+		if b.native {
+			runIn(t, nodeNS, "nft", "flush", "chain", "ip", nft.Table, "services")
+			r.apply(t, r.Repair)
+			if got := save(t, b); got != with {
+				t.Errorf("after the repair of a flushed chain: %s", cmp.Diff(with, got))
+			}
+			runIn(t, nodeNS, "nft", "flush", "map", "ip", nft.Table, "services")
+			r.apply(t, r.Repair)
+			if got := save(t, b); got != with {
+				t.Errorf("after the repair of a flushed map: %s", cmp.Diff(with, got))
+			}
+			runIn(t, nodeNS, "nft", "delete", "table", "ip", nft.Table)
+		}
+		if b.native {
+			runIn(t, nodeNS, "iptables"+b.suffix, "-F", "WP-FORWARD")
+			r.apply(t, r.Repair)
+			if got := save(t, b); got != with {
+				t.Errorf("after the repair of a table that was deleted: %s", cmp.Diff(with, got))
+			}
+		}
+		runIn(t, nodeNS, "iptables"+b.suffix, "-t", "nat", "-F", "PREROUTING")
+		runIn(t, nodeNS, "iptables"+b.suffix, "-t", "nat", "-A", "PREROUTING", "-m", "addrtype", "--dst-type", "LOCAL", "-j", "DOCKER")
+		runIn(t, nodeNS, "iptables"+b.suffix, "-F", "WP-FORWARD")
 		r.apply(t, r.Repair)
-		if got := save(t, suffix); got != with {
+		if got := save(t, b); got != with {
 			t.Errorf("after the repair: %s", cmp.Diff(with, got))
 		}
 		r.stop()
 		if err := r.Remove(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if after := save(t, suffix); after != before {
+		if after := save(t, b); after != before {
 			t.Errorf("after removal: %s", cmp.Diff(before, after))
 		}
 	})
 }
 
 // save reads all tables without what changes by itself.
-func save(t *testing.T, suffix string) string {
+func save(t *testing.T, b backend) string {
 	t.Helper()
 	var out []string
-	for line := range strings.Lines(runIn(t, nodeNS, "iptables"+suffix+"-save")) {
+	for line := range strings.Lines(runIn(t, nodeNS, "iptables"+b.suffix+"-save")) {
 		if !strings.HasPrefix(line, "#") {
 			before, _, _ := strings.Cut(line, " [")
 			out = append(out, strings.TrimSpace(before))
 		}
+	}
+	if tables := runIn(t, nodeNS, "nft", "list", "tables"); strings.Contains(tables, "ip "+nft.Table) {
+		// The order of elements is the kernel's, and comes after each line's comment.
+		lines := strings.Split(runIn(t, nodeNS, "nft", "list", "table", "ip", nft.Table), "\n")
+		for i := range lines {
+			lines[i] = "WP-NFT " + strings.Trim(strings.TrimSuffix(strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(lines[i]), "elements = {")), "}"), " ,")
+		}
+		lines = slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, " expires ") }) // clients that are remembered
+		slices.Sort(lines)
+		out = append(out, lines...)
 	}
 	return strings.Join(out, "\n")
 }

@@ -23,6 +23,8 @@ type Config struct {
 	Prefix string
 	// Suffix picks a back end, "-nft" or "-legacy"; empty is the machine's default.
 	Suffix string
+	// Names of the tables to read; none: filter and nat.
+	Names []string
 	// Enter is put before every command, to run it in another network namespace (nsenter --net=…).
 	Enter []string
 }
@@ -33,6 +35,7 @@ type Tables struct {
 	wait        []string // for iptables-restore
 	waitOne     []string // for iptables
 	randomFully bool
+	legacy      bool
 }
 
 // New finds the programs and what they can do. iptables-restore has --wait since 1.6.2 (older ones of Red Hat too),
@@ -54,6 +57,8 @@ func New(ctx context.Context, cfg Config) (*Tables, error) {
 	}
 	recent := major > 1 || minor > 6 || minor == 6 && patch >= 2
 	t.randomFully = recent
+	// Since 1.8 the version says which it is, "(nf_tables)" or "(legacy)"; before there was only one.
+	t.legacy = !bytes.Contains(version, []byte("nf_tables"))
 	t.waitOne = []string{"-w", lockWait}
 	// The nf_tables back end has no lock to wait for; it takes the option and ignores it.
 	if help, _ := t.run(ctx, "", t.program("iptables-restore"), "--help"); recent || bytes.Contains(help, []byte("wait")) {
@@ -65,6 +70,9 @@ func New(ctx context.Context, cfg Config) (*Tables, error) {
 // RandomFully tells whether MASQUERADE takes --random-fully.
 func (t *Tables) RandomFully() bool { return t.randomFully }
 
+// Legacy tells that the programs do not use nf_tables.
+func (t *Tables) Legacy() bool { return t.legacy }
+
 // program puts the back end after the word iptables: iptables-nft-save.
 func (t *Tables) program(name string) string {
 	return "iptables" + t.cfg.Suffix + strings.TrimPrefix(name, "iptables")
@@ -73,7 +81,11 @@ func (t *Tables) program(name string) string {
 // Read returns table → chain → rules: our chains whole, of other chains the rules that jump to ours.
 func (t *Tables) Read(ctx context.Context) (map[string]map[string]string, error) {
 	out := map[string]map[string]string{}
-	for _, table := range []string{"filter", "nat"} {
+	names := t.cfg.Names
+	if len(names) == 0 {
+		names = []string{"filter", "nat"}
+	}
+	for _, table := range names {
 		text, err := t.run(ctx, "", t.program("iptables-save"), "-t", table)
 		if err != nil {
 			return nil, err

@@ -79,6 +79,8 @@ const (
 	IndexOrphan = "orphan"
 	// IndexClusterIP: Services by each of their cluster IPs.
 	IndexClusterIP = "clusterIP"
+	// IndexBalancerIP: Services of type LoadBalancer by the addresses in their status.
+	IndexBalancerIP = "balancerIP"
 	// IndexNodePort: Services by their node ports, in decimal.
 	IndexNodePort = "nodePort"
 	// Unbound is the value of IndexNode for pods that no node has been chosen for.
@@ -108,6 +110,7 @@ func Schema(t *resource.Table) store.Schema {
 		return []string{Unbound}
 	}
 	s.Indexes["services"][IndexClusterIP] = func(o store.Object) []string { return allocatedIPs(o.(*corev1.Service)) }
+	s.Indexes["services"][IndexBalancerIP] = func(o store.Object) []string { return balancerIPs(o.(*corev1.Service)) }
 	s.Indexes["services"][IndexNodePort] = func(o store.Object) []string { return allocatedPorts(o.(*corev1.Service)) }
 	return s
 }

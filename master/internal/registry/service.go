@@ -31,6 +31,18 @@ func allocatedIPs(svc *corev1.Service) []string {
 	return ips
 }
 
+func balancerIPs(svc *corev1.Service) (ips []string) {
+	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		return nil
+	}
+	for i := range svc.Status.LoadBalancer.Ingress {
+		if ip := svc.Status.LoadBalancer.Ingress[i].IP; ip != "" && !slices.Contains(ips, ip) {
+			ips = append(ips, ip)
+		}
+	}
+	return ips
+}
+
 func allocatedPorts(svc *corev1.Service) []string {
 	var out []string
 	for _, p := range svc.Spec.Ports {
@@ -114,40 +126,58 @@ func takenByOther(tx *Tx, svc *corev1.Service, index, value string) bool {
 	return false
 }
 
-// The addresses at the two ends of a range are kept for Services that name theirs: the first ones (the API server), and in
-// a large range the last ones (DNS, at 254.1 of a /16). A Service that wants one of them has to ask for it.
-const (
-	reservedFirst, reservedLast = 16, 512
-	// Ranges below these sizes cannot spare them.
-	smallRange, largeRange = 8 * reservedFirst, 8 * reservedLast
+// The first part of a range is for those who ask for an address or a port by name: others get one of it when nothing else
+// is left. It is a part of the range, but no less and no more than so many; Kubernetes' --service-cluster-ip-range and
+// --service-node-port-range are divided in the same way (KEP-3070, KEP-3668).
+type static struct{ part, least, most uint32 }
+
+var (
+	staticIPs   = static{part: 16, least: 16, most: 256}
+	staticPorts = static{part: 32, least: 16, most: 128}
 )
+
+func (s static) of(size uint32) uint32 {
+	if size <= s.least {
+		return 0
+	}
+	return min(max(size/s.part, s.least), s.most)
+}
+
+// The last addresses of a large range are kept, too: the cluster's DNS, at 254.1 of a /16, must find its own free.
+const reservedLast, largeRange = 512, 8 * reservedLast
 
 func (r *Registry) freeIP(tx *Tx, svc *corev1.Service) (string, bool) {
 	p := r.cfg.ServiceCIDR.Masked()
-	size := uint32(1) << (32 - p.Bits())
-	base := ipToUint(p.Addr())
-	first, last := uint32(1), size-2 // without the addresses of the network itself and of broadcasts
-	if size > smallRange {
-		first = reservedFirst
-	}
+	base, size := ipToUint(p.Addr())+1, uint32(1)<<(32-p.Bits())-2 // without the addresses of the network itself and of broadcasts
+	last := size
 	if size > largeRange {
-		last = size - reservedLast - 1
+		last = size - reservedLast
 	}
-	at := func(i uint32) string { return uintToIP(base + first + i).String() }
-	i, ok := pickFree(last-first+1, func(i uint32) bool { return ipTaken(tx, svc, at(i)) })
-	return at(i), ok
+	first := staticIPs.of(size)
+	at := func(i uint32) string { return uintToIP(base + i).String() }
+	taken := func(i uint32) bool { return ipTaken(tx, svc, at(i)) }
+	for _, part := range [][2]uint32{{first, last}, {last, size}, {0, first}} {
+		if i, ok := pickFree(part[0], part[1], taken); ok {
+			return at(i), true
+		}
+	}
+	return "", false
 }
 
-// pickFree finds one of n that is not taken: a random one first, and when those tried are all taken, any.
-func pickFree(n uint32, taken func(uint32) bool) (uint32, bool) {
+// pickFree finds one from first to before end that is not taken: a random one, and when those tried are all taken, any.
+func pickFree(first, end uint32, taken func(uint32) bool) (uint32, bool) {
+	n := end - first
+	if n == 0 {
+		return 0, false
+	}
 	for range randomTries {
-		if i := rand.Uint32N(n); !taken(i) {
+		if i := first + rand.Uint32N(n); !taken(i) {
 			return i, true
 		}
 	}
 	from := rand.Uint32N(n)
 	for i := range n {
-		if i = (from + i) % n; !taken(i) {
+		if i = first + (from+i)%n; !taken(i) {
 			return i, true
 		}
 	}
@@ -193,11 +223,17 @@ func (r *Registry) allocateNodePorts(tx *Tx, svc *corev1.Service) (errs field.Er
 	path := field.NewPath("spec", "healthCheckNodePort")
 	switch p := svc.Spec.HealthCheckNodePort; {
 	case local && p == 0:
-		if port, ok := r.freeNodePort(tx, svc, -1); ok {
-			svc.Spec.HealthCheckNodePort = port
+		port, ok := r.freeNodePort(tx, svc, -1)
+		if !ok {
+			return append(errs, field.InternalError(path, fmt.Errorf("failed to allocate a HealthCheck NodePort: range %d-%d is full", r.cfg.NodePortFirst, r.cfg.NodePortLast)))
 		}
+		svc.Spec.HealthCheckNodePort = port
 	case p != 0:
-		errs = append(errs, r.checkNodePort(tx, svc, path, p)...)
+		bad := r.checkNodePort(tx, svc, path, p)
+		if len(bad) == 0 && slices.ContainsFunc(svc.Spec.Ports, func(q corev1.ServicePort) bool { return q.NodePort == p }) {
+			bad = field.ErrorList{field.Invalid(path, p, "provided port is already allocated")}
+		}
+		errs = append(errs, bad...)
 	}
 	return errs
 }
@@ -214,18 +250,24 @@ func (r *Registry) checkNodePort(tx *Tx, svc *corev1.Service, path *field.Path, 
 }
 
 // freeNodePort finds a port that no Service has for any protocol, and that this one has not for another of its ports; port
-// i of the same name under another protocol shares its number, as DNS over UDP and TCP wants it.
+// i of the same number under another protocol shares it, as DNS over UDP and TCP wants it.
 func (r *Registry) freeNodePort(tx *Tx, svc *corev1.Service, i int) (int32, bool) {
 	if i >= 0 {
-		for j, q := range svc.Spec.Ports[:i] {
-			if q.Port == svc.Spec.Ports[i].Port && q.Protocol != svc.Spec.Ports[i].Protocol && svc.Spec.Ports[j].NodePort != 0 {
+		p := &svc.Spec.Ports[i]
+		for _, q := range svc.Spec.Ports {
+			if q.Port == p.Port && q.Protocol != p.Protocol && q.NodePort != 0 {
 				return q.NodePort, true
 			}
 		}
 	}
-	n := r.cfg.NodePortLast - r.cfg.NodePortFirst + 1
+	n := uint32(r.cfg.NodePortLast - r.cfg.NodePortFirst + 1)
 	at := func(i uint32) int32 { return r.cfg.NodePortFirst + int32(i) }
-	free, ok := pickFree(uint32(n), func(i uint32) bool { return r.portInUse(tx, svc, at(i)) })
+	taken := func(i uint32) bool { return r.portInUse(tx, svc, at(i)) }
+	first := staticPorts.of(n)
+	free, ok := pickFree(first, n, taken)
+	if !ok {
+		free, ok = pickFree(0, first, taken)
+	}
 	return at(free), ok
 }
 

@@ -193,3 +193,115 @@ func TestServiceTypeChanges(t *testing.T) {
 	_, err = e.create(udp)
 	wantErr(t, err, metav1.StatusReasonInvalid, "provided port is already allocated") // though the other is TCP
 }
+
+func balancer(name string, change ...func(*corev1.Service)) *corev1.Service {
+	s := service(name, corev1.ServiceTypeLoadBalancer, 80)
+	for _, f := range change {
+		f(s)
+	}
+	return s
+}
+
+func local(s *corev1.Service) {
+	s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+}
+
+func both(f, g func(*corev1.Service)) func(*corev1.Service) {
+	return func(s *corev1.Service) {
+		f(s)
+		g(s)
+	}
+}
+
+func TestHealthCheckNodePort(t *testing.T) {
+	e := start(t)
+	healthPort := func(port int32) func(*corev1.Service) {
+		return func(s *corev1.Service) { s.Spec.HealthCheckNodePort = port }
+	}
+	web := mustCreate(e, balancer("web", local))
+	port := web.Spec.HealthCheckNodePort
+	if port < 30000 || port > 32767 || port == web.Spec.Ports[0].NodePort {
+		t.Fatalf("port %d beside %d", port, web.Spec.Ports[0].NodePort)
+	}
+	mustCreate(e, balancer("asked", local, healthPort(31500)))
+	for name, bad := range map[string]*corev1.Service{
+		"spec.healthCheckNodePort: Invalid value: 31500: provided port is already allocated":   balancer("bad", local, healthPort(31500)),
+		"provided port is already allocated":                                                   balancer("bad", local, healthPort(31600), func(s *corev1.Service) { s.Spec.Ports[0].NodePort = 31600 }),
+		"spec.ports[0].nodePort: Invalid value: 31500: provided port is already allocated":     balancer("bad", func(s *corev1.Service) { s.Spec.Ports[0].NodePort = 31500 }),
+		"spec.healthCheckNodePort: Invalid value: 80: provided port is not in the valid range": balancer("bad", local, healthPort(80)),
+		"may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'": balancer("bad", healthPort(31700)),
+	} {
+		_, err := e.create(bad)
+		wantErr(t, err, metav1.StatusReasonInvalid, name)
+	}
+	// It does not change, and whoever sends the manifest again keeps it.
+	_, err := change(e, "", web, healthPort(31800))
+	wantErr(t, err, metav1.StatusReasonInvalid, "spec.healthCheckNodePort: Forbidden: field is immutable")
+	if got := mustChange(e, "", web, healthPort(0)); got.Spec.HealthCheckNodePort != port {
+		t.Errorf("%d has become %d", port, got.Spec.HealthCheckNodePort)
+	}
+	// It goes with the policy, is free then, and comes back when asked for.
+	got := mustChange(e, "", web, func(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster })
+	if got.Spec.HealthCheckNodePort != 0 {
+		t.Errorf("port %d", got.Spec.HealthCheckNodePort)
+	}
+	other := mustCreate(e, balancer("other", local, healthPort(port)))
+	_, err = change(e, "", web, both(local, healthPort(port)))
+	wantErr(t, err, metav1.StatusReasonInvalid, "provided port is already allocated")
+	mustChange(e, "", other, func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeClusterIP })
+	if got = mustChange(e, "", web, both(local, healthPort(port))); got.Spec.HealthCheckNodePort != port {
+		t.Errorf("port %d, want %d", got.Spec.HealthCheckNodePort, port)
+	}
+}
+
+func TestNodePortsOfLoadBalancers(t *testing.T) {
+	e := start(t)
+	without := func(s *corev1.Service) { s.Spec.AllocateLoadBalancerNodePorts = ptr(false) }
+	if s := mustCreate(e, balancer("none", without)); s.Spec.Ports[0].NodePort != 0 {
+		t.Errorf("%+v", s.Spec.Ports)
+	}
+	asked := mustCreate(e, balancer("asked", without, func(s *corev1.Service) { s.Spec.Ports[0].NodePort = 31000 }))
+	if asked.Spec.Ports[0].NodePort != 31000 {
+		t.Errorf("%+v", asked.Spec.Ports)
+	}
+	// Those that are there stay, unless the client leaves them out; new ports get none.
+	some := mustCreate(e, balancer("some"))
+	port := some.Spec.Ports[0].NodePort
+	got := mustChange(e, "", some, func(s *corev1.Service) {
+		without(s)
+		s.Spec.Ports[0].Name = "http"
+		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: "tls", Port: 443, Protocol: corev1.ProtocolTCP})
+	})
+	if port == 0 || got.Spec.Ports[0].NodePort != port || got.Spec.Ports[1].NodePort != 0 {
+		t.Errorf("%+v, had %d", got.Spec.Ports, port)
+	}
+	got = mustChange(e, "", some, func(s *corev1.Service) { s.Spec.Ports[0].NodePort = 0 })
+	if got.Spec.Ports[0].NodePort != 0 {
+		t.Errorf("%+v", got.Spec.Ports)
+	}
+	// One that a later port of the same number asks for is shared.
+	dns := service("dns", corev1.ServiceTypeNodePort)
+	dns.Spec.Ports = []corev1.ServicePort{{Name: "tcp", Port: 53}, {Name: "udp", Port: 53, Protocol: corev1.ProtocolUDP, NodePort: 30053}}
+	if got := mustCreate(e, dns).Spec.Ports; got[0].NodePort != 30053 || got[1].NodePort != 30053 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Ports and addresses that people write into manifests are not taken by those who want any, as long as there are others.
+func TestStaticPartsOfRanges(t *testing.T) {
+	e := open(t, options{cidr: "10.254.0.0/26", ports: 40}) // 62 addresses, 16 of them static; 16 static ports
+	for i := range 62 {
+		kind := corev1.ServiceTypeClusterIP
+		if i < 40 {
+			kind = corev1.ServiceTypeNodePort
+		}
+		s := mustCreate(e, service(fmt.Sprint("s", i), kind, 80))
+		var last int
+		if _, err := fmt.Sscanf(s.Spec.ClusterIP, "10.254.0.%d", &last); err != nil || (last <= 16) != (i >= 46) {
+			t.Errorf("Service %d has %s", i, s.Spec.ClusterIP)
+		}
+		if port := s.Spec.Ports[0].NodePort; i < 40 && (port < 30016) != (i >= 24) {
+			t.Errorf("Service %d has port %d", i, port)
+		}
+	}
+}

@@ -9,11 +9,12 @@ import (
 
 	"github.com/whalepod/whalepod/master/internal/registry"
 	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
+	shared "github.com/whalepod/whalepod/proto/netpolicy"
 )
 
 // What nodes are told of, in the order of a snapshot: what pods refer to comes before them.
 var feedResources = []string{
-	"nodes", "services", "endpointslices.discovery.k8s.io", "configmaps", "secrets", runtimeClasses, claims, volumes, "pods",
+	"nodes", "services", "endpointslices.discovery.k8s.io", "configmaps", "secrets", runtimeClasses, claims, volumes, shared.Policies, "pods",
 }
 
 const (
@@ -21,6 +22,9 @@ const (
 	claims         = "persistentvolumeclaims"
 	volumes        = "persistentvolumes"
 )
+
+// dnsConfig is told to all nodes although no pod refers to it: it is for their DNS servers.
+var dnsConfig = registry.Key{Resource: "configmaps", Namespace: "kube-system", Name: "kube-dns"}
 
 // A message holds at most this many bytes of objects, unless a single one is larger.
 const feedChunk = 1 << 20
@@ -33,10 +37,12 @@ type feed struct {
 	node string
 	// sent remembers the revision of each object sent, and so what to take back.
 	sent map[registry.Key]string
-	// refs are the ConfigMaps, Secrets, RuntimeClasses and claims that each pod refers to, and the volume of each claim;
-	// users counts who refers to each.
+	// refs are the ConfigMaps, Secrets, RuntimeClasses and claims that each pod refers to, and the volume of each claim; also the
+	// policies that select the pod, and their sets. users counts who refers to each.
 	refs  map[registry.Key][]registry.Key
 	users map[registry.Key]int
+	// chunks are the revisions of the parts of sets that were sent, by set and name.
+	chunks map[string]map[string]uint64
 
 	batch []*agentv1.Change
 	size  int
@@ -48,7 +54,8 @@ type feed struct {
 
 func newFeed(s *Server, node string) *feed {
 	return &feed{
-		s: s, node: node, sent: map[registry.Key]string{}, refs: map[registry.Key][]registry.Key{}, users: map[registry.Key]int{},
+		s: s, node: node, sent: map[registry.Key]string{}, refs: map[registry.Key][]registry.Key{}, users: map[registry.Key]int{dnsConfig: 1},
+		chunks: map[string]map[string]uint64{},
 	}
 }
 
@@ -115,6 +122,7 @@ func (f *feed) snapshot(v *registry.View, flush func()) {
 	for o := range registry.List[*discoveryv1.EndpointSlice](v, "") {
 		each(registry.Key{Resource: endpointSlices, Namespace: o.Namespace, Name: o.Name})
 	}
+	each(dnsConfig)
 	for o := range registry.ByIndex[*corev1.Pod](v, registry.IndexNode, f.node) {
 		each(registry.Key{Resource: "pods", Namespace: o.Namespace, Name: o.Name})
 	}
@@ -122,6 +130,10 @@ func (f *feed) snapshot(v *registry.View, flush func()) {
 
 // tell adds what there is to say about one key.
 func (f *feed) tell(v *registry.View, k registry.Key) {
+	if k.Resource == shared.Sets {
+		f.tellSet(k)
+		return
+	}
 	o, err := v.Get(k)
 	if err != nil {
 		o = nil
@@ -134,7 +146,7 @@ func (f *feed) tell(v *registry.View, k registry.Key) {
 			f.refer(v, k, nil)
 			return
 		}
-		f.refer(v, k, podRefs(pod))
+		f.refer(v, k, append(podRefs(pod), policyRefs(v, pod)...))
 	case "configmaps", "secrets", runtimeClasses, volumes:
 		if f.users[k] == 0 {
 			f.take(k)
@@ -146,6 +158,12 @@ func (f *feed) tell(v *registry.View, k registry.Key) {
 			return
 		}
 		f.refer(v, k, claimRefs(o))
+	case shared.Policies:
+		if f.users[k] == 0 {
+			f.take(k)
+			return
+		}
+		f.refer(v, k, setRefs(o))
 	case "nodes":
 		if n, ok := o.(*corev1.Node); ok {
 			o = peerOf(n, n.Name == f.node)
@@ -195,8 +213,12 @@ func (f *feed) refer(v *registry.View, pod registry.Key, refs []registry.Key) {
 		f.users[k]--
 		if f.users[k] == 0 {
 			delete(f.users, k)
+			if k.Resource == shared.Sets {
+				f.takeSet(k)
+				continue
+			}
 			f.take(k)
-			if k.Resource == claims {
+			if k.Resource == claims || k.Resource == shared.Policies {
 				f.refer(v, k, nil)
 			}
 		}
@@ -213,13 +235,22 @@ func (f *feed) refer(v *registry.View, pod registry.Key, refs []registry.Key) {
 	}
 }
 
-// peerOf is what nodes need to know of a node: the others how to reach it, and it itself also what it lets pods in by. Its
+// peerOf is what nodes need to know of a node: the others how to reach it and whether it is ready, and it itself also what it
+// lets pods in by. Its
 // resourceVersion is made from the contents, so that heartbeats and image lists do not travel to everybody.
 func peerOf(n *corev1.Node, own bool) *corev1.Node {
 	p := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, Labels: n.Labels},
 		Spec:       corev1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs, Unschedulable: n.Spec.Unschedulable},
 		Status:     corev1.NodeStatus{Addresses: n.Status.Addresses},
+	}
+	if link, ok := n.Annotations[linkAnnotation]; ok {
+		p.Annotations = map[string]string{linkAnnotation: link}
+	}
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			p.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
+		}
 	}
 	if own {
 		p.Spec.Taints = n.Spec.Taints

@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -42,6 +43,7 @@ func TestPeerOf(t *testing.T) {
 	n.Spec.Taints = []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoExecute}}
 	n.Status.Allocatable = corev1.ResourceList{"cpu": resource.MustParse("1")}
 	n.Status.Images = []corev1.ContainerImage{{Names: []string{"img"}}}
+	n.Annotations = map[string]string{linkAnnotation: "198.51.100.0/24 mtu 1500", "other": "x"}
 	own, other := peerOf(n, true), peerOf(n, false)
 	if len(own.Spec.Taints) != 1 || own.Status.Allocatable.Cpu().Value() != 1 || own.Labels["disk"] != "ssd" || own.Status.Images != nil {
 		t.Errorf("%+v", own)
@@ -49,7 +51,11 @@ func TestPeerOf(t *testing.T) {
 	if other.Spec.Taints != nil || other.Status.Allocatable != nil || own.ResourceVersion == other.ResourceVersion {
 		t.Errorf("%+v", other)
 	}
+	if want := (map[string]string{linkAnnotation: "198.51.100.0/24 mtu 1500"}); !maps.Equal(other.Annotations, want) {
+		t.Errorf("annotations %v, want %v", other.Annotations, want)
+	}
 	before := own.ResourceVersion
+	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeDiskPressure, Status: corev1.ConditionFalse}}
 	n.Status.Images, n.ResourceVersion = nil, "8"
 	if peerOf(n, true).ResourceVersion != before {
 		t.Error("told again for nothing")
@@ -57,5 +63,10 @@ func TestPeerOf(t *testing.T) {
 	n.Status.Allocatable = corev1.ResourceList{"cpu": resource.MustParse("2")}
 	if peerOf(n, true).ResourceVersion == before {
 		t.Error("a change is not told")
+	}
+	// The others announce addresses by it.
+	n.Status.Conditions = append(n.Status.Conditions, corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"})
+	if c := peerOf(n, false).Status.Conditions; len(c) != 1 || c[0] != (corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue}) {
+		t.Errorf("conditions told: %v", c)
 	}
 }

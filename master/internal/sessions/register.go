@@ -69,8 +69,10 @@ func (s *Server) register(ctx context.Context, said *corev1.Node) (string, error
 			node.Labels = map[string]string{}
 		}
 		copyOwnLabels(node.Labels, said.Labels)
-		if dir, ok := said.Annotations[localVolumes]; ok {
-			metav1.SetMetaDataAnnotation(&node.ObjectMeta, localVolumes, dir)
+		for _, key := range ownAnnotations {
+			if v, ok := said.Annotations[key]; ok {
+				metav1.SetMetaDataAnnotation(&node.ObjectMeta, key, v)
+			}
 		}
 		if node.Spec.PodCIDR == "" {
 			if err := s.assignPodCIDR(tx, node, said.Spec.PodCIDR); err != nil {
@@ -125,8 +127,15 @@ func (s *Server) assignPodCIDR(tx *registry.Tx, node *corev1.Node, wish string) 
 	return fmt.Errorf("the pod range %s has no free /%d for another node; start the master with a larger --pod-cidr", whole, s.cfg.NodeMaskBits)
 }
 
-// localVolumes is the annotation by which an agent says where it keeps local volumes; see the controller persistentvolume.
-const localVolumes = "whalepod.io/local-volumes"
+const (
+	// localVolumes is the annotation by which an agent says where it keeps local volumes; see the controller persistentvolume.
+	localVolumes = "whalepod.io/local-volumes"
+	// linkAnnotation is by which an agent tells the others of its link; see network.Place.
+	linkAnnotation = "whalepod.io/link"
+)
+
+// Annotations that are the agent's to say.
+var ownAnnotations = []string{localVolumes, linkAnnotation}
 
 // Labels that are the machine's own to say at any time. Others it may bring when it joins; after that they are the admin's.
 var ownLabels = []string{

@@ -59,6 +59,8 @@ type Server struct {
 	// marks numbers changes for all sessions together, so that what an agent says late of an earlier session is no later mark.
 	marks  atomic.Uint64
 	drains *drainer
+	// policies are the addresses that network policies' peers stand for.
+	policies *policies
 
 	mu       sync.Mutex
 	sessions map[string]*session
@@ -75,6 +77,7 @@ func New(cfg Config) *Server {
 	}
 	s.marks.Store(uint64(time.Now().UnixNano())) // later than those of a master before this one
 	s.drains = newDrainer(s)
+	s.policies = newPolicies(cfg.Cluster)
 	return s
 }
 
@@ -129,7 +132,7 @@ func (s *Server) Alive() map[string]bool {
 	return alive
 }
 
-// Heard is when a node that has a session was last heard of; zero without a session.
+// Heard is when a node was last heard of; zero if it has had no session yet.
 func (s *Server) Heard(node string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,8 +167,7 @@ func (s *Server) add(n *session) {
 func (s *Server) remove(n *session) {
 	s.mu.Lock()
 	if s.sessions[n.node] == n {
-		delete(s.sessions, n.node)
-		delete(s.lastSeen, n.node)
+		delete(s.sessions, n.node) // lastSeen stays: from then on, and not from now on, the node is lost
 	}
 	s.mu.Unlock()
 	s.drains.left(n)

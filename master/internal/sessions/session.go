@@ -193,6 +193,7 @@ func (s *Server) send(ctx context.Context, n *session, stream agentv1.Agent_Sess
 	if err := stream.Send(<-n.out); err != nil {
 		return err
 	}
+	s.policies.wait(ctx)
 	n.poke()
 	for {
 		select {
@@ -225,7 +226,8 @@ func (s *Server) send(ctx context.Context, n *session, stream agentv1.Agent_Sess
 func (s *Server) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		var ending []*corev1.Pod
-		w, err := s.cfg.Registry.ViewAndWatch(feedResources, func(v *registry.View) error {
+		w, err := s.cfg.Registry.ViewAndWatch(append([]string{namespaces}, feedResources...), func(v *registry.View) error {
+			s.policies.reset(v)
 			for pod := range registry.List[*corev1.Pod](v, "") {
 				if drains(pod) {
 					ending = append(ending, pod)
@@ -236,6 +238,7 @@ func (s *Server) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		s.policies.isReady()
 		number := s.marks.Add(1)
 		for _, n := range s.all() {
 			n.markAll(number)
@@ -263,9 +266,14 @@ func (s *Server) route(ctx context.Context, w interface {
 			return err
 		}
 		number := uint64(0)
-		byNode := map[string][]registry.Key{}
-		var everybody []registry.Key
+		everybody, byNode, err := s.policies.follow(s.cfg.Registry, events)
+		if err != nil {
+			return err
+		}
 		for _, e := range events {
+			if e.Key.Resource == namespaces {
+				continue // nodes are told what follows for policies
+			}
 			if e.Key.Resource != "pods" {
 				everybody = append(everybody, e.Key)
 				if rules(e.Key) && number == 0 {

@@ -101,6 +101,28 @@ func TestDialEndsWithTheSession(t *testing.T) {
 	})
 }
 
+// A session that breaks some time after its node was last heard of says nothing new of the node.
+func TestHeardOutlivesTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(nil, "10.244.0.0/16")
+		if !s.Heard("n1").IsZero() {
+			t.Error("heard of a node that was never here")
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		n := newSession(ctx, "n1", cancel)
+		s.add(n)
+		time.Sleep(2 * time.Second)
+		s.heard(n)
+		last := time.Now()
+		time.Sleep(5 * time.Second)
+		s.remove(n)
+		if got := s.Heard("n1"); !got.Equal(last) || s.Alive()["n1"] {
+			t.Errorf("last heard at %s, want %s; alive %v", got, last, s.Alive())
+		}
+	})
+}
+
 func TestMergePodStatus(t *testing.T) {
 	early, late := metav1.Unix(100, 0), metav1.Unix(200, 0)
 	into := &corev1.PodStatus{

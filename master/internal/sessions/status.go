@@ -126,11 +126,15 @@ func hasCondition(all []corev1.PodCondition, kind corev1.PodConditionType) bool 
 	return false
 }
 
-// mayTell: a node speaks of itself and of its own pods. One that is gone, or has made room for another of its name, was its
+// mayTell: a node speaks of itself, of its own pods and of what it does for Services. One that is gone, or has made room for another of its name, was its
 // own as far as anybody knows: the last events of a pod come late.
 func mayTell(v *registry.View, node string, e *agentv1.PodEvent) bool {
-	if e.Kind == "Node" {
+	switch e.Kind {
+	case "Node":
 		return true
+	case "Service": // every node serves every Service
+		svc, err := registry.Get[*corev1.Service](v, e.Namespace, e.Name)
+		return err == nil && string(svc.UID) == e.Uid
 	}
 	pod, err := registry.Get[*corev1.Pod](v, e.Namespace, e.Name)
 	return err != nil || string(pod.UID) != e.Uid || pod.Spec.NodeName == node
@@ -145,7 +149,10 @@ func (s *Server) recordEvents(node string, events []*agentv1.PodEvent) {
 		ref := corev1.ObjectReference{
 			APIVersion: "v1", Kind: "Pod", Namespace: e.Namespace, Name: e.Name, UID: types.UID(e.Uid), FieldPath: e.FieldPath,
 		}
-		if e.Kind == "Node" {
+		switch e.Kind {
+		case "Service":
+			ref.Kind = e.Kind
+		case "Node":
 			ref = corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: node, UID: types.UID(node)}
 		}
 		s.cfg.Registry.RecordEvent(registry.EventInput{

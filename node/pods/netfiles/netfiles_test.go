@@ -1,6 +1,8 @@
 package netfiles
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,6 +40,46 @@ func TestForPod(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// What resolvers do not take is left out, and said if somebody asked for it.
+func TestLimits(t *testing.T) {
+	numbered := func(n, length int) (out []string) {
+		for i := range n {
+			out = append(out, fmt.Sprintf("%0*d.x", length-2, i))
+		}
+		return out
+	}
+	servers := []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"}
+	for name, c := range map[string]struct {
+		policy            corev1.DNSPolicy
+		config            *corev1.PodDNSConfig
+		servers, searches int
+		omitted           []string
+	}{
+		"node's servers":         {"ClusterFirst", nil, 3, 3, nil},
+		"node's servers alone":   {"Default", nil, 3, 0, []string{"Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: 192.0.2.1 192.0.2.2 192.0.2.3"}},
+		"own servers":            {"ClusterFirst", &corev1.PodDNSConfig{Nameservers: servers[:3]}, 3, 3, []string{"Nameserver limits"}},
+		"32 searches":            {"ClusterFirst", &corev1.PodDNSConfig{Searches: numbered(29, 20)}, 3, 32, nil},
+		"33 searches":            {"ClusterFirst", &corev1.PodDNSConfig{Searches: numbered(30, 20)}, 3, 32, []string{"Search Line limits were exceeded, some search paths have been omitted, the applied search line is: default.svc.cluster.local svc."}},
+		"2,048 characters":       {"None", &corev1.PodDNSConfig{Searches: append(numbered(20, 100), strings.Repeat("y", 28))}, 0, 21, nil},
+		"2,049 characters":       {"None", &corev1.PodDNSConfig{Searches: append(numbered(20, 100), strings.Repeat("y", 29))}, 0, 20, []string{"Search Line limits"}},
+		"one that is too long":   {"None", &corev1.PodDNSConfig{Searches: []string{"a.b", strings.Repeat("y", 254), "c.d"}}, 0, 2, []string{"the applied search line is: a.b c.d"}},
+		"one that is long":       {"None", &corev1.PodDNSConfig{Searches: []string{strings.Repeat("y", 253)}}, 0, 1, nil},
+		"the same several times": {"None", &corev1.PodDNSConfig{Searches: slices.Repeat([]string{"a.b"}, 40)}, 0, 1, nil},
+	} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default"}, Spec: corev1.PodSpec{DNSPolicy: c.policy, DNSConfig: c.config}}
+		r := ForPod(pod, Resolv{Nameservers: servers}, Cluster{Domain: "cluster.local", DNS: "10.254.254.1"})
+		if len(r.Nameservers) != c.servers || len(r.Searches) != c.searches || len(r.Omitted) != len(c.omitted) {
+			t.Errorf("%s: %d servers, %d searches, omitted %q", name, len(r.Nameservers), len(r.Searches), r.Omitted)
+			continue
+		}
+		for i, words := range c.omitted {
+			if !strings.Contains(r.Omitted[i], words) {
+				t.Errorf("%s: %q is not in %q", name, words, r.Omitted[i])
+			}
+		}
 	}
 }
 

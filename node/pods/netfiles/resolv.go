@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // Limits of a resolv.conf as Kubernetes' validation has them (glibc reads three nameservers).
@@ -14,11 +15,15 @@ const (
 	maxNameservers = 3
 	maxSearches    = 32
 	maxSearchChars = 2048
+	// maxSearch is a domain's length; longer ones have made glibc 2.28 abort.
+	maxSearch = validation.DNS1123SubdomainMaxLength
 )
 
 // Resolv is a resolv.conf taken apart.
 type Resolv struct {
 	Nameservers, Searches, Options []string
+	// Omitted says, in the kubelet's words, what there was no room for.
+	Omitted []string
 }
 
 // Cluster says how names are resolved in this cluster.
@@ -30,7 +35,7 @@ type Cluster struct {
 // ParseResolv reads a resolv.conf; what it does not understand it leaves out.
 func ParseResolv(data []byte) Resolv {
 	var r Resolv
-	for line := range bytes.Lines(data) {
+	for line := range bytes.Lines(WithoutServer(data)) {
 		fields := strings.Fields(string(line))
 		if len(fields) < 2 {
 			continue
@@ -68,7 +73,7 @@ func ForPod(pod *corev1.Pod, node Resolv, c Cluster) Resolv {
 	switch policy {
 	case corev1.DNSNone:
 	case corev1.DNSDefault:
-		r = Resolv{slices.Clone(node.Nameservers), slices.Clone(node.Searches), slices.Clone(node.Options)}
+		r = Resolv{Nameservers: slices.Clone(node.Nameservers), Searches: slices.Clone(node.Searches), Options: slices.Clone(node.Options)}
 		if !pod.Spec.HostNetwork {
 			r.Nameservers = reachable(r.Nameservers)
 		}
@@ -87,10 +92,23 @@ func ForPod(pod *corev1.Pod, node Resolv, c Cluster) Resolv {
 		r.Searches = append(r.Searches, d.Searches...)
 		r.Options = mergeOptions(r.Options, d.Options)
 	}
-	r.Nameservers = unique(r.Nameservers)
-	r.Nameservers = r.Nameservers[:min(len(r.Nameservers), maxNameservers)]
-	r.Searches = limitSearches(unique(r.Searches))
+	r.Nameservers, r.Searches = unique(r.Nameservers), unique(r.Searches)
+	r.limit(policy == corev1.DNSNone || policy == corev1.DNSDefault || pod.Spec.DNSConfig != nil && len(pod.Spec.DNSConfig.Nameservers) > 0)
 	return r
+}
+
+// limit leaves out what resolvers do not take. Nobody asked for the node's servers behind the cluster's: those are no loss.
+func (r *Resolv) limit(asked bool) {
+	if len(r.Nameservers) > maxNameservers {
+		r.Nameservers = r.Nameservers[:maxNameservers]
+		if asked {
+			r.Omitted = append(r.Omitted, "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: "+strings.Join(r.Nameservers, " "))
+		}
+	}
+	before := len(r.Searches)
+	if r.Searches = limitSearches(r.Searches); len(r.Searches) < before {
+		r.Omitted = append(r.Omitted, "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: "+strings.Join(r.Searches, " "))
+	}
 }
 
 func reachable(servers []string) []string {
@@ -113,10 +131,10 @@ func unique(list []string) []string {
 }
 
 func limitSearches(list []string) []string {
-	list = list[:min(len(list), maxSearches)]
-	chars := 0
+	list = slices.DeleteFunc(slices.Clone(list[:min(len(list), maxSearches)]), func(s string) bool { return len(s) > maxSearch })
+	chars := -1 // the first has no space before it
 	for i, s := range list {
-		if chars += len(s) + 1; chars > maxSearchChars {
+		if chars += 1 + len(s); chars > maxSearchChars {
 			return list[:i]
 		}
 	}

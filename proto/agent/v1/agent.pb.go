@@ -385,7 +385,11 @@ type ClusterConfig struct {
 	// Machines to gossip with at first, as host:port.
 	GossipSeeds []string `protobuf:"bytes,6,rep,name=gossip_seeds,json=gossipSeeds,proto3" json:"gossip_seeds,omitempty"`
 	// Addresses of masters' APIs, as host:port, which the Service kubernetes.default stands for.
-	ApiEndpoints  []string `protobuf:"bytes,7,rep,name=api_endpoints,json=apiEndpoints,proto3" json:"api_endpoints,omitempty"`
+	ApiEndpoints []string `protobuf:"bytes,7,rep,name=api_endpoints,json=apiEndpoints,proto3" json:"api_endpoints,omitempty"`
+	// Addresses that Services of type LoadBalancer get, as prefixes (203.0.113.10/31), sorted, none within another. One of a
+	// Service's status.loadBalancer.ingress that lies in one of them belongs to no machine: a node has to announce it. The
+	// others are nodes' own. They may change while everything else stays, with a new start of the master.
+	LbPools       []string `protobuf:"bytes,8,rep,name=lb_pools,json=lbPools,proto3" json:"lb_pools,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -465,6 +469,13 @@ func (x *ClusterConfig) GetGossipSeeds() []string {
 func (x *ClusterConfig) GetApiEndpoints() []string {
 	if x != nil {
 		return x.ApiEndpoints
+	}
+	return nil
+}
+
+func (x *ClusterConfig) GetLbPools() []string {
+	if x != nil {
+		return x.LbPools
 	}
 	return nil
 }
@@ -822,7 +833,7 @@ type PodEvent struct {
 	Reason    string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	Message   string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
 	UnixNano  int64  `protobuf:"varint,8,opt,name=unix_nano,json=unixNano,proto3" json:"unix_nano,omitempty"`
-	// Kind of the object: Pod or Node.
+	// Kind of the object: Pod, Node or Service.
 	Kind          string `protobuf:"bytes,9,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1785,6 +1796,63 @@ func (x *TunnelData) GetData() []byte {
 	return nil
 }
 
+// PolicySet is a part of the addresses that a peer of network policies stands for: those in one /24. It travels as a Change of
+// "policysets.whalepod.io"; the namespace is the set's name (proto/netpolicy.Set.ID), the name the first three bytes, as in
+// "10.244.3". So a pod that comes into a large namespace is a message of at most 256 addresses, whatever the namespace has.
+type PolicySet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// IPv4 addresses, ascending.
+	Addresses []uint32 `protobuf:"fixed32,1,rep,packed,name=addresses,proto3" json:"addresses,omitempty"`
+	// For a set of ports by name: what listens at each of the addresses, the protocol's number << 16 | the port.
+	Ports         []uint32 `protobuf:"varint,2,rep,packed,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicySet) Reset() {
+	*x = PolicySet{}
+	mi := &file_agent_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicySet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicySet) ProtoMessage() {}
+
+func (x *PolicySet) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicySet.ProtoReflect.Descriptor instead.
+func (*PolicySet) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PolicySet) GetAddresses() []uint32 {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *PolicySet) GetPorts() []uint32 {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
 var File_agent_proto protoreflect.FileDescriptor
 
 const file_agent_proto_rawDesc = "" +
@@ -1811,7 +1879,7 @@ const file_agent_proto_rawDesc = "" +
 	"\x12expiration_seconds\x18\x05 \x01(\x03R\x11expirationSeconds\"H\n" +
 	"\rTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12!\n" +
-	"\fexpires_unix\x18\x02 \x01(\x03R\vexpiresUnix\"\xf2\x01\n" +
+	"\fexpires_unix\x18\x02 \x01(\x03R\vexpiresUnix\"\x8d\x02\n" +
 	"\rClusterConfig\x12!\n" +
 	"\fservice_cidr\x18\x01 \x01(\tR\vserviceCidr\x12\x19\n" +
 	"\bpod_cidr\x18\x02 \x01(\tR\apodCidr\x12%\n" +
@@ -1820,7 +1888,8 @@ const file_agent_proto_rawDesc = "" +
 	"\n" +
 	"gossip_key\x18\x05 \x01(\fR\tgossipKey\x12!\n" +
 	"\fgossip_seeds\x18\x06 \x03(\tR\vgossipSeeds\x12#\n" +
-	"\rapi_endpoints\x18\a \x03(\tR\fapiEndpoints\"\xab\x02\n" +
+	"\rapi_endpoints\x18\a \x03(\tR\fapiEndpoints\x12\x19\n" +
+	"\blb_pools\x18\b \x03(\tR\albPools\"\xab\x02\n" +
 	"\tFromAgent\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.whalepod.agent.v1.HelloH\x00R\x05hello\x128\n" +
 	"\x06status\x18\x02 \x01(\v2\x1e.whalepod.agent.v1.StatusBatchH\x00R\x06status\x12<\n" +
@@ -1910,7 +1979,10 @@ const file_agent_proto_rawDesc = "" +
 	"\apod_uid\x18\x01 \x01(\tR\x06podUid\" \n" +
 	"\n" +
 	"TunnelData\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\x80\x03\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"?\n" +
+	"\tPolicySet\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\aR\taddresses\x12\x14\n" +
+	"\x05ports\x18\x02 \x03(\rR\x05ports2\x80\x03\n" +
 	"\x05Agent\x12G\n" +
 	"\x04Join\x12\x1e.whalepod.agent.v1.JoinRequest\x1a\x1f.whalepod.agent.v1.JoinResponse\x12J\n" +
 	"\x05Renew\x12\x1f.whalepod.agent.v1.RenewRequest\x1a .whalepod.agent.v1.RenewResponse\x12J\n" +
@@ -1930,7 +2002,7 @@ func file_agent_proto_rawDescGZIP() []byte {
 	return file_agent_proto_rawDescData
 }
 
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_agent_proto_goTypes = []any{
 	(*JoinRequest)(nil),    // 0: whalepod.agent.v1.JoinRequest
 	(*JoinResponse)(nil),   // 1: whalepod.agent.v1.JoinResponse
@@ -1958,6 +2030,7 @@ var file_agent_proto_goTypes = []any{
 	(*Acknowledge)(nil),    // 23: whalepod.agent.v1.Acknowledge
 	(*Withdrawn)(nil),      // 24: whalepod.agent.v1.Withdrawn
 	(*TunnelData)(nil),     // 25: whalepod.agent.v1.TunnelData
+	(*PolicySet)(nil),      // 26: whalepod.agent.v1.PolicySet
 }
 var file_agent_proto_depIdxs = []int32{
 	6,  // 0: whalepod.agent.v1.JoinResponse.config:type_name -> whalepod.agent.v1.ClusterConfig
@@ -2021,7 +2094,7 @@ func file_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -11,7 +13,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"time"
 
 	"github.com/whalepod/whalepod/master/internal/controller"
 	"github.com/whalepod/whalepod/master/internal/controllers/podstate"
@@ -42,7 +43,7 @@ func New(cfg Config) *Controller {
 	c := &Controller{registry: cfg.Registry}
 	c.loop = controller.New(controller.Config{
 		Name: component, Registry: cfg.Registry, Logger: cfg.Logger, Workers: workers,
-		Watch: []string{"services", "pods", "endpoints", "endpointslices.discovery.k8s.io"},
+		Watch: []string{"services", "pods", "endpoints", "endpointslices.discovery.k8s.io", "nodes"},
 		Keys:  keys, All: all, Reconcile: c.reconcile,
 	})
 	return c
@@ -76,23 +77,51 @@ func keys(v *registry.View, e registry.Event, add func(controller.Key)) {
 		if !e.Deleted && before != nil && !matters(before, obj) {
 			return
 		}
-		for svc := range registry.List[*corev1.Service](v, obj.Namespace) {
-			if len(svc.Spec.Selector) == 0 {
-				continue
-			}
-			selector := labels.Set(svc.Spec.Selector).AsSelectorPreValidated()
-			if selector.Matches(labels.Set(obj.Labels)) || before != nil && selector.Matches(labels.Set(before.Labels)) {
-				add(keyOf(svc.Namespace, svc.Name))
-			}
+		sets := []map[string]string{obj.Labels}
+		if before != nil {
+			sets = append(sets, before.Labels)
 		}
+		servicesOf(v, obj.Namespace, add, sets...)
 	case *corev1.Endpoints:
 		svc, err := registry.Get[*corev1.Service](v, obj.Namespace, obj.Name)
 		if err == nil && (e.Deleted || len(svc.Spec.Selector) == 0) {
 			add(keyOf(obj.Namespace, obj.Name))
 		}
 	case *discoveryv1.EndpointSlice:
-		if name := obj.Labels[discoveryv1.LabelServiceName]; e.Deleted && ownSlice(obj, name) {
-			add(keyOf(obj.Namespace, name))
+		before, _ := e.Prev.(*discoveryv1.EndpointSlice)
+		if e.Deleted {
+			before = obj
+		}
+		// Gone, or taken away from this controller.
+		if before != nil && own(before) && (e.Deleted || !own(obj)) {
+			add(keyOf(obj.Namespace, before.Labels[discoveryv1.LabelServiceName]))
+		}
+	case *corev1.Node:
+		before, _ := e.Prev.(*corev1.Node)
+		if e.Deleted || before == nil || !sameProcessors(before, obj) {
+			for svc := range registry.List[*corev1.Service](v, "") {
+				if topologyAware(svc) {
+					add(keyOf(svc.Namespace, svc.Name))
+				}
+			}
+		}
+		if before != nil && before.Labels[corev1.LabelTopologyZone] != obj.Labels[corev1.LabelTopologyZone] {
+			for pod := range registry.ByIndex[*corev1.Pod](v, registry.IndexNode, obj.Name) {
+				servicesOf(v, pod.Namespace, add, pod.Labels)
+			}
+		}
+	}
+}
+
+// servicesOf adds the Services that select one of the sets of labels.
+func servicesOf(v *registry.View, namespace string, add func(controller.Key), sets ...map[string]string) {
+	for svc := range registry.List[*corev1.Service](v, namespace) {
+		if len(svc.Spec.Selector) == 0 {
+			continue
+		}
+		selector := labels.Set(svc.Spec.Selector).AsSelectorPreValidated()
+		if slices.ContainsFunc(sets, func(set map[string]string) bool { return selector.Matches(labels.Set(set)) }) {
+			add(keyOf(svc.Namespace, svc.Name))
 		}
 	}
 }
@@ -110,6 +139,12 @@ func matters(before, after *corev1.Pod) bool {
 type writes struct {
 	create, update, remove *corev1.Endpoints
 	slices                 changes
+	// Of Endpoints that are mirrored: addresses that are not.
+	mirror           *corev1.Endpoints
+	invalid, skipped int
+	// Of a topology-aware Service: why it has no hints, or that it has got some.
+	service *corev1.Service
+	problem string
 }
 
 func (w *writes) empty() bool {
@@ -122,8 +157,12 @@ func (c *Controller) reconcile(ctx context.Context, key controller.Key) (time.Du
 		w, err = look(v, key)
 		return err
 	})
-	if err != nil || w.empty() {
+	if err != nil {
 		return 0, err
+	}
+	c.tell(w)
+	if w.empty() {
+		return 0, nil
 	}
 	// What was found outside the transaction is written in it, since listing pods must not hold up other writers. A pod
 	// that changes meanwhile has its event, which brings the Service back; objects that change meanwhile are conflicts.
@@ -155,19 +194,8 @@ func look(v registry.Viewer, key controller.Key) (*writes, error) {
 	if err != nil || svc.DeletionTimestamp != nil || svc.Spec.Type == corev1.ServiceTypeExternalName {
 		return w, err
 	}
-	var existing []*discoveryv1.EndpointSlice
-	for s := range registry.ByIndex[*discoveryv1.EndpointSlice](v, registry.IndexOwner, string(svc.UID)) {
-		if ownSlice(s, svc.Name) {
-			existing = append(existing, s)
-		}
-	}
-	owner := *metav1.NewControllerRef(svc, corev1.SchemeGroupVersion.WithKind("Service"))
 	if len(svc.Spec.Selector) == 0 {
-		var groups []*group
-		if old != nil && old.Labels[discoveryv1.LabelSkipMirror] != "true" && old.Annotations[leaderElection] == "" {
-			groups = fromSubsets(old.Subsets)
-		}
-		w.slices = planSlices(sliceHeader(svc, fromMirror, owner), groups, existing, false)
+		w.mirrors(v, svc, old)
 		return w, nil
 	}
 	groups := fromPods(svc, podsOf(v, svc), func(node string) string {
@@ -177,9 +205,34 @@ func look(v registry.Viewer, key controller.Key) (*writes, error) {
 		}
 		return n.Labels[corev1.LabelTopologyZone]
 	})
-	w.slices = planSlices(sliceHeader(svc, fromSelector, owner), groups, existing, true)
+	existing := slicesOwnedBy(v, svc)
+	if topologyAware(svc) {
+		w.hints(v, svc, groups, existing)
+	}
+	if old != nil {
+		existing = append(existing, slicesOwnedBy(v, old)...) // from when the Service had no selector
+	}
+	w.slices = planSlices(ownHeader(svc), groups, existing, true)
 	w.create, w.update = planEndpoints(svc, groups, old)
 	return w, nil
+}
+
+// hints of a topology-aware Service, and what is to be told about them.
+func (w *writes) hints(v registry.Viewer, svc *corev1.Service, groups []*group, existing []*discoveryv1.EndpointSlice) {
+	w.service = svc
+	if w.problem = hintZones(groups, processors(v)); w.problem == "" && !hinted(existing) {
+		w.problem = topologyEnabled
+	}
+}
+
+// slicesOwnedBy are those that this package made for a Service, or for the Endpoints of its name.
+func slicesOwnedBy(v registry.Viewer, owner metav1.Object) (out []*discoveryv1.EndpointSlice) {
+	for s := range registry.ByIndex[*discoveryv1.EndpointSlice](v, registry.IndexOwner, string(owner.GetUID())) {
+		if ownSlice(s, owner.GetName()) && s.DeletionTimestamp == nil {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 func podsOf(v registry.Viewer, svc *corev1.Service) []*corev1.Pod {

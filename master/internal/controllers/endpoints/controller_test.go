@@ -105,30 +105,6 @@ func TestPublishNotReadyAndHeadless(t *testing.T) {
 	})
 }
 
-func TestHandWrittenEndpointsAreMirrored(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := start(t)
-		ct.Create(e, service("ext", func(s *corev1.Service) { s.Spec.Selector = nil }))
-		ct.Create(e, &corev1.Endpoints{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "ext"},
-			Subsets: []corev1.EndpointSubset{{
-				Addresses: []corev1.EndpointAddress{{IP: "192.0.2.1"}, {IP: "192.0.2.2"}},
-				Ports:     []corev1.EndpointPort{{Name: "http", Port: 3306, Protocol: "TCP"}},
-			}},
-		})
-		synctest.Wait()
-		list := ct.List[*discoveryv1.EndpointSlice](e, "default")
-		if len(list) != 1 || len(list[0].Endpoints) != 2 || list[0].Labels[discoveryv1.LabelManagedBy] != fromMirror {
-			t.Fatalf("slices %+v", list)
-		}
-		ct.Delete[*corev1.Endpoints](e, "default", "ext", registry.DeleteOptions{})
-		synctest.Wait()
-		if n := len(ct.List[*discoveryv1.EndpointSlice](e, "default")); n != 0 {
-			t.Errorf("%d slices outlive the Endpoints they mirror", n)
-		}
-	})
-}
-
 func TestPublishAPIServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := start(t)

@@ -31,12 +31,13 @@ func (c *changes) empty() bool { return len(c.create)+len(c.update)+len(c.remove
 // header is what all slices of one Service share.
 type header struct {
 	namespace, generateName string
-	labels                  map[string]string
+	labels, annotations     map[string]string
 	owner                   metav1.OwnerReference
 	family                  discoveryv1.AddressType // of the placeholder
 }
 
-func sliceHeader(svc *corev1.Service, manager string, owner metav1.OwnerReference) header {
+// ownHeader is that of slices made of a Service's pods.
+func ownHeader(svc *corev1.Service) header {
 	labels := maps.Clone(svc.Labels)
 	if labels == nil {
 		labels = map[string]string{}
@@ -45,11 +46,14 @@ func sliceHeader(svc *corev1.Service, manager string, owner metav1.OwnerReferenc
 	if svc.Spec.ClusterIP == corev1.ClusterIPNone {
 		labels[serviceHeadless] = ""
 	}
-	labels[discoveryv1.LabelServiceName] = svc.Name
+	return sliceHeader(svc, labels, fromSelector, *metav1.NewControllerRef(svc, corev1.SchemeGroupVersion.WithKind("Service")))
+}
+
+func sliceHeader(of metav1.Object, labels map[string]string, manager string, owner metav1.OwnerReference) header {
+	labels[discoveryv1.LabelServiceName] = of.GetName()
 	labels[discoveryv1.LabelManagedBy] = manager
 	return header{
-		namespace: svc.Namespace, generateName: svc.Name + "-", labels: labels, owner: owner,
-		family: discoveryv1.AddressTypeIPv4,
+		namespace: of.GetNamespace(), generateName: of.GetName() + "-", labels: labels, owner: owner, family: discoveryv1.AddressTypeIPv4,
 	}
 }
 
@@ -167,6 +171,9 @@ func write(h header, keep []*draft, remove []*discoveryv1.EndpointSlice) changes
 			s.Namespace, s.GenerateName = h.namespace, h.generateName
 		}
 		s.Labels = maps.Clone(h.labels)
+		if h.annotations != nil || d.old != nil && mirrored(d.old) {
+			s.Annotations = maps.Clone(h.annotations)
+		}
 		s.OwnerReferences = []metav1.OwnerReference{h.owner}
 		s.Ports, s.Endpoints = d.ports, d.endpoints
 		switch {
@@ -190,8 +197,11 @@ func endpointIdentity(e *discoveryv1.Endpoint) string {
 func endpointOf(a address) discoveryv1.Endpoint {
 	e := discoveryv1.Endpoint{
 		Addresses:  []string{a.ip},
-		Conditions: discoveryv1.EndpointConditions{Ready: &a.ready, Serving: &a.serving, Terminating: &a.terminating},
-		TargetRef:  a.target,
+		Conditions: discoveryv1.EndpointConditions{Ready: &a.ready},
+		TargetRef:  a.target, Hints: a.hints,
+	}
+	if !a.onlyReady {
+		e.Conditions.Serving, e.Conditions.Terminating = &a.serving, &a.terminating
 	}
 	for _, f := range []struct {
 		from string
@@ -204,8 +214,15 @@ func endpointOf(a address) discoveryv1.Endpoint {
 	return e
 }
 
+func mirrored(s *discoveryv1.EndpointSlice) bool {
+	return strings.EqualFold(s.Labels[discoveryv1.LabelManagedBy], fromMirror)
+}
+
 // ownSlice says that one of this package's two controllers made the slice for the Service.
 func ownSlice(s *discoveryv1.EndpointSlice, service string) bool {
-	m := s.Labels[discoveryv1.LabelManagedBy]
-	return s.Labels[discoveryv1.LabelServiceName] == service && (strings.EqualFold(m, fromSelector) || strings.EqualFold(m, fromMirror))
+	return s.Labels[discoveryv1.LabelServiceName] == service && own(s)
+}
+
+func own(s *discoveryv1.EndpointSlice) bool {
+	return strings.EqualFold(s.Labels[discoveryv1.LabelManagedBy], fromSelector) || mirrored(s)
 }

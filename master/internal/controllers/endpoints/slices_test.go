@@ -16,7 +16,7 @@ import (
 func TestSlicesConverge(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}}
-		h := sliceHeader(svc, fromSelector, metav1.OwnerReference{UID: "svc"})
+		h := ownHeader(svc)
 		var have []*discoveryv1.EndpointSlice
 		made := 0
 		for range rapid.IntRange(1, 6).Draw(t, "steps") {
@@ -69,7 +69,7 @@ func TestSlicesConverge(t *testing.T) {
 // TestOnePodTouchesOneSlice: with 1,000 endpoints, a pod that changes or goes rewrites its slice only.
 func TestOnePodTouchesOneSlice(t *testing.T) {
 	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}}
-	h := sliceHeader(svc, fromSelector, metav1.OwnerReference{UID: "svc"})
+	h := ownHeader(svc)
 	g := &group{family: discoveryv1.AddressTypeIPv4}
 	for i := range 1000 {
 		ip := fmt.Sprintf("10.244.%d.%d", i/250, i%250)

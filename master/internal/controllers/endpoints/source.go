@@ -18,8 +18,11 @@ import (
 type address struct {
 	ip                          string
 	ready, serving, terminating bool
-	hostname, node, zone        string
-	target                      *corev1.ObjectReference
+	// onlyReady: nothing is known but whether it is ready.
+	onlyReady            bool
+	hostname, node, zone string
+	hints                *discoveryv1.EndpointHints
+	target               *corev1.ObjectReference
 }
 
 // group is a set of addresses that share the same ports.
@@ -73,37 +76,35 @@ func fromPods(svc *corev1.Service, pods []*corev1.Pod, zoneOf func(node string) 
 		if pod.Spec.Hostname != "" && pod.Spec.Subdomain == svc.Name {
 			a.hostname = pod.Spec.Hostname
 		}
+		a.hints = hints(svc, &a)
 		g.addresses = append(g.addresses, a)
 	}
 	return sorted(groups)
 }
 
-// fromSubsets groups hand-written Endpoints.
-func fromSubsets(subsets []corev1.EndpointSubset) []*group {
-	groups := map[string]*group{}
-	for i := range subsets {
-		var ports []discoveryv1.EndpointPort
-		for j := range subsets[i].Ports {
-			p := &subsets[i].Ports[j]
-			ports = append(ports, discoveryv1.EndpointPort{Name: &p.Name, Port: &p.Port, Protocol: &p.Protocol, AppProtocol: p.AppProtocol})
-		}
-		add := func(list []corev1.EndpointAddress, ready bool) {
-			for j := range list {
-				a := &list[j]
-				family := familyOf(a.IP)
-				k := groupKey(family, ports)
-				if groups[k] == nil {
-					groups[k] = &group{family: family, ports: ports}
-				}
-				groups[k].addresses = append(groups[k].addresses, address{
-					ip: a.IP, ready: ready, serving: ready, hostname: a.Hostname, node: value(a.NodeName), target: a.TargetRef,
-				})
-			}
-		}
-		add(subsets[i].Addresses, true)
-		add(subsets[i].NotReadyAddresses, false)
+// hints say for whom an endpoint is meant before others, by the Service's trafficDistribution. Topology-aware routing, if
+// the Service has it, comes first and needs to see all endpoints; see hintZones.
+func hints(svc *corev1.Service, a *address) *discoveryv1.EndpointHints {
+	if !a.ready || topologyAware(svc) {
+		return nil
 	}
-	return sorted(groups)
+	var h discoveryv1.EndpointHints
+	switch value(svc.Spec.TrafficDistribution) {
+	case corev1.ServiceTrafficDistributionPreferSameNode:
+		if a.node != "" {
+			h.ForNodes = []discoveryv1.ForNode{{Name: a.node}}
+		}
+	case corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone:
+	default:
+		return nil
+	}
+	if a.zone != "" {
+		h.ForZones = []discoveryv1.ForZone{{Name: a.zone}}
+	}
+	if h.ForZones == nil && h.ForNodes == nil {
+		return nil
+	}
+	return &h
 }
 
 // sorted puts groups and their addresses into a stable order, so that equal states give equal objects.

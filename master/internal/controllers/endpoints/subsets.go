@@ -36,7 +36,6 @@ func endpointsLabels(svc *corev1.Service) map[string]string {
 // subsets turns the groups into those of an Endpoints object. Pods that are being deleted are left out there, unless the
 // Service wants to publish what is not ready.
 func subsets(svc *corev1.Service, groups []*group) (out []corev1.EndpointSubset, cut bool) {
-	left := maxAddresses
 	for _, g := range groups {
 		if len(g.ports) == 0 && len(svc.Spec.Ports) > 0 {
 			continue // none of the Service's named ports exists in these pods
@@ -59,15 +58,26 @@ func subsets(svc *corev1.Service, groups []*group) (out []corev1.EndpointSubset,
 				s.NotReadyAddresses = append(s.NotReadyAddresses, ea)
 			}
 		}
-		// Ready ones are kept before others when there are too many.
-		s.Addresses, left, cut = take(s.Addresses, left, cut)
-		s.NotReadyAddresses, left, cut = take(s.NotReadyAddresses, left, cut)
-		if len(s.Addresses)+len(s.NotReadyAddresses) > 0 {
-			out = append(out, s)
-		}
+		out = append(out, s)
 	}
+	cut = truncate(out)
+	out = slices.DeleteFunc(out, func(s corev1.EndpointSubset) bool { return len(s.Addresses)+len(s.NotReadyAddresses) == 0 })
 	slices.SortFunc(out, func(a, b corev1.EndpointSubset) int { return cmp.Compare(portsText(a), portsText(b)) })
 	return out, cut
+}
+
+// truncate leaves no more addresses than an Endpoints object may have: ready ones before others.
+func truncate(subsets []corev1.EndpointSubset) (cut bool) {
+	left := maxAddresses
+	for i := range subsets {
+		s := &subsets[i]
+		s.Addresses, left, cut = take(s.Addresses, left, cut)
+	}
+	for i := range subsets {
+		s := &subsets[i]
+		s.NotReadyAddresses, left, cut = take(s.NotReadyAddresses, left, cut)
+	}
+	return cut
 }
 
 func take(list []corev1.EndpointAddress, left int, cut bool) ([]corev1.EndpointAddress, int, bool) {

@@ -9,7 +9,7 @@ import (
 type Sessions interface {
 	// Alive says which nodes have a session that has been heard of lately.
 	Alive() map[string]bool
-	// Heard is when a node that has a session was last heard of; zero without a session.
+	// Heard is when a node was last heard of; zero if it has had no session yet.
 	Heard(node string) time.Time
 	// Changed is poked when that may have changed.
 	Changed() <-chan struct{}

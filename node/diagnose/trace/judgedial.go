@@ -1,0 +1,391 @@
+package trace
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/whalepod/whalepod/node/diagnose"
+	"github.com/whalepod/whalepod/node/diagnose/doctor"
+)
+
+// judgeEndpoints: does somebody listen, and can they be reached?
+func (f *facts) judgeEndpoints(r *Report) {
+	ready := f.readyEndpoints()
+	if len(ready) == 0 {
+		if f.pod != nil && len(f.endpoints) == 0 {
+			r.add(Step{Name: "container", State: doctor.Unknown, What: "the pod declares no ports: name one with --port"}, noCause)
+		}
+		return
+	}
+	deaf := map[string]bool{} // endpoints at which nobody listens
+	f.judgeContainers(r, ready, deaf)
+	f.judgeReach(r, ready, deaf)
+	f.judgeSizes(r, ready)
+}
+
+func key(e endpoint) string { return e.protocol + e.at.String() }
+
+// judgeContainers: on the endpoint's node, do the pod's processes listen where the endpoint says?
+func (f *facts) judgeContainers(r *Report, ready []endpoint, deaf map[string]bool) {
+	s := Step{Name: "container", State: doctor.OK}
+	c := causeContainer
+	known := 0
+	for _, e := range ready {
+		sockets, ok := f.socketsOf(e)
+		if !ok {
+			continue
+		}
+		known++
+		wrong, fix, isTarget := f.listenTrouble(e, sockets)
+		if wrong == "" || f.answered(e) { // rules in the pod's own network may lead to another port: sidecars do that
+			continue
+		}
+		deaf[key(e)] = true
+		s.State = doctor.Bad
+		s.Details = append(s.Details, wrong)
+		if s.Fix == "" {
+			s.Fix = fix
+			if isTarget {
+				s.Name, c = "targetPort", causeTargetPort
+			}
+		}
+	}
+	switch {
+	case s.State == doctor.Bad:
+		s.What = fmt.Sprintf("nobody listens at %d of %d endpoints", len(s.Details), known)
+		if len(s.Details) > maxExplained {
+			s.Details = append(s.Details[:maxExplained], fmt.Sprintf("and %d more", len(s.Details)-maxExplained))
+		}
+	case known == 0:
+		s.State, s.What = doctor.Unknown, "where the endpoints listen cannot be seen"
+		if ready[0].pod == nil {
+			s.What = "the endpoints are not pods: where they listen cannot be seen"
+		}
+	default:
+		s.What = fmt.Sprintf("listens on %s", strings.Join(f.portsOf(ready), ", "))
+	}
+	r.add(s, c)
+}
+
+// answered tells whether somebody has connected to an endpoint.
+func (f *facts) answered(e endpoint) bool {
+	for _, v := range append([]*view{f.near[e.node]}, f.views...) {
+		if d, ok := v.dialed(e.protocol, e.at); ok && d.Result == diagnose.Answered {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *facts) portsOf(list []endpoint) (out []string) {
+	for _, e := range list {
+		out = append(out, fmt.Sprintf("%d/%s", e.at.Port(), e.protocol))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func (f *facts) socketsOf(e endpoint) ([]diagnose.Socket, bool) {
+	v := f.near[e.node]
+	if e.pod == nil || v == nil || v.answer == nil || e.protocol == "SCTP" {
+		return nil, false
+	}
+	for _, p := range v.answer.Sockets {
+		if p.Name == e.pod.Name && p.Namespace == e.pod.Namespace {
+			return p.Listening, p.Error == ""
+		}
+	}
+	return nil, false
+}
+
+// listenTrouble says what is wrong with where a pod listens. isTarget: the Service's targetPort is more likely to be the mistake
+// than the program.
+func (f *facts) listenTrouble(e endpoint, sockets []diagnose.Socket) (wrong, fix string, isTarget bool) {
+	var elsewhere, loopback []string
+	var only uint16
+	for _, s := range sockets {
+		at := s.Address.Addr().Unmap()
+		switch {
+		case s.Covers(e.protocol, e.at):
+			return "", "", false
+		case s.Protocol != e.protocol:
+		case s.Address.Port() == e.at.Port():
+			loopback = append(loopback, s.Address.String())
+		case !at.IsLoopback():
+			only = s.Address.Port()
+			elsewhere = append(elsewhere, fmt.Sprintf("%d/%s", only, s.Protocol))
+		}
+	}
+	slices.Sort(elsewhere)
+	elsewhere = slices.Compact(elsewhere)
+	who := e.name
+	if len(loopback) > 0 {
+		return fmt.Sprintf("%s listens on %s only: nobody else reaches that", who, strings.Join(loopback, ", ")),
+			fmt.Sprintf("let the program in %s listen on 0.0.0.0:%d (its option is often called bind, host or listen)", who, e.at.Port()), false
+	}
+	if len(elsewhere) == 0 {
+		return fmt.Sprintf("%s: no process listens on %d/%s, nor on any other %[3]s port", who, e.at.Port(), e.protocol),
+			fmt.Sprintf("see why the program does not listen: wpctl logs %s -n %s", podName(e), f.Namespace), false
+	}
+	wrong = fmt.Sprintf("%s: no process listens on %d/%s, but on %s", who, e.at.Port(), e.protocol, strings.Join(elsewhere, ", "))
+	if f.service == nil || len(elsewhere) > 1 {
+		return wrong, fmt.Sprintf("use a port that it listens on, or let the program listen on %d", e.at.Port()), f.service != nil
+	}
+	return wrong, fmt.Sprintf("set targetPort: %d in port %s of Service %s, or let the program listen on %d", only, e.port, f.Name, e.at.Port()), true
+}
+
+func podName(e endpoint) string {
+	if e.pod == nil {
+		return e.name
+	}
+	return e.pod.Name
+}
+
+// judgeReach: who cannot connect to an endpoint directly?
+func (f *facts) judgeReach(r *Report, ready []endpoint, deaf map[string]bool) {
+	s := Step{Name: "connection", State: doctor.OK}
+	tried, failed := 0, map[string][]string{}
+	var slowest float64
+	var fixes []string
+	follows := 0
+	for _, e := range ready {
+		for _, v := range f.views {
+			d, ok := v.dialed(e.protocol, e.at)
+			if !ok || d.Result == diagnose.NotAllowed {
+				continue
+			}
+			tried++
+			slowest = max(slowest, d.Millis)
+			if d.OK() {
+				continue
+			}
+			if deaf[key(e)] {
+				failed[e.at.String()+" refuses, as nobody listens"] = append(failed[e.at.String()+" refuses, as nobody listens"], v.String())
+				follows++
+				continue
+			}
+			what, fix := f.reachTrouble(v, e, d)
+			failed[what] = append(failed[what], v.String())
+			if !slices.Contains(fixes, fix) {
+				fixes = append(fixes, fix)
+			}
+		}
+	}
+	s.Fix = strings.Join(fixes[:min(len(fixes), 2)], "; and ")
+	switch {
+	case tried == 0:
+		s.State, s.What = doctor.Unknown, "no endpoint could be tried"
+	case len(failed) > 0:
+		s.State, s.What, s.Details = doctor.Bad, "not all endpoints answer", byWhom(failed)
+		s.Follows = follows > 0 && s.Fix == ""
+	default:
+		s.What = fmt.Sprintf("%s %s directly, the slowest after %.1f ms", endpointsWord(len(ready)), answerWord(len(ready)), slowest)
+	}
+	r.add(s, causeEndpoint)
+}
+
+// judgeSizes: who can connect may still wait for ever for a large answer. When all is well there is nothing to tell.
+func (f *facts) judgeSizes(r *Report, ready []endpoint) {
+	s := Step{Name: "size", State: doctor.OK, What: "large packets do not arrive, small ones do: what is larger than a packet hangs"}
+	lost := map[string][]string{}
+	for _, e := range ready {
+		for _, v := range f.views {
+			if v.answer == nil {
+				continue
+			}
+			for _, p := range v.answer.Pings {
+				if p.Address == e.at.Addr() && p.Small && !p.Full {
+					text := fmt.Sprintf("%d bytes to %s on %s", p.Size, podName(e), cmp.Or(e.node, "no node"))
+					lost[text] = append(lost[text], v.String())
+					s.State = doctor.Bad
+					s.Fix = fmt.Sprintf("the link between the nodes carries less than it says: wpctl doctor --node %s finds out how much, and which --mtu to give to wp-agent", v.node)
+				}
+			}
+		}
+	}
+	if s.State == doctor.Bad {
+		s.Details = byWhom(lost)
+		r.add(s, causeSize)
+	}
+}
+
+func endpointsWord(n int) string {
+	if n == 1 {
+		return "the endpoint"
+	}
+	return fmt.Sprintf("all %d endpoints", n)
+}
+
+func answerWord(n int) string {
+	if n == 1 {
+		return "answers"
+	}
+	return "answer"
+}
+
+// reachTrouble: somebody listens, and a view cannot connect. Who is in the way?
+func (f *facts) reachTrouble(v *view, e endpoint, d diagnose.Dialed) (what, fix string) {
+	what = fmt.Sprintf("%s (%s on %s): %s", e.at, podName(e), cmp.Or(e.node, "no node"), resultText(d))
+	near, tried := f.near[e.node].dialed(e.protocol, e.at)
+	if f.near[e.node] == nil || !tried {
+		return what, fmt.Sprintf("see whether %s can be reached from %s at all", e.at.Addr(), v.node)
+	}
+	if answer := f.near[e.node].answer; answer != nil && len(answer.Drops) > 0 && v.node != e.node {
+		return what, fmt.Sprintf("a rule on %s drops it: iptables %s (remove it with -D in place of -A)", e.node, answer.Drops[0])
+	} else if answer != nil && len(answer.Drops) > 0 {
+		return what, fmt.Sprintf("a rule on %s may drop it: iptables %s", e.node, answer.Drops[0])
+	}
+	if names := f.policiesOn(e.pod, v); len(names) > 0 {
+		return what, fmt.Sprintf("NetworkPolicy %s selects a pod on this way: see whether it allows this connection (wpctl describe networkpolicy)", strings.Join(names, ", "))
+	}
+	if v.pod == nil && v.node == e.node || !near.OK() {
+		return what, fmt.Sprintf("its own node cannot reach it either, though it listens: look for rules of others there: wpctl doctor --node %s", e.node)
+	}
+	if v.node == e.node {
+		return what, fmt.Sprintf("the node itself reaches it, pods on it do not: look for rules of others: wpctl doctor --node %s", e.node)
+	}
+	through := ""
+	if d.Via == "wpx0" {
+		through = " (through the tunnel: 8472/udp must be open between them)"
+	}
+	return what, fmt.Sprintf("%s itself reaches it, so the way from %s to %[1]s is broken%[3]s: wpctl doctor --node %[2]s, and look for rules that drop forwarded packets on both", e.node, v.node, through)
+}
+
+func resultText(d diagnose.Dialed) string {
+	switch d.Result {
+	case diagnose.TimedOut:
+		return "no answer"
+	case diagnose.Refused:
+		return "refused"
+	case diagnose.Unreachable:
+		return "unreachable"
+	case diagnose.Forbidden:
+		return "the node's own rules do not let it out"
+	}
+	return cmp.Or(d.Error, d.Result)
+}
+
+// policiesOn the endpoint's pod or the one that asks.
+func (f *facts) policiesOn(pod *corev1.Pod, v *view) (out []string) {
+	for i := range f.policies {
+		p := &f.policies[i]
+		sel, err := metav1.LabelSelectorAsSelector(&p.Spec.PodSelector)
+		if err != nil {
+			continue
+		}
+		for _, one := range []*corev1.Pod{pod, v.pod} {
+			if one != nil && one.Namespace == p.Namespace && sel.Matches(labels.Set(one.Labels)) {
+				out = append(out, p.Name)
+				break
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// judgeWays: do the Service's own addresses answer?
+func (f *facts) judgeWays(r *Report) {
+	inside := Step{Name: "address", State: doctor.OK}
+	outside := Step{Name: "outside", State: doctor.OK}
+	var triedIn, triedOut []string
+	failIn, failOut := map[string][]string{}, map[string][]string{}
+	for i, v := range f.views {
+		for _, w := range f.ways(v, i) {
+			d, ok := v.dialed(w.protocol, w.at)
+			if !ok || d.Result == diagnose.NotAllowed || f.silentByRight(w) {
+				continue
+			}
+			name := fmt.Sprintf("%s %s", w.kind, w.at)
+			if w.kind == nodePort {
+				name = fmt.Sprintf("node port %d", w.at.Port())
+			}
+			if w.kind == clusterAddress {
+				triedIn = append(triedIn, w.at.String())
+			} else {
+				triedOut = append(triedOut, name)
+			}
+			if d.OK() {
+				continue
+			}
+			at := name
+			if w.other != "" {
+				at += " of " + w.other
+			}
+			if w.kind == clusterAddress {
+				failIn[w.at.String()+": "+resultText(d)] = append(failIn[w.at.String()+": "+resultText(d)], v.String())
+			} else {
+				failOut[at+": "+resultText(d)] = append(failOut[at+": "+resultText(d)], v.String())
+			}
+		}
+	}
+	fix := "the endpoints answer, the Service's address does not: look for rules of others that change or drop its packets: wpctl doctor"
+	if f.service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
+		fix += " (with sessionAffinity a client stays with its endpoint)"
+	}
+	conclude(r, &inside, triedIn, failIn, fix, causeAddress)
+	f.judgeBalancer(&outside)
+	conclude(r, &outside, triedOut, failOut, "the cluster's own address works, this one does not: look for rules of others on the node that does not answer: wpctl doctor", causeOutside)
+}
+
+// judgeBalancer says who announces the address of a load balancer, or why there is none.
+func (f *facts) judgeBalancer(s *Step) {
+	if f.service.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		return
+	}
+	last, warning := "", ""
+	for _, e := range f.balancer {
+		if e.Type == corev1.EventTypeWarning {
+			warning = e.Reason + ": " + e.Message
+		} else if e.Reason == "NodeAssigned" {
+			last = e.Message
+		}
+	}
+	if len(f.service.Status.LoadBalancer.Ingress) == 0 {
+		s.State, s.What = doctor.Bad, "there is no EXTERNAL-IP yet"
+		s.Fix = fmt.Sprintf("wpctl describe service %s -n %s says why (docs/NETWORK.md: a load balancer without a cloud)", f.Name, f.Namespace)
+		last = warning
+	}
+	if last != "" {
+		s.Details = append(s.Details, last)
+	}
+}
+
+func conclude(r *Report, s *Step, tried []string, failed map[string][]string, fix string, c cause) {
+	slices.Sort(tried)
+	tried = slices.Compact(tried)
+	switch {
+	case len(failed) > 0:
+		s.State, s.What, s.Details, s.Fix = doctor.Bad, "does not answer everywhere", append(s.Details, byWhom(failed)...), fix
+	case s.State == doctor.Bad:
+	case len(tried) == 0:
+		return
+	default:
+		s.What = strings.Join(tried, ", ") + " " + answerWord(len(tried))
+	}
+	s.Follows = s.State == doctor.Bad && r.cause != noCause
+	r.add(*s, c)
+}
+
+// silentByRight: nobody has promised an answer there.
+func (f *facts) silentByRight(w way) bool {
+	if len(f.readyEndpoints()) == 0 && !f.answersItself() {
+		return true // refused, and said already
+	}
+	switch {
+	case w.kind == balancerIP && len(f.service.Spec.LoadBalancerSourceRanges) > 0:
+		return true // nodes may not be in the ranges
+	case w.kind == clusterAddress:
+		p := f.service.Spec.InternalTrafficPolicy
+		return p != nil && *p == corev1.ServiceInternalTrafficPolicyLocal
+	case w.other != "" && f.service.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal:
+		return !slices.ContainsFunc(f.readyEndpoints(), func(e endpoint) bool { return e.node == w.other })
+	}
+	return false
+}
