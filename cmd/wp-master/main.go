@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -23,7 +22,7 @@ import (
 	"github.com/whalepod/whalepod/master"
 )
 
-// The memory of the Go heap above which the collector works harder: cheap servers have 1 GB for everything. GOMEMLIMIT
+// The memory of the Go heap above which the collector works harder (see lean.Limit): cheap servers have 1 GB for everything. GOMEMLIMIT
 // overrides it.
 const memoryLimit = 400 << 20
 
@@ -104,7 +103,7 @@ func run(ctx context.Context, args []string) error {
 		return nil
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
+		lean.Limit(memoryLimit)
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {

@@ -5,7 +5,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/whalepod/whalepod/master/internal/registry"
 	agentv1 "github.com/whalepod/whalepod/proto/agent/v1"
@@ -35,8 +34,11 @@ const endpointSlices = "endpointslices.discovery.k8s.io"
 type feed struct {
 	s    *Server
 	node string
-	// sent remembers the revision of each object sent, and so what to take back.
+	// sent remembers the revision of each object sent, and so what to take back; nodes have a way of their own.
 	sent map[registry.Key]string
+	// peers are the generations of other nodes that were sent, by their slots in peers; own is what the node was told of itself.
+	peers []uint32
+	own   []byte
 	// refs are the ConfigMaps, Secrets, RuntimeClasses and claims that each pod refers to, and the volume of each claim; also the
 	// policies that select the pod, and their sets. users counts who refers to each.
 	refs  map[registry.Key][]registry.Key
@@ -165,9 +167,9 @@ func (f *feed) tell(v *registry.View, k registry.Key) {
 		}
 		f.refer(v, k, setRefs(o))
 	case "nodes":
-		if n, ok := o.(*corev1.Node); ok {
-			o = peerOf(n, n.Name == f.node)
-		}
+		n, _ := o.(*corev1.Node)
+		f.tellNode(k, n)
+		return
 	}
 	if o == nil {
 		f.take(k)
@@ -235,32 +237,6 @@ func (f *feed) refer(v *registry.View, pod registry.Key, refs []registry.Key) {
 	}
 }
 
-// peerOf is what nodes need to know of a node: the others how to reach it and whether it is ready, and it itself also what it
-// lets pods in by. Its
-// resourceVersion is made from the contents, so that heartbeats and image lists do not travel to everybody.
-func peerOf(n *corev1.Node, own bool) *corev1.Node {
-	p := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, Labels: n.Labels},
-		Spec:       corev1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs, Unschedulable: n.Spec.Unschedulable},
-		Status:     corev1.NodeStatus{Addresses: n.Status.Addresses},
-	}
-	if link, ok := n.Annotations[linkAnnotation]; ok {
-		p.Annotations = map[string]string{linkAnnotation: link}
-	}
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			p.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
-		}
-	}
-	if own {
-		p.Spec.Taints = n.Spec.Taints
-		p.Status.Capacity, p.Status.Allocatable = n.Status.Capacity, n.Status.Allocatable
-	}
-	data, _ := p.Marshal()
-	p.ResourceVersion = string(data)
-	return p
-}
-
 // encodings keeps the bytes of objects that go to many nodes, so that each is encoded once and not once a node.
 type encodings struct {
 	mu    sync.Mutex
@@ -286,10 +262,6 @@ func (e *encodings) encode(k registry.Key, o registry.Object) ([]byte, error) {
 	e.mu.Unlock()
 	if ok && c.revision == rev {
 		return c.data, nil
-	}
-	if peer, ok := o.(*corev1.Node); ok {
-		peer.ResourceVersion = ""
-		defer func() { peer.ResourceVersion = rev }()
 	}
 	data, err := marshal(o)
 	if err != nil {

@@ -56,6 +56,8 @@ type Server struct {
 	cfg Config
 	log *slog.Logger
 	enc encodings
+	// peers are the nodes, as others are told of them.
+	peers peers
 	// marks numbers changes for all sessions together, so that what an agent says late of an earlier session is no later mark.
 	marks  atomic.Uint64
 	drains *drainer

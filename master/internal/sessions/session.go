@@ -274,6 +274,10 @@ func (s *Server) route(ctx context.Context, w interface {
 			if e.Key.Resource == namespaces {
 				continue // nodes are told what follows for policies
 			}
+			if e.Key.Resource == "nodes" && !concernsOthers(e) {
+				byNode[e.Key.Name] = append(byNode[e.Key.Name], e.Key)
+				continue
+			}
 			if e.Key.Resource != "pods" {
 				everybody = append(everybody, e.Key)
 				if rules(e.Key) && number == 0 {
