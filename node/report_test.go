@@ -13,9 +13,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/whalepod/whalepod/node/desired"
 	"github.com/whalepod/whalepod/node/runtime/fake"
 	"github.com/whalepod/whalepod/node/session"
 	"github.com/whalepod/whalepod/proxy"
+	"github.com/whalepod/whalepod/proxy/policy"
 )
 
 // reporting runs a nodeReport of an agent whose data plane is up; told is what it told of readiness.
@@ -25,9 +27,14 @@ func reporting(t *testing.T, engine *fake.Engine) (told func() []corev1.Conditio
 	if err != nil {
 		t.Fatal(err)
 	}
+	state, err := desired.Open(desired.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	a := &Agent{
-		cfg: Config{Identity: &session.Identity{Node: "n1"}, NodeIP: netip.MustParseAddr("198.51.100.11"), Engine: engine, DataDir: t.TempDir()},
-		log: slog.New(slog.DiscardHandler), plane: &dataPlane{proxy: services}, planeUp: make(chan struct{}),
+		desired: state,
+		cfg:     Config{Identity: &session.Identity{Node: "n1"}, NodeIP: netip.MustParseAddr("198.51.100.11"), Engine: engine, DataDir: t.TempDir()},
+		log:     slog.New(slog.DiscardHandler), plane: &dataPlane{proxy: services, policy: policy.New(policy.Config{})}, planeUp: make(chan struct{}),
 	}
 	a.guard = newGuard(guardConfig{DataDir: a.cfg.DataDir, Log: a.log})
 	var mu sync.Mutex
