@@ -18,7 +18,7 @@ LDFLAGS := -s -w -X $(MODULE)/cmd/internal/version.Version=$(VERSION) \
 	-X k8s.io/component-base/version.gitMinor=$(KUBERNETES_MINOR) \
 	-X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES)
 # Packages with tests that need root, namespaces and a Docker Engine.
-E2E := ./lab/... ./node/announce ./node/network ./node/pods ./node/runtime/docker ./node/streams ./proxy/iptables ./proxy/nft
+E2E = $(shell grep -rl --include='*_test.go' '^//go:build e2e' . | xargs dirname | sort -u)
 PREFIX ?= /usr/local
 GOFILES = $(shell find . -name '*.go' -not -path './.*')
 

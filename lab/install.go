@@ -30,6 +30,7 @@ var needs = []need{
 	{program: "gcc", apt: "gcc libc6-dev", dnf: "gcc glibc-devel", tests: true}, // the race detector is linked by it
 	{program: "busybox", apt: "busybox-static", dnf: "busybox", tests: true},
 	{program: "htpasswd", apt: "apache2-utils", dnf: "httpd-tools", tests: true},
+	{program: "nft", apt: "nftables", dnf: "nftables", tests: true}, // reads what the agents write without it
 	{program: "hey", apt: "hey", tests: true}, // a client that is not ours
 }
 
