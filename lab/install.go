@@ -31,7 +31,7 @@ var needs = []need{
 	{program: "busybox", apt: "busybox-static", dnf: "busybox", tests: true},
 	{program: "htpasswd", apt: "apache2-utils", dnf: "httpd-tools", tests: true},
 	{program: "nft", apt: "nftables", dnf: "nftables", tests: true}, // reads what the agents write without it
-	{program: "hey", apt: "hey", tests: true}, // a client that is not ours
+	{program: "hey", apt: "hey", tests: true},                       // a client that is not ours
 }
 
 // Install installs what a lab needs and the machine lacks, with apt or dnf and

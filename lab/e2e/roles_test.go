@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -35,6 +36,11 @@ func TestOneImageFourRoles(t *testing.T) {
 	k.run(t, "apply", "-f", example("app-roles.yml"))
 	for _, d := range []string{"shop-redis", "shop-web", "shop-admin", "shop-worker", "shop"} {
 		k.run(t, "rollout", "status", "deployment/"+d, "--timeout", settle.String())
+	}
+	for line := range strings.Lines(k.run(t, "apply", "-f", example("app-roles.yml"))) {
+		if !strings.HasSuffix(line, " unchanged\n") {
+			t.Errorf("applied again: %s", line)
+		}
 	}
 	images := map[string]bool{}
 	for _, role := range []string{"web", "admin", "worker"} {
