@@ -58,11 +58,11 @@ test: build ## all tests, after installing what they need
 	$(MAKE) test-unit test-e2e
 
 test-unit: ## tests that need neither root nor Docker
-	@# -trimpath: what was compiled for another clone of the same code is not compiled again.
-	go test -race -shuffle=on -trimpath ./...
+	@# -trimpath: what was compiled for another clone of the same code is not compiled again. Vetting is lint's.
+	go test -race -shuffle=on -trimpath -vet=off ./...
 
 test-e2e: build ## tests on a real cluster in this machine's namespaces (root)
-	go test -tags e2e -count=1 -p 1 -timeout 60m $(E2E)
+	go test -tags e2e -count=1 -p 1 -vet=off -trimpath -timeout 60m $(E2E)
 
 bench: build ## what docs/PERFORMANCE.md records, as one table beside the budgets (root)
 	go run ./lab/bench
