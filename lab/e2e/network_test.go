@@ -7,14 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
-	"golang.org/x/sys/unix"
 
 	"github.com/whalepod/whalepod/lab"
 )
@@ -172,31 +169,13 @@ func respond(query []byte, answer [4]byte) []byte {
 	return out
 }
 
-// listenInLab opens a UDP socket in the lab's network: a socket belongs to the
-// namespace of the thread that made it.
-func listenInLab(addr string) (net.PacketConn, error) {
-	type result struct {
-		conn net.PacketConn
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		ns, err := os.Open(filepath.Join("/run/netns", cluster.Config().Prefix+"lab"))
-		if err != nil {
-			done <- result{err: err}
-			return
-		}
-		defer ns.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- result{err: err}
-			return
-		}
-		conn, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp4", addr)
-		done <- result{conn, err}
-	}()
-	r := <-done
-	return r.conn, r.err
+// listenInLab opens a UDP socket in the lab's network.
+func listenInLab(addr string) (conn net.PacketConn, err error) {
+	err = lab.In(filepath.Join("/run/netns", cluster.Config().Prefix+"lab"), func() (err error) {
+		conn, err = new(net.ListenConfig).ListenPacket(context.Background(), "udp4", addr)
+		return err
+	})
+	return conn, err
 }
 
 // glibcPod has the C library that most images have; busybox resolves names by itself.

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -207,7 +206,7 @@ func from(t testing.TB, addr string) place {
 func boundTo(namespace, addr string) place {
 	return place{"at " + addr, func(ctx context.Context, network, to string) (net.Conn, error) {
 		var c net.Conn
-		err := inNamespace(namespace, func() (err error) {
+		err := lab.In(filepath.Join("/run/netns", namespace), func() (err error) {
 			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(addr)}}
 			c, err = d.DialContext(ctx, network, to)
 			return err
@@ -224,26 +223,6 @@ func inLab(t testing.TB, name string, args ...string) string {
 		t.Fatalf("%s %s: %v", name, strings.Join(args, " "), err)
 	}
 	return out
-}
-
-// inNamespace runs f on a thread of its own in a network namespace; sockets made there stay there.
-func inNamespace(name string, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		ns, err := os.Open(filepath.Join("/run/netns", name))
-		if err != nil {
-			done <- err
-			return
-		}
-		defer ns.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
 }
 
 // podAsks fetches an address several times from within a pod, and returns what was answered, one line each; "-" for nothing.
