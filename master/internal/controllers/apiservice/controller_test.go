@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/whalepod/whalepod/master/internal/controller"
 	"github.com/whalepod/whalepod/master/internal/controllers/controllertest"
 	"github.com/whalepod/whalepod/master/internal/registry"
 )
@@ -121,4 +122,22 @@ func TestMetricsServer(t *testing.T) {
 			t.Error("metrics are nobody's after metrics-server was deleted")
 		}
 	})
+}
+
+// What is there at the start is known to be, before the first of it can have its turn.
+func TestStartIsKnownBeforeTurns(t *testing.T) {
+	e := controllertest.New(t)
+	c := New(Config{Registry: e.Registry, Builtin: builtin, Logger: e.Logger})
+	turns := 0
+	err := e.Registry.View(func(v *registry.View) error {
+		c.all(v, func(k controller.Key) {
+			if turns++; !c.isFirst(k.Name) {
+				t.Errorf("%s may have its turn and does not count as the first", k.Name)
+			}
+		})
+		return nil
+	})
+	if err != nil || turns == 0 {
+		t.Errorf("%d turns, %v", turns, err)
+	}
 }
