@@ -76,6 +76,9 @@ func TestWordPressIsUpdatedAndRolledBack(t *testing.T) {
 	}
 	prints(t, "apply", kubectl(t, "apply", "-f", example("wordpress-update.yml")), `^deployment.apps/wordpress configured$`)
 	prints(t, "rollout status", status(newest), `successfully rolled out`)
+	// Not back to app-wordpress3.yml, whose pods count as ready before Apache listens.
+	kubectl(t, "set", "image", "deployment/wordpress", "wordpress=wordpress")
+	prints(t, "rollout status", status(newest), `successfully rolled out`)
 	kubectl(t, "rollout", "undo", "deployment/wordpress")
 	prints(t, "rollout status", status(wpctl), `successfully rolled out`)
 	kubectl(t, "set", "image", "deployment/wordpress", "wordpress=wordpress:mistyped")
