@@ -20,12 +20,15 @@ type drainer struct {
 	// mu is taken before the mutexes of the server and of sessions.
 	mu   sync.Mutex
 	pods map[types.UID]*drain
+	// Which of them an EndpointSlice still offers and an agent keeps waiting, so that neither costs more the more pods end.
+	offering map[registry.Key]map[*drain]struct{}
+	waiting  map[*session]map[*drain]struct{}
 }
 
 // drain is one pod that is being deleted.
 type drain struct {
-	namespace, node string
-	uid             types.UID
+	node string
+	uid  types.UID
 	// offered are the EndpointSlices that still offer the pod.
 	offered map[registry.Key]struct{}
 	// waits are the agents that have not put everything in force, and the mark up to which they must; nil before it is known.
@@ -33,7 +36,25 @@ type drain struct {
 	told  bool
 }
 
-func newDrainer(s *Server) *drainer { return &drainer{s: s, pods: map[types.UID]*drain{}} }
+func newDrainer(s *Server) *drainer {
+	return &drainer{s: s, pods: map[types.UID]*drain{}, offering: map[registry.Key]map[*drain]struct{}{}, waiting: map[*session]map[*drain]struct{}{}}
+}
+
+// link p to k in one of the drainer's indexes.
+func link[K comparable](index map[K]map[*drain]struct{}, k K, p *drain) {
+	if index[k] == nil {
+		index[k] = map[*drain]struct{}{}
+	}
+	index[k][p] = struct{}{}
+}
+
+// unlink p from k.
+func unlink[K comparable](index map[K]map[*drain]struct{}, k K, p *drain) {
+	delete(index[k], p)
+	if len(index[k]) == 0 {
+		delete(index, k)
+	}
+}
 
 // drains tells whether a pod is being deleted and its node has to know when nobody sends to it any more.
 func drains(pod *corev1.Pod) bool {
@@ -45,6 +66,8 @@ func (d *drainer) begin(ending []*corev1.Pod) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	clear(d.pods)
+	clear(d.offering)
+	clear(d.waiting)
 	for _, pod := range ending {
 		d.add(pod)
 	}
@@ -59,7 +82,7 @@ func (d *drainer) follow(events []registry.Event) {
 		case *corev1.Pod:
 			switch {
 			case e.Deleted || !drains(o):
-				delete(d.pods, o.UID)
+				d.forget(o.UID)
 			case d.pods[o.UID] == nil:
 				d.add(o)
 			}
@@ -69,9 +92,24 @@ func (d *drainer) follow(events []registry.Event) {
 	}
 }
 
+// forget a pod that has ended. With mu held.
+func (d *drainer) forget(uid types.UID) {
+	p := d.pods[uid]
+	if p == nil {
+		return
+	}
+	delete(d.pods, uid)
+	for k := range p.offered {
+		unlink(d.offering, k, p)
+	}
+	for n := range p.waits {
+		unlink(d.waiting, n, p)
+	}
+}
+
 // add a pod. With mu held.
 func (d *drainer) add(pod *corev1.Pod) {
-	p := &drain{namespace: pod.Namespace, node: pod.Spec.NodeName, uid: pod.UID, offered: map[registry.Key]struct{}{}}
+	p := &drain{node: pod.Spec.NodeName, uid: pod.UID, offered: map[registry.Key]struct{}{}}
 	d.pods[pod.UID] = p
 	var naming []registry.Key
 	_ = d.s.cfg.Registry.View(func(v *registry.View) error {
@@ -80,7 +118,7 @@ func (d *drainer) add(pod *corev1.Pod) {
 				k := registry.Key{Resource: endpointSlices, Namespace: slice.Namespace, Name: slice.Name}
 				naming = append(naming, k)
 				if offers {
-					p.offered[k] = struct{}{}
+					d.offer(k, p)
 				}
 			}
 		}
@@ -96,33 +134,45 @@ func (d *drainer) add(pod *corev1.Pod) {
 	d.step(p)
 }
 
-// mentions tells whether a slice names a pod, and whether it offers it to new connections. What ends is offered only where
-// there is nothing else, or where unready addresses are published, which is asked for and never ends.
+// offer notes that a slice offers a pod. With mu held.
+func (d *drainer) offer(k registry.Key, p *drain) {
+	p.offered[k] = struct{}{}
+	link(d.offering, k, p)
+}
+
+// mentions tells whether a slice names a pod, and whether it offers it.
 func mentions(slice *discoveryv1.EndpointSlice, uid types.UID) (names, offers bool) {
 	for i := range slice.Endpoints {
-		e := &slice.Endpoints[i]
-		if e.TargetRef == nil || e.TargetRef.UID != uid {
-			continue
-		}
-		names = true
-		if e.Conditions.Terminating == nil || !*e.Conditions.Terminating {
-			offers = true
+		if e := &slice.Endpoints[i]; e.TargetRef != nil && e.TargetRef.UID == uid {
+			names = true
+			offers = offers || isOffered(e)
 		}
 	}
 	return names, offers
 }
 
-// look what a slice's change means to the pods of its namespace. With mu held.
+// isOffered tells whether an endpoint is there for new connections. What ends is offered only where there is nothing else, or
+// where unready addresses are published, which is asked for and never ends.
+func isOffered(e *discoveryv1.Endpoint) bool {
+	return e.Conditions.Terminating == nil || !*e.Conditions.Terminating
+}
+
+// look what a slice's change means to the pods that it offers and offered. With mu held.
 func (d *drainer) look(k registry.Key, slice *discoveryv1.EndpointSlice, deleted bool) {
-	for _, p := range d.pods {
-		if p.namespace != k.Namespace || p.told {
+	now := map[*drain]struct{}{}
+	for i := 0; i < len(slice.Endpoints) && !deleted && len(d.pods) > 0; i++ {
+		e := &slice.Endpoints[i]
+		if e.TargetRef == nil || !isOffered(e) {
 			continue
 		}
-		if _, offers := mentions(slice, p.uid); offers && !deleted {
-			p.offered[k] = struct{}{}
-			continue
+		if p := d.pods[e.TargetRef.UID]; p != nil && !p.told {
+			now[p] = struct{}{}
+			d.offer(k, p)
 		}
-		if _, did := p.offered[k]; did {
+	}
+	for p := range d.offering[k] {
+		if _, still := now[p]; !still {
+			unlink(d.offering, k, p)
 			delete(p.offered, k)
 			d.step(p)
 		}
@@ -139,6 +189,7 @@ func (d *drainer) step(p *drain) {
 		for _, n := range d.s.all() {
 			if mark, behind := n.behind(); behind {
 				p.waits[n] = mark
+				link(d.waiting, n, p)
 			}
 		}
 	}
@@ -155,10 +206,9 @@ func (d *drainer) step(p *drain) {
 func (d *drainer) heard(n *session) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, p := range d.pods {
-		if mark, waits := p.waits[n]; waits && n.has(mark) {
-			delete(p.waits, n)
-			d.step(p)
+	for p := range d.waiting[n] {
+		if n.has(p.waits[n]) {
+			d.noLonger(n, p)
 		}
 	}
 }
@@ -167,12 +217,16 @@ func (d *drainer) heard(n *session) {
 func (d *drainer) left(n *session) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, p := range d.pods {
-		if _, waits := p.waits[n]; waits {
-			delete(p.waits, n)
-			d.step(p)
-		}
+	for p := range d.waiting[n] {
+		d.noLonger(n, p)
 	}
+}
+
+// noLonger does a pod wait for an agent. With mu held.
+func (d *drainer) noLonger(n *session, p *drain) {
+	delete(p.waits, n)
+	unlink(d.waiting, n, p)
+	d.step(p)
 }
 
 // joined: an agent has a new session, and may not have heard what the last one was told.

@@ -201,8 +201,34 @@ func TestToldAgain(t *testing.T) {
 		zero := int64(0)
 		ct.Delete[*corev1.Pod](e, "default", "web", registry.DeleteOptions{GracePeriodSeconds: &zero})
 		synctest.Wait()
-		if len(s.drains.pods) != 0 {
+		if d := s.drains; len(d.pods)+len(d.offering)+len(d.waiting) != 0 {
 			t.Error("a pod that is gone is remembered")
 		}
 	})
+}
+
+// A pod that ends while it is still offered, or while agents are behind, leaves nothing.
+func TestEndedBeforeItWasWithdrawn(t *testing.T) {
+	for name, before := range map[string]func(*ct.Env){
+		"offered":       func(*ct.Env) {},
+		"agents behind": func(e *ct.Env) { withdraw(e, "one"); withdraw(e, "two") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, s, _, _, _ := shop(t, true)
+				remove(e)
+				before(e)
+				synctest.Wait()
+				if d := s.drains; len(d.pods) != 1 || len(d.offering)+len(d.waiting) == 0 {
+					t.Fatalf("%d pods, %d slices, %d agents", len(d.pods), len(d.offering), len(d.waiting))
+				}
+				zero := int64(0)
+				ct.Delete[*corev1.Pod](e, "default", "web", registry.DeleteOptions{GracePeriodSeconds: &zero})
+				synctest.Wait()
+				if d := s.drains; len(d.pods)+len(d.offering)+len(d.waiting) != 0 {
+					t.Errorf("%d pods, %d slices, %d agents are remembered", len(d.pods), len(d.offering), len(d.waiting))
+				}
+			})
+		})
+	}
 }
