@@ -62,7 +62,15 @@ test-unit: ## tests that need neither root nor Docker
 	go test -race -shuffle=on -trimpath -vet=off ./...
 
 test-e2e: build ## tests on a real cluster in this machine's namespaces (root)
-	go test -tags e2e -count=1 -p 1 -vet=off -trimpath -timeout 60m $(E2E)
+	@# The cluster's tests wait most of the time. Those of single packages run beside them and give way to them.
+	$(MAKE) --no-print-directory -j2 e2e-cluster e2e-packages
+
+GOTEST_E2E := go test -tags e2e -count=1 -vet=off -trimpath -timeout 60m
+.PHONY: e2e-cluster e2e-packages
+e2e-cluster:
+	$(GOTEST_E2E) -parallel 4 ./lab/e2e
+e2e-packages:
+	nice -n 5 $(GOTEST_E2E) -p 1 $(filter-out ./lab/e2e,$(E2E))
 
 bench: build ## what docs/PERFORMANCE.md records, as one table beside the budgets (root)
 	go run ./lab/bench

@@ -64,6 +64,7 @@ type release struct {
 // TestHelm takes a chart with a little of everything through its life: installed, tested, upgraded, upgraded in vain twice,
 // rolled back, removed. Helm is unmodified, of both major releases that are in use.
 func TestHelm(t *testing.T) {
+	t.Parallel()
 	chart, err := filepath.Abs(filepath.Join("testdata", "shop"))
 	if err != nil {
 		t.Fatal(err)

@@ -211,6 +211,7 @@ func says(t *testing.T, k cli, what, pod, script string, words ...string) {
 
 // TestNames asks for every kind of name from a pod.
 func TestNames(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	k := newest.in(t, ns)
 	nameServer(t, 53, [4]byte{192, 0, 2, 80})

@@ -58,6 +58,7 @@ func podStatus(t testing.TB, k cli, name string) corev1.PodStatus {
 
 // A pod that writes more than it said is ended, and says why.
 func TestPodsOverTheirDiskLimits(t *testing.T) {
+	t.Parallel()
 	k := newest.in(t, namespace(t))
 	k.feed(t, limitsManifest, "apply", "-f", "-")
 	for name, want := range map[string]string{

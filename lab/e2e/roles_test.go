@@ -32,6 +32,7 @@ func order(t testing.TB) (number int, pod, release string) {
 
 // TestOneImageFourRoles is app-roles.yml and what its comment says to look at.
 func TestOneImageFourRoles(t *testing.T) {
+	t.Parallel()
 	k := newest.in(t, namespace(t))
 	k.run(t, "apply", "-f", example("app-roles.yml"))
 	for _, d := range []string{"shop-redis", "shop-web", "shop-admin", "shop-worker", "shop"} {

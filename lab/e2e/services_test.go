@@ -299,6 +299,7 @@ func startServices(t *testing.T, manifest string) services {
 
 // TestServices reaches pods in every way but by a load balancer.
 func TestServices(t *testing.T) {
+	t.Parallel()
 	const external = "192.0.2.10"
 	s := startServices(t, answererService("all", "app: srv", "type: NodePort, externalIPs: ["+external+"],")+
 		answererService("local", "srv: srv2", "type: LoadBalancer, externalTrafficPolicy: Local, internalTrafficPolicy: Local,")+

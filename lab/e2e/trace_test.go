@@ -74,6 +74,7 @@ func trace(t testing.TB, k cli, args ...string) (out traced) {
 
 // TestTrace: a Service that works, and four in which one thing is wrong: that is what is named.
 func TestTrace(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	k := wpctl.in(t, ns)
 	k.feed(t, tracedManifest(), "create", "-f", "-")

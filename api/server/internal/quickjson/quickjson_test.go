@@ -30,9 +30,10 @@ func same(t *testing.T, v any) {
 	}
 }
 
-// filler makes random objects, with the values that such objects can have.
+// filler makes random objects, with the values that such objects can have. They are many and small: with longer lists most of
+// the time would go into a few pod templates of hundreds of kilobytes.
 func filler(seed int64) *randfill.Filler {
-	return randfill.NewWithSeed(seed).NilChance(0.3).NumElements(0, 3).MaxDepth(20).Funcs(
+	return randfill.NewWithSeed(seed).NilChance(0.4).NumElements(0, 2).MaxDepth(20).Funcs(
 		func(q *apiresource.Quantity, c randfill.Continue) {
 			*q = *apiresource.NewMilliQuantity(c.Int63n(1e9), []apiresource.Format{apiresource.DecimalSI, apiresource.BinarySI, apiresource.DecimalExponent}[c.Intn(3)])
 		},
