@@ -47,13 +47,18 @@ func newDemoCommand(streams genericiooptions.IOStreams) *cobra.Command {
 	}
 	var dir, images string
 	var nodes, links int
+	var lbPool []string
 	open := func() (*demo, error) {
 		bin, err := os.Executable()
 		if err != nil {
 			return nil, err
 		}
 		d := &demo{out: streams.Out}
-		d.lab, err = lab.New(lab.Config{Nodes: nodes, Links: links, Dir: dir, Bin: filepath.Dir(bin), Images: images, Log: d.progress})
+		var masterArgs []string
+		for _, pool := range lbPool {
+			masterArgs = append(masterArgs, "--lb-pool", pool)
+		}
+		d.lab, err = lab.New(lab.Config{Nodes: nodes, Links: links, Dir: dir, Bin: filepath.Dir(bin), Images: images, MasterArgs: masterArgs, Log: d.progress})
 		if err != nil {
 			return nil, err
 		}
@@ -64,6 +69,7 @@ func newDemoCommand(streams genericiooptions.IOStreams) *cobra.Command {
 	up := demoVerb("up", "Bring up nodes with a Docker Engine each, and WordPress on them", open, (*demo).up)
 	up.Flags().IntVar(&nodes, "nodes", numberFromEnv(os.Getenv("WP_NODES"), 3), "How many nodes; $WP_NODES sets the default")
 	up.Flags().IntVar(&links, "links", numberFromEnv(os.Getenv("WP_LINKS"), 1), "On how many links they are, 1 or 2 with a router between them, as at two providers; $WP_LINKS sets the default")
+	up.Flags().StringArrayVar(&lbPool, "lb-pool", nil, "Addresses for Services of type LoadBalancer, as wp-master takes them; free on the demo's link is 198.51.100.192/27. Without it they have the nodes' addresses")
 	up.Flags().StringVar(&images, "images", "auto", "Where images come from: Docker Hub (hub), this machine's packages (lab), or Docker Hub where it can be reached (auto)")
 	c.AddCommand(up,
 		demoVerb("down", "End the demo and remove what it made, but its logs and cached images", open, (*demo).down),
