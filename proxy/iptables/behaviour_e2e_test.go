@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/whalepod/whalepod/proxy"
+	"github.com/whalepod/whalepod/proxy/netnstest"
 	"github.com/whalepod/whalepod/proxy/nft"
 )
 
@@ -258,12 +259,12 @@ func TestE2ELook(t *testing.T) {
 			}
 		}
 	}
-	runIn(t, nodeNS, "nft", "flush", "map", "ip", nft.Table, "endpoints")
+	netnstest.RunIn(t, nodeNS, "nft", "flush", "map", "ip", nft.Table, "endpoints")
 	v, err := r.View(t.Context(), "default", "web")
 	if err != nil || v.Ways[0].Have.Action != proxy.Reject {
 		t.Errorf("of a map that was flushed: %+v, %v", v, err)
 	}
-	runIn(t, nodeNS, "nft", "delete", "table", "ip", nft.Table)
+	netnstest.RunIn(t, nodeNS, "nft", "delete", "table", "ip", nft.Table)
 	v, err = r.View(t.Context(), "default", "web")
 	if err != nil || v.Ways[0].Have.Missing != "table ip whalepod has no rule in its chain prerouting" {
 		t.Errorf("of a table that is gone: %+v, %v", v, err)
