@@ -54,7 +54,9 @@ type facts struct {
 	nodes    map[string]*corev1.Node
 	policies []networkingv1.NetworkPolicy
 	events   map[string]string // pod → its last warning
-	balancer []corev1.Event    // of a Service that has, or waits for, a load balancer's address; oldest first
+	// namespaces are the labels of those that could be read, where there are policies.
+	namespaces map[string]map[string]string
+	balancer   []corev1.Event // of a Service that has, or waits for, a load balancer's address; oldest first
 
 	endpoints []endpoint
 	cut       int // so many endpoints were left out
@@ -131,9 +133,7 @@ func collect(ctx context.Context, c kubernetes.Interface, o Options) (*facts, er
 		return nil, err
 	}
 	f.collectTroubles(ctx, c)
-	if list, err := c.NetworkingV1().NetworkPolicies(o.Namespace).List(ctx, metav1.ListOptions{}); err == nil {
-		f.policies = list.Items // not everybody may read them: then they are not suspected
-	}
+	f.collectPolicies(ctx, c)
 	return f, f.collectViews(ctx, c)
 }
 

@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/whalepod/whalepod/node/diagnose"
 	"github.com/whalepod/whalepod/node/diagnose/doctor"
@@ -232,6 +230,9 @@ func answerWord(n int) string {
 // reachTrouble: somebody listens, and a view cannot connect. Who is in the way?
 func (f *facts) reachTrouble(v *view, e endpoint, d diagnose.Dialed) (what, fix string) {
 	what = fmt.Sprintf("%s (%s on %s): %s", e.at, podName(e), cmp.Or(e.node, "no node"), resultText(d))
+	if why := f.stopped(v, e, d); why != "" {
+		return what, why
+	}
 	near, tried := f.near[e.node].dialed(e.protocol, e.at)
 	if f.near[e.node] == nil || !tried {
 		return what, fmt.Sprintf("see whether %s can be reached from %s at all", e.at.Addr(), v.node)
@@ -241,9 +242,6 @@ func (f *facts) reachTrouble(v *view, e endpoint, d diagnose.Dialed) (what, fix 
 	} else if answer != nil && len(answer.Drops) > 0 {
 		return what, fmt.Sprintf("a rule on %s may drop it: iptables %s", e.node, answer.Drops[0])
 	}
-	if names := f.policiesOn(e.pod, v); len(names) > 0 {
-		return what, fmt.Sprintf("NetworkPolicy %s selects a pod on this way: see whether it allows this connection (wpctl describe networkpolicy)", strings.Join(names, ", "))
-	}
 	if v.pod == nil && v.node == e.node || !near.OK() {
 		return what, fmt.Sprintf("its own node cannot reach it either, though it listens: look for rules of others there: wpctl doctor --node %s", e.node)
 	}
@@ -251,7 +249,7 @@ func (f *facts) reachTrouble(v *view, e endpoint, d diagnose.Dialed) (what, fix 
 		return what, fmt.Sprintf("the node itself reaches it, pods on it do not: look for rules of others: wpctl doctor --node %s", e.node)
 	}
 	through := ""
-	if d.Via == "wpx0" {
+	if d.Via == tunnel {
 		through = " (through the tunnel: 8472/udp must be open between them)"
 	}
 	return what, fmt.Sprintf("%s itself reaches it, so the way from %s to %[1]s is broken%[3]s: wpctl doctor --node %[2]s, and look for rules that drop forwarded packets on both", e.node, v.node, through)
@@ -269,25 +267,6 @@ func resultText(d diagnose.Dialed) string {
 		return "the node's own rules do not let it out"
 	}
 	return cmp.Or(d.Error, d.Result)
-}
-
-// policiesOn the endpoint's pod or the one that asks.
-func (f *facts) policiesOn(pod *corev1.Pod, v *view) (out []string) {
-	for i := range f.policies {
-		p := &f.policies[i]
-		sel, err := metav1.LabelSelectorAsSelector(&p.Spec.PodSelector)
-		if err != nil {
-			continue
-		}
-		for _, one := range []*corev1.Pod{pod, v.pod} {
-			if one != nil && one.Namespace == p.Namespace && sel.Matches(labels.Set(one.Labels)) {
-				out = append(out, p.Name)
-				break
-			}
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 // judgeWays: do the Service's own addresses answer?

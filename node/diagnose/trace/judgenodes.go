@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -109,7 +110,7 @@ func (f *facts) nameTrouble(v *view, n diagnose.Name, want []netip.Addr) (wrong,
 	doc := "wpctl doctor --node " + v.node
 	switch {
 	case n.RCode == "":
-		return fmt.Sprintf("%s does not answer: %s", n.Server, n.Error), doc
+		return fmt.Sprintf("%s does not answer: %s", n.Server, n.Error), cmp.Or(f.stoppedDNS(v, n.Server), doc)
 	case f.service.Spec.Type != corev1.ServiceTypeExternalName && f.headless() && len(want) == 0 && len(n.Addresses) == 0 && (n.RCode == "NXDOMAIN" || n.RCode == "NOERROR"):
 		return "", "" // there is nobody to name
 	case n.RCode == "NXDOMAIN" && v.pod != nil && v.pod.Spec.DNSPolicy != corev1.DNSClusterFirst && v.pod.Spec.DNSPolicy != corev1.DNSClusterFirstWithHostNet:

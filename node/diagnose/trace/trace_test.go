@@ -403,7 +403,7 @@ func TestBroken(t *testing.T) {
 				}
 				return nil
 			}
-		}, Options{}, "connection", []string{"NetworkPolicy deny selects a pod on this way"}},
+		}, Options{}, "connection", []string{"NetworkPolicy default/deny isolates pod default/web-2 for ingress, and no rule lets server n1 (198.51.100.11)", "in at 8080/TCP", "ipBlock 198.51.100.11/32"}},
 		"tunnel": {func(w *world) {
 			w.answer = func(n string, q *diagnose.Question, a *diagnose.Answer) error {
 				if n == "n1" {
