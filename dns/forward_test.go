@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -362,5 +363,103 @@ func TestNegativeAnswersAreKeptAsTheySay(t *testing.T) {
 		if got := keepFor(m, c.qtype); got != c.want {
 			t.Errorf("%v: %s, want %s", c.records, got, c.want)
 		}
+	}
+}
+
+// What the servers said that are not asked any more is neither waited for nor kept, though it comes after the change.
+func TestAnswersThatComeAfterAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		u := &scripted{reply: func(network, addr string, m *dns.Msg) (*dns.Msg, error) {
+			if addr == "192.0.2.1:53" {
+				<-release
+			}
+			return answerWith(dns.RcodeSuccess, "@ 60 IN A "+strings.TrimSuffix(addr, ":53"))(network, addr, m)
+		}}
+		s := newServer(t, testZone(), u, "192.0.2.1")
+		expect := func(want string) {
+			t.Helper()
+			if got := text(s.handle(t, query("a.test.", dns.TypeA), 0)); !strings.HasSuffix(got, want) {
+				t.Errorf("%s, want %s", got, want)
+			}
+		}
+		var before sync.WaitGroup
+		before.Go(func() { expect("192.0.2.1") })
+		synctest.Wait()
+		s.SetForwarding(Forwarding{Upstreams: []string{"192.0.2.2"}})
+		began := time.Now()
+		expect("192.0.2.2")
+		if d := time.Since(began); d > 0 {
+			t.Errorf("the answer took %s", d)
+		}
+		close(release)
+		before.Wait()
+		expect("192.0.2.2")
+	})
+}
+
+// Servers that do not know EDNS say so in several ways, and are asked without it.
+func TestServersWithoutEDNS(t *testing.T) {
+	for name, refusal := range map[string]func(m *dns.Msg) *dns.Msg{
+		"FORMERR":                    func(m *dns.Msg) *dns.Msg { return new(dns.Msg).SetRcode(m, dns.RcodeFormatError) },
+		"FORMERR without a question": func(m *dns.Msg) *dns.Msg { r := new(dns.Msg).SetRcodeFormatError(m); r.Question = nil; return r },
+		"NOTIMP":                     func(m *dns.Msg) *dns.Msg { return new(dns.Msg).SetRcode(m, dns.RcodeNotImplemented) },
+		"BADVERS":                    func(m *dns.Msg) *dns.Msg { return new(dns.Msg).SetRcode(m, dns.RcodeBadVers) },
+	} {
+		u := &scripted{reply: func(network, addr string, m *dns.Msg) (*dns.Msg, error) {
+			if m.IsEdns0() != nil || m.Question[0].Name == "never.test." {
+				return refusal(m), nil
+			}
+			return answerWith(dns.RcodeSuccess, "@ 60 IN A 192.0.2.1")(network, addr, m)
+		}}
+		s := newServer(t, testZone(), u, "192.0.2.53")
+		if got := text(s.handle(t, query("a.test.", dns.TypeA), 0)); got != "NOERROR a.test. 60 IN A 192.0.2.1" {
+			t.Errorf("%s: %s", name, got)
+		}
+		if got := text(s.handle(t, query("never.test.", dns.TypeA), 0)); got == "NOERROR" {
+			t.Errorf("%s: became %s", name, got)
+		}
+	}
+}
+
+// A server that ends does not wait for the answers of others.
+func TestEndWithSilentServers(t *testing.T) {
+	silent, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := exchangeOver(ctx, "udp", silent.LocalAddr().String(), query("a.test.", dns.TypeA))
+		done <- err
+	}()
+	if _, _, err := silent.ReadFrom(make([]byte, 512)); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	cancel()
+	if err := <-done; err == nil || time.Since(began) > tryTimeout/2 {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
+}
+
+// The name servers that somebody adds to an answer are not worth asking again by TCP.
+func TestAuthorityThatDoesNotFit(t *testing.T) {
+	u := &scripted{reply: func(_, _ string, m *dns.Msg) (*dns.Msg, error) {
+		r, err := answerWith(dns.RcodeSuccess, "@ 60 IN A 192.0.2.1")("", "", m)
+		for i := range 30 {
+			ns, _ := dns.NewRR(fmt.Sprintf("test. 60 IN NS ns%d.%s.test.", i, strings.Repeat("x", 20+i)))
+			r.Ns = append(r.Ns, ns)
+		}
+		return r, err
+	}}
+	s := newServer(t, testZone(), u, "192.0.2.53")
+	if r := s.handle(t, query("a.test.", dns.TypeA), 0); r.Truncated || len(r.Answer) != 1 || len(r.Ns) != 0 {
+		t.Error(r)
+	}
+	if r := s.handle(t, query("a.test.", dns.TypeA), dns.MaxMsgSize); r.Truncated || len(r.Ns) != 30 {
+		t.Error(r)
 	}
 }
