@@ -52,10 +52,10 @@ func (a *Agent) newProxy(ctx context.Context, c *cluster, p *dataPlane) error {
 	cfg := proxy.Config{
 		NodeName: a.cfg.Identity.Node, PodCIDR: c.node, ClusterPodCIDR: c.pods, ServiceCIDR: c.service,
 		LocalIPs: []netip.Addr{c.dns}, RandomFully: tables.RandomFully(), Applier: tables, Former: mode == ProxyIptables, Logger: a.cfg.Logger,
-		StaleUDP: func(flows []proxy.UDPFlow) error {
-			out := make([]network.UDPFlow, len(flows))
-			for i, f := range flows {
-				out[i] = network.UDPFlow(f)
+		StaleUDP: func(list []proxy.UDPAddress) error {
+			out := make([]network.UDPAddress, len(list))
+			for i, a := range list {
+				out[i] = network.UDPAddress(a)
 			}
 			return p.network.ClearUDP(out)
 		},

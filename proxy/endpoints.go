@@ -12,6 +12,7 @@ import (
 // backends are the endpoints of one port of a Service as seen from one node, sorted and without doubles.
 type backends struct {
 	cluster, local []netip.AddrPort
+	serving        []netip.AddrPort // all that still serve; for UDP only
 }
 
 // place is where the endpoints are looked at from.
@@ -51,7 +52,14 @@ func backendsOf(port *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, at p
 			}
 		}
 	}
-	return backends{cluster: tidy(ready, last), local: tidy(readyLocal, lastLocal)}
+	out := backends{cluster: tidy(ready, last), local: tidy(readyLocal, lastLocal)}
+	if port.Protocol == corev1.ProtocolUDP {
+		for i := range all {
+			out.serving = append(out.serving, all[i].at)
+		}
+		out.serving = tidy(out.serving, nil)
+	}
+	return out
 }
 
 func candidates(port *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, from place) (out []candidate) {

@@ -28,13 +28,14 @@ type model struct {
 	compiled  map[key][]Port
 	dirty     map[key]struct{}
 	dirtyPods map[string]struct{}
+	udp       *udpAddresses
 }
 
 func newModel(cfg *Config) *model {
 	return &model{
 		cfg: cfg, at: place{node: cfg.NodeName, zone: cfg.Zone}, services: map[key]*corev1.Service{}, slices: map[key]map[string]*discoveryv1.EndpointSlice{},
 		sliceOf: map[key]key{}, hostPorts: map[string][]HostPort{}, adopted: map[string]struct{}{}, compiled: map[key][]Port{},
-		dirty: map[key]struct{}{}, dirtyPods: map[string]struct{}{},
+		dirty: map[key]struct{}{}, dirtyPods: map[string]struct{}{}, udp: newUDPAddresses(),
 	}
 }
 
@@ -148,9 +149,8 @@ func (m *model) dropAdopted() {
 	}
 }
 
-// flush compiles the Services that changed, hands what is new to the back end, and returns UDP flows that their clients must
-// be freed from.
-func (m *model) flush(to Backend) (stale []UDPFlow) {
+// flush compiles the Services that changed, and hands what is new to the back end.
+func (m *model) flush(to Backend) {
 	for k := range m.dirty {
 		var now []Port
 		old := m.compiled[k]
@@ -161,7 +161,7 @@ func (m *model) flush(to Backend) (stale []UDPFlow) {
 			continue
 		}
 		to.SetPorts(k.String(), old, now)
-		stale = append(stale, staleUDP(old, now)...)
+		m.udp.set("service "+k.String(), udpOf(now))
 		if now == nil {
 			delete(m.compiled, k)
 		} else {
@@ -171,9 +171,9 @@ func (m *model) flush(to Backend) (stale []UDPFlow) {
 	clear(m.dirty)
 	for pod := range m.dirtyPods {
 		to.SetHostPorts(pod, m.hostPorts[pod])
+		m.udp.set("pod "+pod, udpOfPod(m.hostPorts[pod]))
 	}
 	clear(m.dirtyPods)
-	return stale
 }
 
 // onThisNode counts the endpoints of this node's pod range; hairpins need to know them.

@@ -36,6 +36,8 @@ type Port struct {
 
 	// Cluster are the endpoints for new connections; Local those of them on this node that a policy "Local" may use.
 	Cluster, Local []netip.AddrPort
+	// Serving are, for UDP, all endpoints that still serve: those that had their datagrams go on to get them.
+	Serving []netip.AddrPort
 }
 
 // String is what rules carry as their comment.
@@ -78,7 +80,7 @@ func (p *Port) equal(o *Port) bool {
 	return p.Service == o.Service && p.Name == o.Name && p.Protocol == o.Protocol && p.ClusterIP == o.ClusterIP && p.NodeAnswers == o.NodeAnswers &&
 		p.Port == o.Port && p.NodePort == o.NodePort && slices.Equal(p.External, o.External) && slices.Equal(p.Balanced, o.Balanced) &&
 		p.Guarded == o.Guarded && slices.Equal(p.Sources, o.Sources) && p.InternalLocal == o.InternalLocal && p.ExternalLocal == o.ExternalLocal &&
-		p.Sticky == o.Sticky && slices.Equal(p.Cluster, o.Cluster) && slices.Equal(p.Local, o.Local)
+		p.Sticky == o.Sticky && slices.Equal(p.Cluster, o.Cluster) && slices.Equal(p.Local, o.Local) && slices.Equal(p.Serving, o.Serving)
 }
 
 func equalPorts(a, b []Port) bool {
@@ -121,7 +123,7 @@ func (c *Config) compile(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, 
 			p.NodePort = uint16(port.NodePort)
 		}
 		b := backendsOf(port, eps, at)
-		p.Cluster, p.Local = b.cluster, b.local
+		p.Cluster, p.Local, p.Serving = b.cluster, b.local, b.serving
 		out = append(out, p)
 	}
 	return out

@@ -247,33 +247,6 @@ func TestWithdrawnNodesAreToldOnceAndAfterTheRules(t *testing.T) {
 	})
 }
 
-func TestStaleUDPFlowsAreNamed(t *testing.T) {
-	var got []UDPFlow
-	inBubble(t, newFake(), func(c *Config) {
-		c.StaleUDP = func(f []UDPFlow) error { got = append(got, f...); return errors.New("ignored") }
-	}, func(p *Proxy) {
-		at := netip.MustParseAddrPort
-		p.SetService(service("dns", "10.254.0.9", proto(corev1.ProtocolUDP), nodePort(30053)))
-		p.SetSlice(sliceOf("dns", corev1.ProtocolUDP, 53, endpoint{ip: "10.244.1.5", node: "n1"}, endpoint{ip: "10.244.2.5", node: "n2"}))
-		p.SetService(service("web", "10.254.0.10"))
-		p.SetSlice(slice("web", 80, endpoint{ip: "10.244.1.6", node: "n1"}))
-		p.Synced()
-		settleDown()
-		want := []UDPFlow{{Dst: at("10.254.0.9:80")}, {Dst: at("0.0.0.0:30053")}}
-		if !slices.Equal(got, want) {
-			t.Errorf("new endpoints: got %v, want %v", got, want)
-		}
-		got = nil
-		p.SetSlice(sliceOf("dns", corev1.ProtocolUDP, 53, endpoint{ip: "10.244.1.5", node: "n1"}))
-		p.DeleteService("default", "web")
-		settleDown()
-		want = []UDPFlow{{at("10.254.0.9:80"), at("10.244.2.5:53")}, {at("0.0.0.0:30053"), at("10.244.2.5:53")}}
-		if !slices.Equal(got, want) {
-			t.Errorf("one endpoint less: got %v, want %v", got, want)
-		}
-	})
-}
-
 func TestHostPorts(t *testing.T) {
 	tables := newFake()
 	inBubble(t, tables, nil, func(p *Proxy) {
