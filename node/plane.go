@@ -35,6 +35,8 @@ type dataPlane struct {
 	zone    *dns.Zone
 	server  *dns.Server
 	members *membership.Membership
+	// gossips is closed when this node begins to take part in the gossip; see rejoin.
+	gossips chan struct{}
 	// policy enforces network policies, policies tells it of them.
 	policy   *policy.Enforcer
 	policies *policyFeed
@@ -81,7 +83,7 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 	g.Go(func() error { return plane.server.Run(ctx) })
 	g.Go(func() error { return forwarding.run(ctx) })
 	g.Go(func() error { return a.nodeDNS(c).keep(ctx, a.cfg.NodeDNS) })
-	g.Go(func() error { return plane.members.Run(ctx) })
+	g.Go(func() error { return a.rejoin(ctx, plane, manager) })
 	g.Go(func() error { return services.run(ctx) })
 	g.Go(func() error { return a.feedPeers(ctx, plane) })
 	g.Go(func() error { return a.feedEdge(ctx, plane) })
@@ -121,7 +123,7 @@ func (a *Agent) setUp(ctx context.Context, c *cluster) (*dataPlane, error) {
 }
 
 func (a *Agent) trySetUp(ctx context.Context, c *cluster) (plane *dataPlane, err error) {
-	p := &dataPlane{members: a.membership(c)}
+	p := &dataPlane{members: a.membership(c), gossips: make(chan struct{})}
 	p.network, err = network.New(network.Config{
 		NodeName: a.cfg.Identity.Node, NodeIP: a.cfg.NodeIP, PodCIDR: c.node, ClusterPodCIDR: c.pods, ServiceCIDR: c.service,
 		DNSIP: c.dns, MTU: a.cfg.MTU, AlwaysVXLAN: a.cfg.AlwaysVXLAN, StateDir: filepath.Join(a.cfg.DataDir, "network"), Logger: a.cfg.Logger,
