@@ -77,6 +77,13 @@ func (e *Enforcer) plan(ctx context.Context) (*turn, error) {
 			return nil, err
 		}
 		e.have = have
+		if !e.inherited {
+			e.inherited = true
+			e.mu.Lock()
+			e.model.inherit(have)
+			e.model.flush()
+			e.mu.Unlock()
+		}
 	}
 	return e.prepare(whole), nil
 }

@@ -92,6 +92,8 @@ type Enforcer struct {
 	sets     Sets
 	failures int
 	worked   bool // rules with sets have been taken once
+	// inherited: what an agent before this one left has been looked at.
+	inherited bool
 }
 
 // New starts nothing.

@@ -183,6 +183,45 @@ func TestDeletedPodStaysIsolated(t *testing.T) {
 	})
 }
 
+// What was isolated and is on its way out does not get free by an agent that starts and has never heard of it.
+func TestDeletedPodStaysIsolatedWhenTheAgentRestarts(t *testing.T) {
+	k := newKernel()
+	first := newEnforcer(k)
+	first.SetPolicy(deny("deny", web))
+	first.SetPod(onePod(web))
+	first.Adopt("one", ip(addrs[0]))
+	first.Synced()
+	if err := first.sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e := newEnforcer(k)
+	e.Adopt("one", ip(addrs[0])) // still on the network
+	e.Adopt("two", ip(addrs[1])) // nobody knows it, either, but it was free
+	e.Synced()
+	sync := func() {
+		t.Helper()
+		if err := e.sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sync()
+	toTwo := toOne
+	toTwo.dst = ip(addrs[1])
+	if k.passes("FORWARD", toOne) || !k.passes("FORWARD", toTwo) {
+		t.Error("who was isolated is free, or the other way round:", dump(k))
+	}
+	e.Repair()
+	sync()
+	if k.passes("FORWARD", toOne) {
+		t.Error("after a repair it is free:", dump(k))
+	}
+	e.Detach("one")
+	sync()
+	if !k.passes("FORWARD", toOne) {
+		t.Error("the address of nobody is isolated:", dump(k))
+	}
+}
+
 // An agent that starts leaves what is in force until it knows everything.
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
