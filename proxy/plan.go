@@ -76,6 +76,12 @@ func (p *Port) Inside() []netip.AddrPort {
 	return p.Cluster
 }
 
+// Dropped tells that connections to the ClusterIP get no answer, as Kubernetes promises for internalTrafficPolicy Local:
+// endpoints there are, but none on this node.
+func (p *Port) Dropped() bool {
+	return p.InternalLocal && !p.NodeAnswers && !p.Dead() && len(p.Local) == 0
+}
+
 func (p *Port) equal(o *Port) bool {
 	return p.Service == o.Service && p.Name == o.Name && p.Protocol == o.Protocol && p.ClusterIP == o.ClusterIP && p.NodeAnswers == o.NodeAnswers &&
 		p.Port == o.Port && p.NodePort == o.NodePort && slices.Equal(p.External, o.External) && slices.Equal(p.Balanced, o.Balanced) &&

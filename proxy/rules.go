@@ -52,6 +52,9 @@ func (c *Config) portRules(p *servicePort) {
 		_, _, _, chain := clusterBuckets(p.ClusterIP)
 		p.share(tableNat, chain, fmt.Sprintf("-d %s/32 %s -j %s", p.ClusterIP, p.match(p.Port.Port), p.chain(target)))
 	}
+	if p.Dropped() {
+		p.share(tableFilter, chainRefuse, fmt.Sprintf("-d %s/32 %s -j DROP", p.ClusterIP, p.match(p.Port.Port)))
+	}
 	if reachable {
 		c.outside(p)
 	}

@@ -111,6 +111,9 @@ func claimsOf(ports []proxy.Port, yield func(at, claim)) {
 			e := &entry{comment: comment, way: way{kind: wayCluster, n: len(list), sticky: p.Sticky}, cluster: list}
 			yield(place(p.ClusterIP, p.Port), claim{rankCluster, p.Service, e})
 		}
+		if p.Dropped() {
+			yield(place(p.ClusterIP, p.Port), claim{rankCluster, p.Service, &entry{comment: comment, refuse: refuseDrop}})
+		}
 		outside := entry{comment: comment}
 		switch {
 		case p.Dead():

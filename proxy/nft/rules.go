@@ -182,9 +182,9 @@ func (c *Config) base() []chain {
 		{"filter-forward", "filter", unix.NF_INET_FORWARD, priorityFilter, []rule{
 			// A packet that connection tracking cannot place would reach the client untranslated and end its connection.
 			{"belongs to no connection", steps(from(c.ClusterPodCIDR), some(ct(0, unix.NFT_CT_STATE), stateInvalid), one(decide(verdictDrop, "")))},
-			unknown, refuse,
+			refuse, unknown,
 		}},
-		{"filter-output", "filter", unix.NF_INET_LOCAL_OUT, priorityFilter, append(output, unknown, refuse)},
+		{"filter-output", "filter", unix.NF_INET_LOCAL_OUT, priorityFilter, append(output, refuse, unknown)},
 	}
 }
 
