@@ -75,29 +75,43 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 	// Questions that come meanwhile wait in the DNS server's socket: asked too early it would refuse, and resolvers give up at that.
 	services := newServiceFeed(a.desired, plane.proxy.Reached, plane.proxy, plane.zone)
 	forwarding := a.newForwardingFeed(c, plane.server.SetForwarding)
+	return outlive(ctx, plane.server.Run, func(ctx context.Context) error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return plane.network.Run(ctx) })
+		g.Go(func() error { return plane.proxy.Run(ctx) })
+		g.Go(func() error { return plane.policy.Run(ctx) })
+		g.Go(func() error { return plane.policies.run(ctx) })
+		g.Go(func() error { return forwarding.run(ctx) })
+		g.Go(func() error { return a.nodeDNS(c).keep(ctx, a.cfg.NodeDNS) })
+		g.Go(func() error { return a.rejoin(ctx, plane, manager) })
+		g.Go(func() error { return services.run(ctx) })
+		g.Go(func() error { return a.feedPeers(ctx, plane) })
+		g.Go(func() error { return a.feedEdge(ctx, plane) })
+		g.Go(func() error { return plane.announcer.Run(ctx) })
+		g.Go(func() error { return plane.health.Run(ctx) })
+		g.Go(func() error { return manager.Run(ctx) })
+		g.Go(func() error {
+			select {
+			case <-manager.Ready():
+				a.guard.watch(manager)
+				a.measure(manager)
+			case <-ctx.Done():
+			}
+			return nil
+		})
+		return g.Wait()
+	})
+}
+
+// outlive runs last until rest has ended, which takes gossip two seconds: pods know no other DNS server. When one fails, both end.
+func outlive(ctx context.Context, last, rest func(context.Context) error) error {
+	longer, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return plane.network.Run(ctx) })
-	g.Go(func() error { return plane.proxy.Run(ctx) })
-	g.Go(func() error { return plane.policy.Run(ctx) })
-	g.Go(func() error { return plane.policies.run(ctx) })
-	g.Go(func() error { return plane.server.Run(ctx) })
-	g.Go(func() error { return forwarding.run(ctx) })
-	g.Go(func() error { return a.nodeDNS(c).keep(ctx, a.cfg.NodeDNS) })
-	g.Go(func() error { return a.rejoin(ctx, plane, manager) })
-	g.Go(func() error { return services.run(ctx) })
-	g.Go(func() error { return a.feedPeers(ctx, plane) })
-	g.Go(func() error { return a.feedEdge(ctx, plane) })
-	g.Go(func() error { return plane.announcer.Run(ctx) })
-	g.Go(func() error { return plane.health.Run(ctx) })
-	g.Go(func() error { return manager.Run(ctx) })
+	g.Go(func() error { return last(longer) })
 	g.Go(func() error {
-		select {
-		case <-manager.Ready():
-			a.guard.watch(manager)
-			a.measure(manager)
-		case <-ctx.Done():
-		}
-		return nil
+		defer stop()
+		return rest(ctx)
 	})
 	return g.Wait()
 }
