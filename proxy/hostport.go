@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,17 @@ type HostPort struct {
 	HostIP netip.Addr
 	Port   uint16
 	Pod    netip.AddrPort
+}
+
+// overlap tells whether two pods cannot have these ports at the same time.
+func overlap(a, b []HostPort) bool {
+	anywhere := func(ip netip.Addr) bool { return !ip.Is4() || ip.IsUnspecified() }
+	return slices.ContainsFunc(a, func(x HostPort) bool {
+		return slices.ContainsFunc(b, func(y HostPort) bool {
+			return x.Port == y.Port && cmp.Or(x.Protocol, corev1.ProtocolTCP) == cmp.Or(y.Protocol, corev1.ProtocolTCP) &&
+				(x.HostIP == y.HostIP || anywhere(x.HostIP) || anywhere(y.HostIP))
+		})
+	})
 }
 
 // adoptGrace is how long host ports of an earlier agent are kept for pods that nobody has spoken of yet: pods are taken

@@ -124,6 +124,12 @@ func (m *model) touch(which func(*discoveryv1.EndpointSlice) bool) {
 
 func (m *model) setHostPorts(pod string, ports []HostPort) {
 	delete(m.adopted, pod)
+	for other := range m.adopted {
+		// No two pods on a node have the same: the other went while no agent ran.
+		if overlap(m.hostPorts[other], ports) {
+			m.setHostPorts(other, nil)
+		}
+	}
 	if len(ports) == 0 {
 		delete(m.hostPorts, pod)
 	} else {
@@ -134,8 +140,9 @@ func (m *model) setHostPorts(pod string, ports []HostPort) {
 
 // adopt keeps host ports that an earlier agent left, for pods not yet known; setHostPorts replaces a pod's.
 func (m *model) adopt(found map[string][]HostPort) {
+	taken := slices.Concat(slices.Collect(maps.Values(m.hostPorts))...)
 	for pod, ports := range found {
-		if _, known := m.hostPorts[pod]; !known {
+		if _, spokenOf := m.dirtyPods[pod]; !spokenOf && !overlap(ports, taken) {
 			m.setHostPorts(pod, ports)
 			m.adopted[pod] = struct{}{}
 		}

@@ -303,6 +303,54 @@ func TestHostPortsOutliveARestart(t *testing.T) {
 	})
 }
 
+// A pod that came while no agent ran has its ports at once: they cannot be those of one that is still there.
+func TestHostPortsOfPodsThatWentWhileNoAgentRan(t *testing.T) {
+	at, ip := netip.MustParseAddrPort, netip.MustParseAddr
+	old := map[string][]HostPort{
+		"default/a-web":   {{Port: 80, Pod: at("10.244.1.5:80")}, {Port: 443, Pod: at("10.244.1.5:443")}},
+		"default/a-one":   {{Port: 53, HostIP: ip("198.51.100.11"), Pod: at("10.244.1.6:53")}},
+		"default/a-told":  {{Port: 81, Pod: at("10.244.1.7:80")}},
+		"default/a-udp":   {{Port: 82, Protocol: corev1.ProtocolUDP, Pod: at("10.244.1.8:80")}},
+		"default/a-other": {{Port: 83, HostIP: ip("198.51.100.11"), Pod: at("10.244.1.9:80")}},
+	}
+	for _, when := range []string{"before the rules are read", "after"} {
+		t.Run(when, func(t *testing.T) {
+			tables := newFake()
+			inBubble(t, tables, nil, func(p *Proxy) {
+				for pod, ports := range old {
+					p.SetHostPorts(pod, ports)
+				}
+				p.Synced()
+				settleDown()
+			})
+			inBubble(t, tables, nil, func(p *Proxy) {
+				if when == "after" {
+					p.Synced()
+					settleDown()
+				}
+				p.SetHostPorts("default/b-web", []HostPort{{Port: 443, Protocol: corev1.ProtocolTCP, Pod: at("10.244.1.25:443")}})
+				p.SetHostPorts("default/b-one", []HostPort{{Port: 53, Pod: at("10.244.1.26:53")}})
+				p.SetHostPorts("default/a-told", nil)
+				p.SetHostPorts("default/b-tcp", []HostPort{{Port: 82, Pod: at("10.244.1.28:80")}})
+				p.SetHostPorts("default/b-other", []HostPort{{Port: 83, HostIP: ip("198.51.100.12"), Pod: at("10.244.1.29:80")}})
+				p.Synced()
+				settleDown()
+				var got []string
+				for line := range strings.Lines(tables.tables["nat"][chainHostPorts]) {
+					if _, to, ok := strings.Cut(strings.TrimSpace(line), "--to-destination "); ok {
+						got = append(got, to)
+					}
+				}
+				slices.Sort(got)
+				want := []string{"10.244.1.25:443", "10.244.1.26:53", "10.244.1.28:80", "10.244.1.29:80", "10.244.1.8:80", "10.244.1.9:80"}
+				if d := cmp.Diff(want, got); d != "" {
+					t.Error(d)
+				}
+			})
+		})
+	}
+}
+
 func TestEndpointChoice(t *testing.T) {
 	for name, c := range map[string]struct {
 		eps            []endpoint
