@@ -47,7 +47,7 @@ func space(d Disk, path, what string, limit float64) Finding {
 	if d.Inodes > 0 { // some file systems have no fixed number
 		inodes = 100 * float64(d.FreeInodes) / float64(d.Inodes)
 	}
-	const clean = "docker system df shows what takes room; docker image prune -a removes images that no container uses; or move %s to a larger disk"
+	const clean = "docker system df shows what takes room; docker image prune -a removes images that no container uses (those of `wpctl image load` must be loaded again then); or move %s to a larger disk"
 	switch {
 	case free < limit:
 		return bad(fmt.Sprintf(clean, path), "%s: %.0f %% of %s is free on %s, below the %.0f %% at which pods are evicted", what, free, bytesOf(d.Size), path, limit)
