@@ -91,7 +91,8 @@ type Enforcer struct {
 	have     *kernel
 	sets     Sets
 	failures int
-	worked   bool // rules with sets have been taken once
+	worked   bool                // rules with sets have been taken once
+	left     map[string]struct{} // sets to be dropped that the kernel still held
 	// inherited: what an agent before this one left has been looked at.
 	inherited bool
 }
@@ -106,7 +107,7 @@ func New(cfg Config) *Enforcer {
 	}
 	return &Enforcer{
 		cfg: cfg, log: cfg.Logger.With("component", "policy"), poke: make(chan struct{}, 1), model: newModel(), turned: make(chan struct{}),
-		enforced: map[netip.Addr]struct{}{},
+		enforced: map[netip.Addr]struct{}{}, left: map[string]struct{}{},
 	}
 }
 
@@ -222,6 +223,10 @@ func (e *Enforcer) Run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
+		case errors.Is(err, errInUse):
+			e.log.Debug("sets that nobody needs are still there, trying again", "err", err, "in", backoff)
+			retry = time.After(backoff)
+			backoff = min(2*backoff, backoffMax)
 		case err != nil:
 			e.log.Error("network policies are not in force, trying again", "err", err, "in", backoff)
 			retry = time.After(backoff)

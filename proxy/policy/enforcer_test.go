@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"runtime"
 	"strings"
@@ -422,6 +423,49 @@ func BenchmarkPodComes(b *testing.B) {
 			}
 		})
 	}
+}
+
+// The kernel holds sets for a while after their rules are gone: nobody waits for that, and no rule is late for it.
+func TestSetsThatTheKernelStillHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel()
+		k.lazy = map[string]bool{}
+		var log strings.Builder
+		e := New(Config{Tables: k, OpenSets: func() (Sets, error) { return k, nil }, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo}))})
+		running(t, e)
+		e.SetPolicy(allowFrom("allow", web, client))
+		e.SetPod(onePod(web))
+		e.Synced()
+		if err := e.Attach(t.Context(), "one", ip(addrs[0])); err != nil {
+			t.Fatal(err)
+		}
+		e.DeletePolicy("x", "allow")
+		later(2 * settle)
+		if len(k.chains) != 3 || len(k.sets) == 0 {
+			t.Fatal("the rules are to be gone, and the sets still there:", dump(k))
+		}
+		// One of them is needed again before it goes, with others in it.
+		e.SetPart(netpolicy.Set{Namespace: "x", Pods: &metav1.LabelSelector{MatchLabels: client}}.ID(), "10.244.2", []Member{{Addr: toOne.src}})
+		e.SetPolicy(allowFrom("again", web, client))
+		later(2 * settle)
+		other := packet{src: ip(addrs[4]), dst: toOne.dst, proto: "tcp", port: 80}
+		if !k.passes("FORWARD", toOne) || k.passes("FORWARD", other) {
+			t.Error("needed again:", dump(k))
+		}
+		e.DeletePolicy("x", "again")
+		later(2 * backoffMax)
+		if len(k.sets) > 0 || len(k.chains) != 3 {
+			t.Error("something is left:", dump(k))
+		}
+		if log.Len() > 0 {
+			t.Error("it is told as if it were trouble:", log.String())
+		}
+		e.SetPolicy(deny("deny", web))
+		settled()
+		if err := e.Remove(t.Context()); err != nil || len(k.sets) > 0 || len(k.chains) != 3 {
+			t.Error("uninstalled:", err, dump(k))
+		}
+	})
 }
 
 // A set that rules lose and get again before the kernel has heard of it holds what it is to hold now.
