@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -466,6 +467,11 @@ func TestManyElementsAreManyMessages(t *testing.T) {
 	if err != nil || v.Action != proxy.ToEndpoints || len(v.Endpoints) != 3 {
 		t.Error(v, err)
 	}
+	k.restive = true // Docker at work is no reason to say nothing
+	if again, err := tables.Look(t.Context(), "tcp", addrPorts("10.254.3.7:80")[0]); err != nil || !reflect.DeepEqual(again, v) {
+		t.Error(again, err)
+	}
+	k.restive = false
 	if v, err = tables.Look(t.Context(), "udp", addrPorts("10.254.3.7:80")[0]); err != nil || v.Action != proxy.Reject {
 		t.Error(v, err)
 	}
