@@ -50,6 +50,7 @@ const (
 	causeRules
 	causeEndpoint // somebody listens, but cannot be reached
 	causeSize     // it can, but not with large packets
+	causePolicy
 	causeAddress
 	causeOutside
 )
