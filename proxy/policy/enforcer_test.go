@@ -439,6 +439,7 @@ func TestSetsThatTheKernelStillHolds(t *testing.T) {
 		if err := e.Attach(t.Context(), "one", ip(addrs[0])); err != nil {
 			t.Fatal(err)
 		}
+		settled()
 		e.DeletePolicy("x", "allow")
 		later(2 * settle)
 		if len(k.chains) != 3 || len(k.sets) == 0 {
