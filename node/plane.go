@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -34,6 +35,7 @@ type dataPlane struct {
 	native  *nft.Tables // to be closed; nil where the kernel has no nf_tables
 	zone    *dns.Zone
 	server  *dns.Server
+	names   []io.Closer // the server's sockets
 	members *membership.Membership
 	// gossips is closed when this node begins to take part in the gossip; see rejoin.
 	gossips chan struct{}
@@ -47,6 +49,9 @@ type dataPlane struct {
 
 func (p *dataPlane) close() {
 	p.network.Close()
+	for _, c := range p.names {
+		_ = c.Close() // again, if the server ran
+	}
 	if p.native != nil {
 		p.native.Close()
 	}
@@ -72,7 +77,7 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 	a.plane = plane
 	a.mu.Unlock()
 	close(a.planeUp)
-	// Questions that come meanwhile wait in the DNS server's socket: asked too early it would refuse, and resolvers give up at that.
+	// Until the DNS server knows what is on the disk, questions wait in its sockets: resolvers give up at a refusal.
 	services := newServiceFeed(a.desired, plane.proxy.Reached, plane.proxy, plane.zone)
 	forwarding := a.newForwardingFeed(c, plane.server.SetForwarding)
 	return outlive(ctx, plane.server.Run, func(ctx context.Context) error {
@@ -157,6 +162,9 @@ func (a *Agent) trySetUp(ctx context.Context, c *cluster) (plane *dataPlane, err
 	if err := p.network.Setup(ctx); err != nil {
 		return nil, err
 	}
+	if err := a.newDNS(ctx, c, p); err != nil { // early: questions wait in its sockets
+		return nil, err
+	}
 	if err := a.newProxy(ctx, c, p); err != nil {
 		return nil, err
 	}
@@ -164,7 +172,7 @@ func (a *Agent) trySetUp(ctx context.Context, c *cluster) (plane *dataPlane, err
 		return nil, err
 	}
 	a.newEdge(p)
-	return p, a.newDNS(ctx, c, p)
+	return p, nil
 }
 
 func (a *Agent) newDNS(ctx context.Context, c *cluster, p *dataPlane) error {
@@ -175,18 +183,15 @@ func (a *Agent) newDNS(ctx context.Context, c *cluster, p *dataPlane) error {
 	if err != nil {
 		return fmt.Errorf("DNS: %w", err)
 	}
+	p.names = append(p.names, udp)
 	tcp, err := lc.Listen(ctx, "tcp4", addr)
 	if err != nil {
-		udp.Close()
 		return fmt.Errorf("DNS: %w", err)
 	}
+	p.names = append(p.names, tcp)
 	p.server, err = dns.New(dns.Config{
 		Zone: p.zone, PacketConns: []net.PacketConn{udp}, Listeners: []net.Listener{tcp},
 		Logger: a.cfg.Logger,
 	})
-	if err != nil {
-		udp.Close()
-		tcp.Close()
-	}
 	return err
 }
