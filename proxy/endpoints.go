@@ -34,7 +34,8 @@ type candidate struct {
 func backendsOf(port *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, at place) backends {
 	all := candidates(port, eps, at)
 	near := nearness(all, at)
-	var ready, readyLocal, last, lastLocal []netip.AddrPort
+	ready := make([]netip.AddrPort, 0, len(all))
+	var readyLocal, last, lastLocal []netip.AddrPort
 	for i := range all {
 		c := &all[i]
 		switch {
@@ -71,6 +72,7 @@ func candidates(port *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, from
 		if !ok {
 			continue
 		}
+		out = slices.Grow(out, len(s.Endpoints))
 		for i := range s.Endpoints {
 			e := &s.Endpoints[i]
 			on := ""

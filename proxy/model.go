@@ -123,6 +123,7 @@ func (m *model) touch(which func(*discoveryv1.EndpointSlice) bool) {
 }
 
 func (m *model) setHostPorts(pod string, ports []HostPort) {
+	ports = usable(ports)
 	delete(m.adopted, pod)
 	for other := range m.adopted {
 		// No two pods on a node have the same: the other went while no agent ran.
@@ -133,7 +134,7 @@ func (m *model) setHostPorts(pod string, ports []HostPort) {
 	if len(ports) == 0 {
 		delete(m.hostPorts, pod)
 	} else {
-		m.hostPorts[pod] = slices.Clone(ports)
+		m.hostPorts[pod] = ports
 	}
 	m.dirtyPods[pod] = struct{}{}
 }

@@ -351,6 +351,43 @@ func TestHostPortsOfPodsThatWentWhileNoAgentRan(t *testing.T) {
 	}
 }
 
+// A pod's name may have 253 letters, its namespace's 63; a comment of iptables that is longer than 255 fails, and all rules with it.
+func TestHostPortsOfPodsWithLongNames(t *testing.T) {
+	tables := newFake()
+	pod := strings.Repeat("n", 63) + "/" + strings.Repeat("p", 253)
+	for range 2 { // a restart finds them, too
+		inBubble(t, tables, nil, func(p *Proxy) {
+			if len(tables.texts) == 0 {
+				p.SetHostPorts(pod, []HostPort{{Port: 80, Pod: netip.MustParseAddrPort("10.244.1.5:80")}})
+			}
+			p.Synced()
+			settleDown()
+			rules := tables.tables["nat"][chainHostPorts]
+			_, comment, _ := strings.Cut(rules, "--comment \"")
+			comment, _, _ = strings.Cut(comment, "\"")
+			if len(comment) < 100 || len(comment) > 255 || !strings.HasSuffix(comment, "p hostPort") {
+				t.Errorf("comment %q of\n%s", comment, rules)
+			}
+		})
+	}
+}
+
+// There are no rules for IPv6: what is for one such address is not to be open at all others.
+func TestHostPortsOfIPv6(t *testing.T) {
+	tables := newFake()
+	inBubble(t, tables, nil, func(p *Proxy) {
+		to, ip := netip.MustParseAddrPort("10.244.1.5:80"), netip.MustParseAddr
+		p.SetHostPorts("default/web", []HostPort{{Port: 81, HostIP: ip("::1"), Pod: to}, {Port: 82, HostIP: ip("2001:db8::1"), Pod: to},
+			{Port: 83, HostIP: ip("::ffff:198.51.100.11"), Pod: to}, {Port: 84, HostIP: ip("::"), Pod: to}})
+		p.Synced()
+		settleDown()
+		rules := tables.tables["nat"][chainHostPorts]
+		if strings.Count(rules, "DNAT") != 2 || !strings.Contains(rules, "-d 198.51.100.11/32 -p tcp -m comment --comment \"default/web hostPort\" -m tcp --dport 83 -j DNAT") || !strings.Contains(rules, "--dport 84") {
+			t.Errorf("rules:\n%s", rules)
+		}
+	})
+}
+
 func TestEndpointChoice(t *testing.T) {
 	for name, c := range map[string]struct {
 		eps            []endpoint

@@ -158,15 +158,8 @@ func disjoint(list []netip.Prefix) (out []netip.Prefix) {
 	return out
 }
 
-// short is as much as a comment may be; of a pod's name the end is what tells that it is a host port.
-func short(s string) string {
-	if len(s) > maxNote {
-		return s[:maxNote]
-	}
-	return s
-}
-
-const hostPortNote = " hostPort"
+// short is as much as a comment may be.
+func short(s string) string { return s[:min(len(s), maxNote)] }
 
 // claimOf is the place that a host port wants.
 func claimOf(pod string, p proxy.HostPort) (at, claim) {
@@ -174,8 +167,8 @@ func claimOf(pod string, p proxy.HostPort) (at, claim) {
 	if !ip.Is4() || ip.IsUnspecified() {
 		ip, node = netip.IPv4Unspecified(), true
 	}
-	e := &entry{comment: short(pod + hostPortNote), way: way{kind: wayHost, node: node}, cluster: packed([]netip.AddrPort{p.Pod})}
-	return at{ip.As4(), protocols[protocolOf(p)], p.Port}, claim{rankHostPort, pod + hostPortNote, e}
+	e := &entry{comment: pod[:min(len(pod), maxNote-len(proxy.HostPortNote))] + proxy.HostPortNote, way: way{kind: wayHost, node: node}, cluster: packed([]netip.AddrPort{p.Pod})}
+	return at{ip.As4(), protocols[protocolOf(p)], p.Port}, claim{rankHostPort, pod + proxy.HostPortNote, e}
 }
 
 // arranged puts a list so that endpoints stay at the numbers that they have: then only what came and went has to be written.

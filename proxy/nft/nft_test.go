@@ -159,6 +159,24 @@ func TestPartsOfASession(t *testing.T) {
 	}
 }
 
+// A comment has room for the name of few pods with long names; that they are host ports is seen nevertheless.
+func TestHostPortsOfPodsWithLongNames(t *testing.T) {
+	k := &fakeKernel{}
+	tables := newTables(t, k)
+	pod := strings.Repeat("n", 63) + "/" + strings.Repeat("p", 253)
+	tables.SetHostPorts(pod, []proxy.HostPort{{Port: 80, Pod: addrPorts("10.244.1.6:8080")[0]}})
+	apply(t, tables)
+	found := read(t, newTables(t, k))
+	if len(found) != 1 {
+		t.Fatal(found)
+	}
+	for name, ports := range found {
+		if !strings.HasPrefix(pod, name) || len(name) < 100 || len(ports) != 1 || ports[0].Pod.String() != "10.244.1.6:8080" {
+			t.Error(name, ports)
+		}
+	}
+}
+
 func TestWhatSomebodyChangedIsPutRight(t *testing.T) {
 	for name, damage := range map[string]func(*fakeTable){
 		"an element less":       func(t *fakeTable) { clear(t.elems["services"]) },
