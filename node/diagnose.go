@@ -229,7 +229,7 @@ func (e examined) Sockets(pod diagnose.Pod) ([]diagnose.Socket, error) {
 	list, err := network.Listeners(path)
 	out := make([]diagnose.Socket, len(list))
 	for i, l := range list {
-		out[i] = diagnose.Socket{Protocol: l.Protocol, Address: l.Address}
+		out[i] = diagnose.Socket{Protocol: l.Protocol, Address: l.Address, Waiting: l.Waiting}
 	}
 	return out, err
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -123,8 +124,11 @@ func Ask(ctx context.Context, n Node, q *Question) *Answer {
 	if len(q.Names) > 0 {
 		wg.Go(func() { fail("names", askNames(ctx, n, q, a)) })
 	}
-	if len(q.Dial) > 0 {
-		wg.Go(func() { dialAll(ctx, n, q, a) })
+	if len(q.Dial)+len(q.Sockets) > 0 {
+		wg.Go(func() {
+			dialAll(ctx, n, q, a)
+			a.Sockets = sockets(ctx, n, q.Sockets) // after dialing: a program that hangs leaves the connections where they are
+		})
 	}
 	if len(q.Pings) > 0 {
 		wg.Go(func() { fail("pings", pingAll(ctx, n, q, a)) })
@@ -135,9 +139,6 @@ func Ask(ctx context.Context, n Node, q *Question) *Answer {
 			a.Rules = rules
 			fail("rules", err)
 		})
-	}
-	if len(q.Sockets) > 0 {
-		wg.Go(func() { a.Sockets = sockets(n, q.Sockets) })
 	}
 	if len(q.Drops) > 0 {
 		wg.Go(func() {
@@ -210,8 +211,13 @@ func pingAll(ctx context.Context, n Node, q *Question, a *Answer) error {
 	return g.Wait()
 }
 
-func sockets(n Node, pods []Pod) []PodSockets {
+// accepts is how soon a program takes a connection that does not hang.
+const accepts = 500 * time.Millisecond
+
+// sockets of some pods, and which connections wait there for longer than a moment.
+func sockets(ctx context.Context, n Node, pods []Pod) []PodSockets {
 	out := make([]PodSockets, len(pods))
+	wait := false
 	for i, p := range pods {
 		out[i].Pod = p
 		list, err := n.Sockets(p)
@@ -219,6 +225,26 @@ func sockets(n Node, pods []Pod) []PodSockets {
 			out[i].Error = err.Error()
 		}
 		out[i].Listening = list
+		wait = wait || slices.ContainsFunc(list, func(s Socket) bool { return s.Waiting > 0 })
+	}
+	if !wait {
+		return out
+	}
+	select {
+	case <-time.After(accepts):
+	case <-ctx.Done():
+	}
+	for i := range out {
+		later, _ := n.Sockets(out[i].Pod) // what cannot be seen any more does not wait
+		for j := range out[i].Listening {
+			s := &out[i].Listening[j]
+			again := slices.IndexFunc(later, func(l Socket) bool { return l.Protocol == s.Protocol && l.Address == s.Address })
+			if again < 0 {
+				s.Waiting = 0
+			} else {
+				s.Waiting = min(s.Waiting, later[again].Waiting)
+			}
+		}
 	}
 	return out
 }

@@ -87,6 +87,17 @@ func TestEndpointsBroken(t *testing.T) {
 				return nil
 			}
 		}, Options{}, "connection", []string{"the way from n1 to n2 is broken (through the tunnel: 8472/udp", "wpctl doctor --node n1"}},
+		"a queue that is full": {func(w *world) {
+			w.answer = func(n string, q *diagnose.Question, a *diagnose.Answer) error {
+				dials(a, diagnose.TimedOut, func(d diagnose.Dialed) bool { return d.Address == at("10.244.2.7:8080") })
+				for i := range a.Sockets {
+					if a.Sockets[i].Name == "web-2" {
+						a.Sockets[i].Listening[0].Waiting = 129
+					}
+				}
+				return nil
+			}
+		}, Options{}, "connection", []string{"! container", "the program in pod web-2 does not take its connections, and no more can wait"}},
 		"own node cannot": {func(w *world) {
 			w.answer = func(n string, q *diagnose.Question, a *diagnose.Answer) error {
 				dials(a, diagnose.Forbidden, func(d diagnose.Dialed) bool { return d.Address == at("10.244.2.7:8080") })
@@ -116,6 +127,16 @@ func TestEndpointsNoFault(t *testing.T) {
 				return err
 			}
 		}, Options{}, "✓ container"},
+		"connections that nobody takes": {func(w *world) {
+			w.answer = func(_ string, _ *diagnose.Question, a *diagnose.Answer) error {
+				for i := range a.Sockets {
+					if a.Sockets[i].Name == "web-1" {
+						a.Sockets[i].Listening[0].Waiting = 3
+					}
+				}
+				return nil
+			}
+		}, Options{}, "! container   listens on 8080/TCP, and connections wait\n              pod web-1 has not taken 3 connections to 8080/TCP: the program hangs, is paused, or has too much to do\n"},
 		"silence of UDP": {func(w *world) {
 			w.service.Spec.Ports[0].Protocol, w.slice.Ports[0].Protocol = corev1.ProtocolUDP, ref(corev1.ProtocolUDP)
 			w.service.Spec.Ports[0].TargetPort = intstr.FromInt32(8080)

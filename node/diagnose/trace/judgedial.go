@@ -39,21 +39,27 @@ func (f *facts) judgeContainers(r *Report, ready []endpoint, deaf map[string]boo
 	s := Step{Name: "container", State: doctor.OK}
 	c := causeContainer
 	known := 0
+	var hang []string
 	for _, e := range ready {
 		sockets, ok := f.socketsOf(e)
 		if !ok {
 			continue
 		}
 		known++
+		if n := waiting(e, sockets); n > 0 && !slices.Contains(hang, e.name) {
+			hang = append(hang, e.name)
+			s.Details = append(s.Details, fmt.Sprintf("%s has not taken %d %s to %d/%s: the program hangs, is paused, or has too much to do", e.name, n, plural("connection", n), e.at.Port(), e.protocol))
+			s.State, s.Fix = doctor.Warning, fmt.Sprintf("see what it does: wpctl logs %s -n %s; wpctl top pod %[1]s -n %[2]s; or docker ps on %[3]s, which shows who is paused", podName(e), e.pod.Namespace, e.node)
+			continue
+		}
 		wrong, fix, isTarget := f.listenTrouble(e, sockets)
 		if wrong == "" || f.answered(e) { // rules in the pod's own network may lead to another port: sidecars do that
 			continue
 		}
 		deaf[key(e)] = true
-		s.State = doctor.Bad
 		s.Details = append(s.Details, wrong)
-		if s.Fix == "" {
-			s.Fix = fix
+		if s.State != doctor.Bad {
+			s.State, s.Fix = doctor.Bad, fix
 			if isTarget {
 				s.Name, c = "targetPort", causeTargetPort
 			}
@@ -61,7 +67,7 @@ func (f *facts) judgeContainers(r *Report, ready []endpoint, deaf map[string]boo
 	}
 	switch {
 	case s.State == doctor.Bad:
-		s.What = fmt.Sprintf("nobody listens at %d of %d endpoints", len(s.Details), known)
+		s.What = fmt.Sprintf("nobody listens at %d of %d endpoints", len(deaf), known)
 		if len(s.Details) > maxExplained {
 			s.Details = append(s.Details[:maxExplained], fmt.Sprintf("and %d more", len(s.Details)-maxExplained))
 		}
@@ -70,10 +76,22 @@ func (f *facts) judgeContainers(r *Report, ready []endpoint, deaf map[string]boo
 		if ready[0].pod == nil {
 			s.What = "the endpoints are not pods: where they listen cannot be seen"
 		}
+	case len(hang) > 0:
+		s.What = fmt.Sprintf("listens on %s, and connections wait", strings.Join(f.portsOf(ready), ", "))
 	default:
 		s.What = fmt.Sprintf("listens on %s", strings.Join(f.portsOf(ready), ", "))
 	}
 	r.add(s, c)
+}
+
+// waiting are the connections that the program behind an endpoint has not taken.
+func waiting(e endpoint, sockets []diagnose.Socket) (n int) {
+	for _, s := range sockets {
+		if s.Covers(e.protocol, e.at) {
+			n += s.Waiting
+		}
+	}
+	return n
 }
 
 // answered tells whether somebody has connected to an endpoint.
@@ -268,6 +286,9 @@ func (f *facts) reachTrouble(v *view, e endpoint, d diagnose.Dialed) (what, fix 
 	near, tried := f.near[e.node].dialed(e.protocol, e.at)
 	if f.near[e.node] == nil || !tried {
 		return what, fmt.Sprintf("see whether %s can be reached from %s at all", e.at.Addr(), v.node)
+	}
+	if sockets, ok := f.socketsOf(e); ok && waiting(e, sockets) > 0 && !near.OK() {
+		return what, fmt.Sprintf("the program in %s does not take its connections, and no more can wait: it hangs, is paused, or has too much to do: wpctl logs %s -n %s", e.name, podName(e), f.Namespace)
 	}
 	if fix := f.dropped(v, e); fix != "" {
 		return what, fix

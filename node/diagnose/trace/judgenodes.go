@@ -124,6 +124,8 @@ func (f *facts) nameTrouble(v *view, n diagnose.Name, want, sure []netip.Addr) (
 	case n.RCode == "NXDOMAIN" && v.pod != nil && v.pod.Spec.HostNetwork && v.pod.Spec.DNSPolicy == corev1.DNSClusterFirst:
 		return fmt.Sprintf("%s knows no %s: with hostNetwork, dnsPolicy ClusterFirst asks the node's servers", n.Server, n.Asked),
 			fmt.Sprintf("set dnsPolicy: ClusterFirstWithHostNet in pod %s", v.pod.Name)
+	case f.service.Spec.Type == corev1.ServiceTypeExternalName && n.RCode == "SERVFAIL":
+		return fmt.Sprintf("%s cannot follow it to %s: no name server for names outside the cluster helps (%s)", n.Server, f.service.Spec.ExternalName, n.RCode), doc + " looks at the name servers"
 	case n.RCode != "NOERROR":
 		return fmt.Sprintf("%s answers %s for %s", n.Server, n.RCode, n.Full), "the node may not have heard of the Service: see whether its agent has a session (wpctl get nodes), then " + doc
 	case f.service.Spec.Type == corev1.ServiceTypeExternalName:

@@ -70,6 +70,14 @@ func TestNameBroken(t *testing.T) {
 				return nil
 			}
 		}, Options{FromNode: "n1"}, "name", []string{"it leads to www.example.org, and that has no IPv4 address: 10.254.254.1 answers NXDOMAIN", "spec.externalName"}},
+		"ExternalName without name servers": {func(w *world) {
+			w.service.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "www.example.org"}
+			w.slice = nil
+			w.answer = func(_ string, _ *diagnose.Question, a *diagnose.Answer) error {
+				a.Names[0].RCode, a.Names[0].Addresses, a.Names[0].CNAME = "SERVFAIL", nil, ""
+				return nil
+			}
+		}, Options{FromNode: "n1"}, "name", []string{"10.254.254.1 cannot follow it to www.example.org", "wpctl doctor --node n1 looks at the name servers"}},
 		"headless without ports": {func(w *world) {
 			w.service.Spec.ClusterIP, w.service.Spec.Type, w.service.Spec.Ports, w.slice.Ports = "None", corev1.ServiceTypeClusterIP, nil, nil
 			w.answer = func(_ string, _ *diagnose.Question, a *diagnose.Answer) error {
