@@ -62,14 +62,12 @@ func carrierChanged(carriers map[int32]bool, u netlink.LinkUpdate) bool {
 
 // follow pokes for what a subscription reports and matters, and subscribes again when it ends.
 func follow[T any](ctx context.Context, log *slog.Logger, poke func(), subscribe func(c chan<- T, done <-chan struct{}) error, matters func(T) bool) {
-	for first := true; ctx.Err() == nil; first = false {
+	for ctx.Err() == nil {
 		c, done := make(chan T, 16), make(chan struct{})
 		if err := subscribe(c, done); err != nil {
 			log.Warn("changes are noticed late", "err", err)
 		} else {
-			if !first {
-				poke() // for what was missed
-			}
+			poke() // for what was missed
 			for open := true; open; {
 				var u T
 				select {

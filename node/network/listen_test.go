@@ -48,24 +48,24 @@ func TestFollow(t *testing.T) {
 				t.Errorf("%s: %d pokes, want %d; %d subscriptions, want %d", what, pokes, p, tries, n)
 			}
 		}
-		want("begun", 0, 1)
+		want("begun", 1, 1)
 		feed := <-feeds
 		feed <- 0
-		want("what does not matter", 0, 1)
+		want("what does not matter", 1, 1)
 		feed <- 1
-		want("what does", 1, 1)
+		want("what does", 2, 1)
 		close(feed)
-		want("ended", 1, 1)
+		want("ended", 2, 1)
 		time.Sleep(subscribeAgain)
-		want("refused", 1, 2)
+		want("refused", 2, 2)
 		time.Sleep(subscribeAgain)
-		want("begun again", 2, 3)
+		want("begun again", 3, 3)
 		feed = <-feeds
 		feed <- 1
-		want("it is followed", 3, 3)
+		want("it is followed", 4, 3)
 		close(feed)
 		time.Sleep(subscribeAgain)
-		want("and again", 4, 4)
+		want("and again", 5, 4)
 		cancel()
 		<-ended
 	})
