@@ -195,6 +195,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 			p.lookAfter(ctx)
 		case <-retry:
 		case <-p.poke:
+			if retry != nil { // which takes all changes with it
+				continue
+			}
 			if !wait(ctx, settle) {
 				return nil
 			}

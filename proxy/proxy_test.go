@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -131,6 +132,30 @@ func TestFailureIsTriedAgainFromWhatTheKernelHas(t *testing.T) {
 		synctest.Wait()
 		if tables.count() != 4 || tables.reads != 4 || tables.tables["nat"][chainServices] == "" {
 			t.Errorf("%d runs, %d reads", tables.count(), tables.reads)
+		}
+	})
+}
+
+// A machine whose tables cannot be written has other worries than reading them again for every change.
+func TestChangesDoNotHurryFailures(t *testing.T) {
+	tables := newFake()
+	tables.fail = 1000
+	inBubble(t, tables, nil, func(p *Proxy) {
+		p.Synced()
+		for i := range 1000 {
+			p.SetService(service(fmt.Sprint("web-", i), "10.254.0.9"))
+			time.Sleep(10 * time.Millisecond)
+		}
+		if tables.reads > 10 {
+			t.Errorf("%d reads in ten seconds", tables.reads)
+		}
+		tables.mu.Lock()
+		tables.fail = 0
+		tables.mu.Unlock()
+		time.Sleep(backoffMax)
+		synctest.Wait()
+		if tables.tables["nat"][chainServices] == "" {
+			t.Error("not tried again")
 		}
 	})
 }
