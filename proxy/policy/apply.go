@@ -145,12 +145,11 @@ func (e *Enforcer) plain(why error) {
 
 func (e *Enforcer) fail(err error) {
 	e.have = nil
-	e.failures++
 	e.mu.Lock()
 	sets := len(e.model.sets) > 0 && !e.model.plain
 	e.mu.Unlock()
 	if sets && !e.worked {
-		switch e.failures {
+		switch e.refusals {
 		case plainAfter - 1:
 			e.mu.Lock()
 			e.model.noSelf, e.model.reshape = true, true
@@ -163,7 +162,6 @@ func (e *Enforcer) fail(err error) {
 }
 
 func (e *Enforcer) succeed(t *turn) {
-	e.failures = 0
 	e.mu.Lock()
 	lost := e.model.noSelf && !t.plain && !e.worked
 	e.mu.Unlock()
@@ -244,13 +242,14 @@ func (e *Enforcer) prepareSets(t *turn, whole bool) {
 	}
 	for name, entries := range names {
 		s, have := m.sets[name], e.have.sets[name]
-		if s == nil {
-			if have != nil {
-				t.drop = append(t.drop, name)
-			}
+		if s == nil && have != nil {
+			t.drop = append(t.drop, name)
 			continue
 		}
 		delete(e.left, name)
+		if s == nil {
+			continue
+		}
 		t.types[name] = s.typ
 		_, fresh := m.fresh[name]
 		all := whole || fresh
@@ -342,8 +341,12 @@ func (e *Enforcer) restore(ctx context.Context, t *turn) error {
 		return nil
 	}
 	if err := e.cfg.Tables.Restore(ctx, t.text); err != nil {
+		if strings.Contains(t.text, "--match-set") {
+			e.refusals++
+		}
 		return err
 	}
+	e.refusals = 0
 	maps.Copy(e.have.chains, t.after)
 	for _, c := range t.gone {
 		delete(e.have.chains, c)

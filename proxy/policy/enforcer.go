@@ -24,8 +24,8 @@ const (
 	attachTimeout = 15 * time.Second
 	backoffMin    = 100 * time.Millisecond
 	backoffMax    = 30 * time.Second
-	// plainAfter so many failures in a row of rules with sets, on a kernel where none has ever worked, it counts as one without; before
-	// the last it is tried without what fewer kernels have.
+	// plainAfter so many refusals in a row of rules with sets, on a kernel where none has ever worked, it counts as one without; before
+	// the last it is tried without what fewer kernels have. (That the tables cannot be read for a while says nothing of this kind.)
 	plainAfter = 3
 )
 
@@ -90,7 +90,7 @@ type Enforcer struct {
 	// have is what the kernel holds as far as we know; nil means that it must be read. Only with applying.
 	have     *kernel
 	sets     Sets
-	failures int
+	refusals int                 // how often in a row rules with sets were not taken
 	worked   bool                // rules with sets have been taken once
 	left     map[string]struct{} // sets to be dropped that the kernel still held
 	// inherited: what an agent before this one left has been looked at.

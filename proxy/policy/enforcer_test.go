@@ -354,6 +354,40 @@ func TestIptablesWithoutSets(t *testing.T) {
 	})
 }
 
+// unreadable is a kernel whose tables cannot be read for a while.
+type unreadable struct {
+	*fakeKernel
+	times int
+}
+
+func (u *unreadable) Read(ctx context.Context) (map[string]map[string]string, error) {
+	if u.times--; u.times >= 0 {
+		return nil, errors.New("Resource temporarily unavailable")
+	}
+	return u.fakeKernel.Read(ctx)
+}
+
+// When a machine starts, others write their rules, too: that is no reason to take the kernel for one without sets.
+func TestTablesThatCannotBeReadForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel()
+		e := New(Config{
+			Tables: &unreadable{k, 5}, OpenSets: func() (Sets, error) { return k, nil }, Trouble: func(why string) { t.Error("said:", why) },
+		})
+		running(t, e)
+		e.SetPolicy(allowFrom("allow", web, client))
+		e.SetPart(netpolicy.Set{Namespace: "x", Pods: &metav1.LabelSelector{MatchLabels: client}}.ID(), "10.244.2", []Member{{Addr: toOne.src}})
+		e.SetPod(onePod(web))
+		e.Synced()
+		if err := e.Attach(t.Context(), "one", ip(addrs[0])); err != nil {
+			t.Error(err)
+		}
+		if !k.passes("FORWARD", toOne) {
+			t.Error(dump(k))
+		}
+	})
+}
+
 // A failure is tried again, and the pod that waits hears of it.
 func TestFailureIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
