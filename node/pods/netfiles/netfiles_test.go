@@ -30,6 +30,7 @@ func TestForPod(t *testing.T) {
 		{"node's searches after ours", node, corev1.PodSpec{DNSPolicy: "ClusterFirst"}, search + " example.com\nnameserver 10.254.254.1\noptions ndots:5\n"},
 		{"a search list of the root alone", stub, corev1.PodSpec{DNSPolicy: "ClusterFirst"}, search + "\nnameserver 10.254.254.1\noptions ndots:5\n"},
 		{"default, and the node asks itself", stub, corev1.PodSpec{DNSPolicy: "Default"}, "nameserver 10.254.254.1\noptions edns0 trust-ad timeout:2\n"},
+		{"default, and the node has IPv6", ParseResolv([]byte("nameserver 2001:db8::53\nnameserver 2001:db8::54\nnameserver fe80::1%eth0\nnameserver 198.51.100.53\n")), corev1.PodSpec{DNSPolicy: "Default"}, "nameserver 198.51.100.53\n"},
 		{"host network, and the node asks itself", stub, corev1.PodSpec{DNSPolicy: "Default", HostNetwork: true}, "nameserver 127.0.0.53\noptions edns0 trust-ad timeout:2\n"},
 		{"default", node, corev1.PodSpec{DNSPolicy: "Default"}, "search example.com\nnameserver 198.51.100.53\nnameserver 198.51.100.54\nnameserver 198.51.100.55\noptions rotate\n"},
 		{"host network", node, corev1.PodSpec{DNSPolicy: "ClusterFirst", HostNetwork: true}, "search example.com\nnameserver 127.0.0.53\nnameserver 198.51.100.53\nnameserver 198.51.100.54\noptions rotate\n"},

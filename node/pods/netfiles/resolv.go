@@ -78,7 +78,7 @@ func ForPod(pod *corev1.Pod, node Resolv, c Cluster) Resolv {
 		r = Resolv{Nameservers: slices.Clone(node.Nameservers), Searches: slices.Clone(node.Searches), Options: slices.Clone(node.Options)}
 		if !pod.Spec.HostNetwork {
 			r.Nameservers = reachable(r.Nameservers)
-			if len(r.Nameservers) == 0 && c.DNS != "" { // all on the node's loopback; the cluster's server, on the node itself, asks them
+			if len(r.Nameservers) == 0 && c.DNS != "" { // the cluster's server, on the node itself, can
 				r.Nameservers = []string{c.DNS}
 			}
 		}
@@ -115,11 +115,11 @@ func (r *Resolv) limit() {
 	}
 }
 
-// reachable are those that a pod, which has a loopback of its own, can ask.
+// reachable are those that a pod can ask, which has a loopback of its own and no IPv6.
 func reachable(servers []string) []string {
 	return slices.DeleteFunc(slices.Clone(servers), func(s string) bool {
 		a, err := netip.ParseAddr(s)
-		return err != nil || a.IsLoopback() || a.IsUnspecified()
+		return err != nil || !a.Is4() || a.IsLoopback() || a.IsUnspecified()
 	})
 }
 
