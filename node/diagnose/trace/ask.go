@@ -86,6 +86,9 @@ func (f *facts) askAll(ctx context.Context, ask Asker) {
 			if j.v.err == nil && j.v.answer == nil {
 				j.v.err = errors.New("no answer")
 			}
+			if j.v.err != nil {
+				j.v.answer = nil // an asker may have begun to read one
+			}
 		})
 	}
 	wg.Wait()

@@ -19,7 +19,7 @@ func TestNodesBroken(t *testing.T) {
 				}
 				return nil
 			}
-		}, Options{}, "nodes", []string{"n2: error dialing backend", "wpctl doctor --node n2"}},
+		}, Options{}, "nodes", []string{"n2: error dialing backend", "wpctl doctor --node n2", "✓ rules       10.254.7.9 on 1 node: to 2 endpoints"}},
 		"no node": {func(w *world) {
 			for _, n := range w.nodes {
 				n.Status.Conditions[0].Status = corev1.ConditionUnknown

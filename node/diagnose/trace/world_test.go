@@ -135,7 +135,7 @@ func (w *world) ask(_ context.Context, node string, q *diagnose.Question) (*diag
 	}
 	if w.answer != nil {
 		if err := w.answer(node, q, a); err != nil {
-			return nil, err
+			return &diagnose.Answer{}, err
 		}
 	}
 	return a, nil
