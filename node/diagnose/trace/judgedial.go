@@ -193,12 +193,11 @@ func (f *facts) judgeReach(r *Report, ready []endpoint, deaf map[string]bool) {
 				continue
 			}
 			tried++
-			if d.Result == diagnose.Silent {
+			if stopped := f.stopped(v, e, d) != ""; d.Result == diagnose.Silent && !stopped {
 				silent[fmt.Sprintf("%d/%s", e.at.Port(), e.protocol)] = true
 				continue
-			}
-			slowest = max(slowest, d.Millis)
-			if d.OK() {
+			} else if d.OK() && !stopped {
+				slowest = max(slowest, d.Millis)
 				continue
 			}
 			if deaf[key(e)] {
@@ -332,7 +331,7 @@ func (f *facts) dropped(v *view, e endpoint) string {
 
 func resultText(d diagnose.Dialed) string {
 	switch d.Result {
-	case diagnose.TimedOut:
+	case diagnose.TimedOut, diagnose.Silent:
 		return "no answer"
 	case diagnose.Refused:
 		return "refused"

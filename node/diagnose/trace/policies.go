@@ -85,7 +85,7 @@ const tunnel = "wpx0"
 // its own pods passes always.
 func (f *facts) stopped(v *view, e endpoint, d diagnose.Dialed) string {
 	from, to := f.source(v, d.Via), sideOf(e.at.Addr(), e.pod)
-	if d.Result != diagnose.TimedOut || from.pod != nil && to.pod != nil && from.pod.UID == to.pod.UID {
+	if d.Result != diagnose.TimedOut && d.Result != diagnose.Silent || from.pod != nil && to.pod != nil && from.pod.UID == to.pod.UID {
 		return ""
 	}
 	if why := f.stoppedOut(v, to, e.protocol, e.at.Port(), podName(e)); why != "" {

@@ -147,6 +147,28 @@ func TestPolicyStopsNames(t *testing.T) {
 	}
 }
 
+// Silence of UDP says nothing by itself; with a policy that does not allow it, it is no riddle.
+func TestPolicyStopsUDP(t *testing.T) {
+	w := healthy()
+	udp := corev1.ProtocolUDP
+	w.service.Spec.Ports[0].Protocol, w.slice.Ports[0].Protocol = udp, &udp
+	for _, p := range w.pods {
+		p.Spec.Containers[0].Ports[0].Protocol = udp
+	}
+	w.policies = []*networkingv1.NetworkPolicy{policyOf("default", "deny", networkingv1.NetworkPolicySpec{})}
+	w.answer = func(_ string, _ *diagnose.Question, a *diagnose.Answer) error {
+		for i := range a.Sockets {
+			a.Sockets[i].Listening[0].Protocol = "UDP"
+		}
+		dials(a, diagnose.Silent, func(diagnose.Dialed) bool { return true })
+		return nil
+	}
+	r := w.run(t, Options{FromNode: "n1"})
+	if got := text(r); r.Broken != "connection" || !strings.Contains(r.Fix, "default/deny isolates pod default/web-2 for ingress") || !strings.Contains(got, "n1: 10.244.2.7:8080 (web-2 on n2): no answer") || strings.Contains(got, "n1: 10.244.1.5") {
+		t.Error(got)
+	}
+}
+
 // Whose user may read neither policies nor namespaces, is told what can be.
 func TestPoliciesThatMayNotBeRead(t *testing.T) {
 	forbidden := func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("forbidden") }
