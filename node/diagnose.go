@@ -254,7 +254,14 @@ func (e examined) place() *doctor.Place {
 	p := &doctor.Place{
 		Agent: true, Running: true, DataDir: e.cfg.DataDir, DockerHost: e.cfg.DockerHost, ResolvConf: e.cfg.ResolvConf,
 		NodeIP: e.cfg.NodeIP, GossipPort: e.cfg.GossipPort, Trouble: trouble, Masters: e.cfg.Identity.Masters,
-		Certificates: e.certificates(),
+		Certificates: e.certificates(), Floors: map[string]doctor.Floor{},
+	}
+	for _, t := range e.guard.cfg.Thresholds {
+		f := doctor.Floor{Fraction: t.Fraction}
+		if t.Quantity != nil {
+			f.Bytes = uint64(t.Quantity.Value())
+		}
+		p.Floors[string(t.Signal)] = f
 	}
 	if c != nil {
 		p.Pods, p.Services, p.DNS = c.pods, c.service, c.dns

@@ -256,7 +256,11 @@ func TestFindings(t *testing.T) {
 		"clock in the past": {func(_ *fake, p *Place) { p.Certificates[0].NotBefore = day.Add(time.Hour) }, "certificates", Bad, "valid from 2026-05-01 13:00:00 on, and the clock here says 2026-05-01 12:00:00", "set the clock"},
 		"disk full":         {func(f *fake, _ *Place) { f.disks["/var/lib/docker"] = Disk{100 * gib, 14 * gib, 0, 0} }, "disk", Bad, "images: 14 % of 100.0 GiB is free on /var/lib/docker", "docker image prune"},
 		"disk nearly full":  {func(f *fake, _ *Place) { f.disks["/var/lib/whalepod"] = Disk{100 * gib, 14 * gib, 0, 0} }, "disk", Warning, "data: 14 %", "docker image prune"},
-		"inodes":            {func(f *fake, _ *Place) { f.disks["/var/lib/whalepod"] = Disk{100 * gib, 50 * gib, 1000, 30} }, "disk", Bad, "3 % of the inodes", "du --inodes"},
+		"disk full, in bytes": {func(f *fake, p *Place) {
+			p.Floors = map[string]Floor{"imagefs.available": {Bytes: 2 * gib}}
+			f.disks["/var/lib/docker"], f.disks["/var/lib/whalepod"] = Disk{100 * gib, gib, 0, 0}, Disk{100 * gib, gib, 1000, 1}
+		}, "disk", Bad, "images: 1 % of 100.0 GiB is free on /var/lib/docker, below the 2.0 GiB at which pods are evicted", "docker image prune"},
+		"inodes": {func(f *fake, _ *Place) { f.disks["/var/lib/whalepod"] = Disk{100 * gib, 50 * gib, 1000, 30} }, "disk", Bad, "3 % of the inodes", "du --inodes"},
 		"memory": {func(f *fake, _ *Place) {
 			f.files["/proc/meminfo"] = "MemTotal: 2000000 kB\nMemAvailable: 50000 kB\nSwapTotal: 0 kB\n"
 		}, "memory", Bad, "49 MiB of 1.9 GiB memory are left", "wpctl top pods"},
@@ -331,6 +335,10 @@ func TestNoFalseAlarms(t *testing.T) {
 				}
 			}
 			f.programs = "iptables-save ip"
+		},
+		"little room, as somebody wants it": func(f *fake, p *Place) {
+			p.Floors = map[string]Floor{"imagefs.available": {Bytes: 2 * gib}}
+			f.disks["/var/lib/docker"], f.disks["/var/lib/whalepod"] = Disk{100 * gib, 4 * gib, 0, 0}, Disk{100 * gib, gib, 1000, 1}
 		},
 		"no legacy tables": func(f *fake, _ *Place) {
 			f.runs["iptables --version"], f.files["/proc/net/ip_tables_names"] = "iptables v1.8.9 (nf_tables)\n", "nat\n"
