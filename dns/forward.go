@@ -126,6 +126,7 @@ type reply struct {
 }
 
 // askServers asks one server after the other, those that work first, and does not wait long for any: the first good answer counts.
+// The others are listened to for a while, to know whether they are only slow.
 func (f *forwarder) askServers(ctx context.Context, servers []*upstream, m *dns.Msg) (*dns.Msg, error) {
 	if len(servers) == 0 {
 		return nil, errNoUpstream
@@ -134,8 +135,6 @@ func (f *forwarder) askServers(ctx context.Context, servers []*upstream, m *dns.
 	if len(order) == 0 {
 		return nil, errLoop
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
 	replies := make(chan reply, tries)
 	started, waiting := 0, 0
 	begin := func() {
@@ -143,7 +142,11 @@ func (f *forwarder) askServers(ctx context.Context, servers []*upstream, m *dns.
 		started++
 		waiting++
 		go func() {
-			r, err := f.askOne(ctx, u.addr, m)
+			longer, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+			defer cancel()
+			began := time.Now()
+			r, err := f.askOne(longer, u.addr, m)
+			u.judge(r, err, began, time.Now())
 			replies <- reply{u, r, err}
 		}()
 	}
@@ -154,25 +157,18 @@ func (f *forwarder) askServers(ctx context.Context, servers []*upstream, m *dns.
 	var errs []error
 	for waiting > 0 {
 		select {
+		case <-ctx.Done():
+			errs = append(errs, ctx.Err())
+			waiting = 0
 		case r := <-replies:
 			waiting--
 			switch {
 			case r.err != nil:
 				errs = append(errs, fmt.Errorf("%s: %w", r.from.addr, r.err))
-				r.from.failed(time.Now())
-			case r.m.Rcode == dns.RcodeSuccess || r.m.Rcode == dns.RcodeNameError:
-				r.from.works()
-				for _, slow := range order[:min(started-1, len(order))] { // the last one had no time yet
-					if slow != r.from {
-						slow.failed(time.Now())
-					}
-				}
+			case believed(r.m):
 				return r.m, nil
 			default: // another may know better
 				failed = r.m
-				if r.m.Rcode == dns.RcodeRefused || r.m.Rcode == dns.RcodeNotImplemented {
-					r.from.failed(time.Now())
-				}
 			}
 			if started < len(order) && started < tries {
 				begin()

@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -261,12 +262,13 @@ func TestSilentServers(t *testing.T) {
 			}
 		}
 		ask("a.test.", "192.0.2.2", hedgeAfter)
+		time.Sleep(tryTimeout - hedgeAfter + time.Millisecond) // so long it may be only slow
 		ask("b.test.", "192.0.2.2", 0)
 		time.Sleep(retryAfter)
 		ask("c.test.", "192.0.2.2", hedgeAfter)
 		ask("d.test.", "192.0.2.2", 0)
 		silent.Store(false)
-		time.Sleep(retryAfter)
+		time.Sleep(tryTimeout + retryAfter)
 		ask("e.test.", "192.0.2.1", 0)
 		ask("f.test.", "192.0.2.1", 0)
 		// With one server, a datagram that is lost is sent again before the client gives up.
@@ -276,7 +278,60 @@ func TestSilentServers(t *testing.T) {
 		ask("g.test.", "192.0.2.1", hedgeAfter)
 		silent.Store(true)
 		ask("h.test.", "SERVFAIL", hedgeAfter+tryTimeout)
+		// Of many, as many are asked as a client has patience for; then it may be a loop.
+		silentToo := []string{"192.0.2.1", "192.0.2.1:54", "192.0.2.1:55", "192.0.2.1:56", "192.0.2.1:57"}
+		u.reply = func(string, string, *dns.Msg) (*dns.Msg, error) {
+			time.Sleep(tryTimeout)
+			return nil, errors.New("i/o timeout")
+		}
+		s.SetForwarding(Forwarding{Upstreams: silentToo})
+		for len(s.forward.suspect) > 0 {
+			<-s.forward.suspect
+		}
+		ask("i.test.", "SERVFAIL", askTimeout)
+		if len(s.forward.suspect) != 1 {
+			t.Error("nobody suspects a loop")
+		}
 		time.Sleep(tryTimeout)
+	})
+}
+
+// The first server stays the first when it is slow for one name, or a datagram gets lost: others may not know all its names.
+func TestSlowServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &scripted{}
+		u.reply = func(network, addr string, m *dns.Msg) (*dns.Msg, error) {
+			if addr == "192.0.2.1:53" {
+				switch m.Question[0].Name {
+				case "slow.test.":
+					time.Sleep(2 * hedgeAfter)
+				case "lost.test.":
+					time.Sleep(tryTimeout)
+					return nil, errors.New("i/o timeout")
+				case "hopeless.test.":
+					time.Sleep(2 * hedgeAfter)
+					return answerWith(dns.RcodeServerFailure)(network, addr, m)
+				}
+			}
+			return answerWith(dns.RcodeSuccess, "@ 60 IN A "+strings.TrimSuffix(addr, ":53"))(network, addr, m)
+		}
+		s := newServer(t, testZone(), u, "192.0.2.1", "192.0.2.2")
+		expect := func(name, want string) {
+			t.Helper()
+			if got := text(s.handle(t, query(name, dns.TypeA), 0)); !strings.HasSuffix(got, want) {
+				t.Errorf("%s: %s, want %s", name, got, want)
+			}
+		}
+		expect("slow.test.", "192.0.2.2")
+		time.Sleep(tryTimeout)
+		expect("a.test.", "192.0.2.1")
+		expect("lost.test.", "192.0.2.2")
+		expect("b.test.", "192.0.2.1")
+		time.Sleep(tryTimeout)
+		expect("c.test.", "192.0.2.1")
+		expect("hopeless.test.", "192.0.2.2")
+		time.Sleep(tryTimeout)
+		expect("d.test.", "192.0.2.2")
 	})
 }
 
@@ -429,18 +484,34 @@ func TestEndWithSilentServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = silent.Close() }()
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Config{Zone: testZone(), PacketConns: []net.PacketConn{pc}, Forwarding: Forwarding{Upstreams: []string{silent.LocalAddr().String()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() {
-		_, err := exchangeOver(ctx, "udp", silent.LocalAddr().String(), query("a.test.", dns.TypeA))
-		done <- err
-	}()
-	if _, _, err := silent.ReadFrom(make([]byte, 512)); err != nil {
+	go func() { done <- s.Run(ctx) }()
+	wire, err := query("a.test.", dns.TypeA).Pack()
+	if err != nil {
 		t.Fatal(err)
+	}
+	if _, err := silent.WriteTo(wire, pc.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	for asked := map[bool]bool{}; len(asked) < 2; { // a client's question and the probe
+		b := make([]byte, 512)
+		if _, _, err := silent.ReadFrom(b); err != nil {
+			t.Fatal(err)
+		}
+		asked[bytes.Contains(b, []byte("loop-probe"))] = true
 	}
 	began := time.Now()
 	cancel()
-	if err := <-done; err == nil || time.Since(began) > tryTimeout/2 {
+	if err := <-done; err != nil || time.Since(began) > tryTimeout/2 {
 		t.Errorf("%v after %s", err, time.Since(began))
 	}
 }
