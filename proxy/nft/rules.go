@@ -151,7 +151,8 @@ func (c *Config) base() []chain {
 		output = append(output, rule{"answered by the node itself", steps(to(own), one(decide(verdictReturn, "")))})
 	}
 	service = append(service, rule{"ports of the node", steps(local(unix.NFTA_FIB_F_DADDR), where(0, true), one(follow("services", 0)))})
-	refuse := rule{"services without endpoints", steps(isNew(), leadTo("refuse"))}
+	// A jump comes back for what is known by no other name than its address.
+	refuse := rule{"services without endpoints", steps(isNew(), one(decide(unix.NFT_JUMP, "refuse")))}
 	unknown := rule{"no such service, or no endpoint", steps(to(c.ServiceCIDR), one(reject()))}
 	loopback := netip.MustParsePrefix("127.0.0.0/8")
 	const randomFully = unix.NF_NAT_RANGE_PROTO_RANDOM_FULLY
