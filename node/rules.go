@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -59,7 +60,10 @@ func (a *Agent) newProxy(ctx context.Context, c *cluster, p *dataPlane) error {
 			}
 			return p.network.ClearUDP(out)
 		},
-		InForce:   a.outbox.InForce,
+		InForce: a.outbox.InForce,
+		Announced: func(ip netip.Addr) bool {
+			return slices.ContainsFunc(a.pools(), func(p netip.Prefix) bool { return p.Contains(ip) })
+		},
 		Withdrawn: func(nodes []string) error { return p.network.ClearDead(a.addressesOf(nodes)) },
 	}
 	if native != nil {

@@ -26,6 +26,8 @@ type Port struct {
 	External    []netip.Addr
 	// Balanced are the addresses that a load balancer brought.
 	Balanced []netip.Addr
+	// Alone are those of them at which nobody else answers; see Config.Announced.
+	Alone []netip.Addr
 	// Guarded limits Balanced to clients in Sources.
 	Guarded bool
 	Sources []netip.Prefix
@@ -84,7 +86,7 @@ func (p *Port) Dropped() bool {
 
 func (p *Port) equal(o *Port) bool {
 	return p.Service == o.Service && p.Name == o.Name && p.Protocol == o.Protocol && p.ClusterIP == o.ClusterIP && p.NodeAnswers == o.NodeAnswers &&
-		p.Port == o.Port && p.NodePort == o.NodePort && slices.Equal(p.External, o.External) && slices.Equal(p.Balanced, o.Balanced) &&
+		p.Port == o.Port && p.NodePort == o.NodePort && slices.Equal(p.External, o.External) && slices.Equal(p.Balanced, o.Balanced) && slices.Equal(p.Alone, o.Alone) &&
 		p.Guarded == o.Guarded && slices.Equal(p.Sources, o.Sources) && p.InternalLocal == o.InternalLocal && p.ExternalLocal == o.ExternalLocal &&
 		p.Sticky == o.Sticky && slices.Equal(p.Cluster, o.Cluster) && slices.Equal(p.Local, o.Local) && slices.Equal(p.Serving, o.Serving)
 }
@@ -115,6 +117,9 @@ func (c *Config) compile(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, 
 		Guarded: len(sourceRanges(svc)) > 0, Sources: sources(svc),
 		InternalLocal: svc.Spec.InternalTrafficPolicy != nil && *svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
 		ExternalLocal: svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal, Sticky: stickiness(svc),
+	}
+	if c.Announced != nil {
+		base.Alone = slices.DeleteFunc(slices.Clone(balanced), func(a netip.Addr) bool { return !c.Announced(a) })
 	}
 	var out []Port
 	for i := range svc.Spec.Ports {

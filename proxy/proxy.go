@@ -43,6 +43,9 @@ type Config struct {
 	ServiceCIDR    netip.Prefix
 	// LocalIPs are addresses in ServiceCIDR that the node itself answers: DNS.
 	LocalIPs []netip.Addr
+	// Announced says of a load balancer's address that it belongs to the load balancer alone, not to a machine: there packets to ports that
+	// no Service has are refused, which otherwise nobody would answer. It must return at once, and may be nil: none does.
+	Announced func(netip.Addr) bool
 	// RandomFully is set where iptables knows MASQUERADE --random-fully (1.6.2): fewer collisions of source ports.
 	RandomFully bool
 	// Applier is the machine's iptables.

@@ -241,7 +241,7 @@ func parseRule(line string) (r rule) {
 				r.last = r.port
 			}
 		case "--dst-type":
-			r.local = next() == "LOCAL"
+			r.local = next() == "LOCAL" && !not
 		case "--ctstate":
 			state := next()
 			r.fromOutside = r.fromOutside || !not && !strings.Contains(state, "NEW")

@@ -55,6 +55,7 @@ func config(tables proxy.Applier) proxy.Config {
 	return proxy.Config{
 		NodeName: "n1", PodCIDR: p("10.244.1.0/24"), ClusterPodCIDR: p("10.244.0.0/16"), ServiceCIDR: p("10.254.0.0/16"),
 		LocalIPs: []netip.Addr{netip.MustParseAddr("10.254.254.1")}, Applier: tables,
+		Announced: func(ip netip.Addr) bool { return p("203.0.113.200/29").Contains(ip) },
 	}
 }
 

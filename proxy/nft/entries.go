@@ -8,7 +8,8 @@ import (
 	"github.com/whalepod/whalepod/proxy"
 )
 
-// at is where something is served: an address of a Service, or 0.0.0.0 for a port of the node.
+// at is where something is served: an address of a Service, or 0.0.0.0 for a port of the node. Without a protocol and a port it is
+// all of an address that is not served otherwise.
 type at struct {
 	addr  [4]byte
 	proto uint8
@@ -65,6 +66,7 @@ type entry struct {
 // What refused leads to.
 const (
 	refuseReject = "reject" // a chain
+	refuseClosed = "closed" // another
 	refuseDrop   = "drop"   // a verdict
 )
 
@@ -144,6 +146,12 @@ func claimsOf(ports []proxy.Port, yield func(at, claim)) {
 				e.way.guarded, e.sources, e.refuse = true, disjoint(p.Sources), refuseDrop
 			}
 			yield(place(ip, p.Port), claim{rankExternal, p.Service, &e})
+		}
+	}
+	if len(ports) > 0 { // all have the same addresses
+		for _, ip := range ports[0].Alone {
+			e := &entry{comment: short(ports[0].Service), refuse: refuseClosed}
+			yield(at{addr: ip.As4()}, claim{rankNodePort, ports[0].Service, e})
 		}
 	}
 }

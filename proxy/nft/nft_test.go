@@ -370,6 +370,7 @@ func drawPort(r *rapid.T, name string) proxy.Port {
 	p.NodeAnswers = rapid.Bool().Draw(r, "node answers")
 	p.NodePort = rapid.SampledFrom([]uint16{0, 30080, 30081}).Draw(r, "node port")
 	p.External = rapid.SampledFrom([][]netip.Addr{nil, {ip("203.0.113.5")}, {ip("203.0.113.5"), ip("203.0.113.6")}}).Draw(r, "external")
+	p.Alone = rapid.SampledFrom([][]netip.Addr{nil, {ip("203.0.113.7")}}).Draw(r, "alone")
 	p.Balanced = rapid.SampledFrom([][]netip.Addr{nil, {ip("203.0.113.7")}, {ip("203.0.113.8")}}).Draw(r, "balanced")
 	p.InternalLocal, p.ExternalLocal = rapid.Bool().Draw(r, "internal"), rapid.Bool().Draw(r, "external")
 	p.Sticky = rapid.SampledFrom([]int32{0, 0, 1, 10800}).Draw(r, "sticky")
