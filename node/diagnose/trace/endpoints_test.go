@@ -150,7 +150,7 @@ func TestEndpointsNoFault(t *testing.T) {
 				}
 				return nil
 			}
-		}, Options{}, "– connection  8080/UDP: nobody refuses; that packets arrive cannot be told (UDP)\n– address     10.254.7.9:80: nobody refuses (UDP)\n– outside     node port 30080: nobody refuses (UDP)\n\nNothing that could be tried is broken."},
+		}, Options{}, "– connection  8080/UDP: nobody refuses; that packets arrive cannot be told (UDP)\n– address     10.254.7.9:80/UDP: nobody refuses\n– outside     node port 30080/UDP: nobody refuses\n\nNothing that could be tried is broken."},
 		"pings are dropped": {func(w *world) {
 			w.answer = func(_ string, _ *diagnose.Question, a *diagnose.Answer) error {
 				for i := range a.Pings {

@@ -40,6 +40,9 @@ func (f *facts) judgeWays(r *Report) {
 			case nodePort:
 				name = fmt.Sprintf("node port %d", w.at.Port())
 			}
+			if w.protocol != "TCP" {
+				name += "/" + w.protocol
+			}
 			s.tried = append(s.tried, name)
 			s.silent[name] = s.silent[name] || d.Result == diagnose.Silent
 			if d.OK() {
@@ -164,7 +167,7 @@ func (s *wayStep) answers() (doctor.State, string) {
 		parts = append(parts, strings.Join(heard, ", ")+" "+answerWord(len(heard)))
 	}
 	if len(unheard) > 0 {
-		parts = append(parts, strings.Join(unheard, ", ")+": nobody refuses (UDP)")
+		parts = append(parts, strings.Join(unheard, ", ")+": nobody refuses")
 	}
 	return state, strings.Join(parts, "; ")
 }

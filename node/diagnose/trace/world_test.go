@@ -171,7 +171,7 @@ func dials(a *diagnose.Answer, result string, which func(diagnose.Dialed) bool) 
 
 func (w *world) run(t *testing.T, o Options) *Report {
 	t.Helper()
-	client := fake.NewClientset()
+	client := fake.NewSimpleClientset() // the newer one builds a schema each time, which is slow, and for server-side apply only
 	add := func(obj interface {
 		metav1.Object
 	}) {
