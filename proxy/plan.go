@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -150,29 +149,6 @@ func sourceRanges(svc *corev1.Service) []string {
 	}
 	return nil
 }
-
-// Plan is what a node has to do for these Services, by their names.
-func Plan(cfg Config, services []*corev1.Service, eps []*discoveryv1.EndpointSlice) map[string][]Port {
-	m, out := newModel(&cfg), planned{}
-	for _, s := range services {
-		m.setService(s)
-	}
-	for _, s := range eps {
-		m.setSlice(s)
-	}
-	m.flush(out)
-	return out
-}
-
-// planned is a back end that only remembers.
-type planned map[string][]Port
-
-func (p planned) SetPorts(service string, _, now []Port)            { p[service] = now }
-func (planned) SetHostPorts(string, []HostPort)                     {}
-func (planned) Read(context.Context) (map[string][]HostPort, error) { return nil, nil }
-func (planned) Apply(context.Context) (int, error)                  { return 0, nil }
-func (planned) Intact(context.Context) (bool, error)                { return true, nil }
-func (planned) Remove(context.Context) error                        { return nil }
 
 // sources are the ranges that may use the load balancer's address; what is no IPv4 range allows nobody.
 func sources(svc *corev1.Service) (out []netip.Prefix) {
