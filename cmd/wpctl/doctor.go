@@ -127,7 +127,7 @@ func (e examination) print(w io.Writer) {
 	for _, name := range slices.Sorted(maps.Keys(e.Nodes)) {
 		section(name, e.Nodes[name])
 	}
-	bad, warnings := 0, 0
+	bad, warnings, unknown := 0, 0, 0
 	for _, list := range append(slices.Collect(maps.Values(e.Nodes)), e.Cluster) {
 		for _, f := range list {
 			switch f.State {
@@ -135,12 +135,16 @@ func (e examination) print(w io.Writer) {
 				bad++
 			case doctor.Warning:
 				warnings++
+			case doctor.Unknown:
+				unknown++
 			}
 		}
 	}
 	switch {
 	case bad > 0:
 		fmt.Fprintf(w, "\n%d broken (✗), %d to look at (!).\n", bad, warnings)
+	case warnings == 0 && unknown > 0:
+		fmt.Fprintln(w, "\nNothing is broken of what could be found out.")
 	case warnings > 0:
 		fmt.Fprintf(w, "\nNothing is broken; %d to look at (!).\n", warnings)
 	default:
@@ -325,7 +329,7 @@ func examineNode(ctx context.Context, config *rest.Config, n *corev1.Node, maste
 	var h diagnose.Health
 	if err := postNode(ctx, config, n.Name, diagnose.DoctorPath, diagnose.Exam{}, &h); err != nil {
 		if apierrors.IsForbidden(err) {
-			return append(out, doctor.Finding{Check: "session", State: doctor.Unknown, What: "its agent was not asked: " + err.Error(), Fix: "your user needs the right to create nodes/proxy"})
+			return append(out, doctor.Finding{Check: "session", State: doctor.Bad, What: "its agent was not asked: " + err.Error(), Fix: "your user needs the right to create nodes/proxy"})
 		}
 		return append(out, doctor.Finding{Check: "session", State: doctor.Bad, What: "its agent cannot be asked: " + err.Error(),
 			Fix: fmt.Sprintf("on %s: journalctl -u wp-agent, and sudo wpctl doctor --local", n.Name)})

@@ -180,4 +180,13 @@ n2
 	if b.String() != want || e.worst() != doctor.Bad {
 		t.Errorf("%s", b.String())
 	}
+	for end, state := range map[string]doctor.State{
+		"Nothing is broken.": doctor.OK, "Nothing is broken; 1 to look at (!).": doctor.Warning, "Nothing is broken of what could be found out.": doctor.Unknown,
+	} {
+		b.Reset()
+		examination{Cluster: []doctor.Finding{{Check: "x", State: state}}}.print(&b)
+		if !strings.HasSuffix(b.String(), "\n"+end+"\n") {
+			t.Errorf("%s ends with %s", state, b.String())
+		}
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -273,6 +274,42 @@ func TestHandler(t *testing.T) {
 		var h Health
 		if err := json.Unmarshal(w.Body.Bytes(), &h); err != nil || h.Node != "n1" || len(h.Findings) != 1 || h.Time.IsZero() {
 			t.Error(err, w.Body)
+		}
+	})
+}
+
+// slow takes its time over an examination.
+type slow struct {
+	stub
+	examined *int
+}
+
+func (s slow) Health(ctx context.Context) []doctor.Finding {
+	*s.examined++
+	<-ctx.Done()
+	return nil
+}
+
+// Who waits for an examination, and goes, is not examined for.
+func TestOneExaminationAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := slow{examined: new(int)}
+		h := NewHandler(n)
+		ask := func(ctx context.Context) {
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodPost, DoctorPath, strings.NewReader("{}")))
+		}
+		began := time.Now()
+		go ask(t.Context())
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		ask(ctx)
+		if took := time.Since(began); took != time.Second || *n.examined != 1 {
+			t.Errorf("%d examinations, after %v", *n.examined, took)
+		}
+		ask(t.Context())
+		if took := time.Since(began); took != 2*doctor.Within || *n.examined != 2 {
+			t.Errorf("%d examinations, after %v", *n.examined, took)
 		}
 	})
 }

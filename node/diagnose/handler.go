@@ -49,13 +49,13 @@ const atOnce = 32
 type Handler struct {
 	node Node
 	mux  http.ServeMux
-	// one at a time is enough for people, and bounds what a node can be made to do.
-	busy sync.Mutex
+	// busy has room for one: that many examinations at a time are enough for people, and bound what a node can be made to do.
+	busy chan struct{}
 }
 
 // NewHandler makes a Handler.
 func NewHandler(n Node) *Handler {
-	h := &Handler{node: n}
+	h := &Handler{node: n, busy: make(chan struct{}, 1)}
 	h.mux.HandleFunc("POST "+TracePath, h.trace)
 	h.mux.HandleFunc("POST "+DoctorPath, h.doctor)
 	return h
@@ -83,8 +83,12 @@ func (h *Handler) doctor(w http.ResponseWriter, r *http.Request) {
 	if !read(w, r, &e) {
 		return
 	}
-	h.busy.Lock()
-	defer h.busy.Unlock()
+	select {
+	case h.busy <- struct{}{}:
+		defer func() { <-h.busy }()
+	case <-r.Context().Done():
+		return // who asked has gone
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), doctor.Within)
 	defer cancel()
 	out := Health{Node: h.node.Name(), Findings: h.node.Health(ctx)}

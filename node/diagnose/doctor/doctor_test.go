@@ -325,6 +325,20 @@ func TestNoFalseAlarms(t *testing.T) {
 			}
 			f.runs["firewall-cmd --get-zone-of-source=10.244.0.0/16"] = "trusted\n"
 		},
+		"firewalld, a service": func(f *fake, _ *Place) {
+			f.programs += " firewall-cmd"
+			f.runs["firewall-cmd --state"] = "running\n"
+			f.runs["firewall-cmd --query-port=8472/udp"] = "yes\n"
+			f.runs["firewall-cmd --list-all"] = "public (active)\n  target: default\n  services: ssh whalepod\n  ports: 8472/udp\n"
+			f.runs["firewall-cmd --info-service=whalepod"] = "whalepod\n  ports: 7946/tcp 7946/udp\n  source-ports: \n"
+			f.runs["firewall-cmd --get-zone-of-source=10.244.0.0/16"] = "trusted\n"
+		},
+		"firewalld, a zone that accepts": func(f *fake, _ *Place) {
+			f.programs += " firewall-cmd"
+			f.runs["firewall-cmd --state"] = "running\n"
+			f.runs["firewall-cmd --list-all"] = "lan (active)\n  target: ACCEPT\n  services: \n"
+			f.runs["firewall-cmd --get-zone-of-source=10.244.0.0/16"] = "trusted\n"
+		},
 		"nft of docker and iptables": func(f *fake, _ *Place) {
 			f.runs["nft list ruleset"] = "# Warning: table ip filter is managed by iptables-nft, do not touch!\ntable ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy drop;\n\t}\n}\ntable inet firewalld {\n\tchain x {\n\t\ttype filter hook input priority filter; policy drop;\n\t}\n}\ntable inet open {\n\tchain input {\n\t\ttype filter hook input priority filter; policy accept;\n\t\tip saddr 192.0.2.9 drop\n\t}\n}\n"
 		},

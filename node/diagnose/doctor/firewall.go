@@ -71,8 +71,15 @@ func firewalld(ctx context.Context, s System, p *Place) []Finding {
 	}
 	var closed, words []string
 	if zone != "trusted" {
+		served := ""
 		for _, n := range p.needed() {
 			if _, err := s.Run(ctx, "firewall-cmd", in("--query-port="+n.String())...); err != nil {
+				if served == "" {
+					served = firewalldServices(ctx, s, in)
+				}
+				if served == everything || strings.Contains(served, " "+n.String()+" ") {
+					continue
+				}
 				closed = append(closed, "--add-port="+n.String())
 				words = append(words, n.String())
 			}
@@ -92,6 +99,33 @@ func firewalld(ctx context.Context, s System, p *Place) []Finding {
 		}
 		if z, err := s.Run(ctx, "firewall-cmd", "--get-zone-of-source="+r.String()); err != nil || strings.TrimSpace(z) != "trusted" {
 			out = append(out, bad(fmt.Sprintf("firewall-cmd --permanent --zone=trusted --add-source=%s && firewall-cmd --reload", r), "firewalld does not forward packets of pods (%s)", r))
+		}
+	}
+	return out
+}
+
+// everything is what a zone lets through whose target is ACCEPT.
+const everything = "everything"
+
+// firewalldServices are the ports that a zone's services open, between blanks: queries for ports do not count them.
+func firewalldServices(ctx context.Context, s System, in func(...string) []string) string {
+	all, err := s.Run(ctx, "firewall-cmd", in("--list-all")...)
+	if err != nil {
+		return " "
+	}
+	out := " "
+	for line := range strings.Lines(all) {
+		name, values, _ := strings.Cut(strings.TrimSpace(line), ":")
+		switch {
+		case name == "target" && strings.TrimSpace(values) == "ACCEPT":
+			return everything
+		case name == "services":
+			for _, service := range strings.Fields(values) {
+				info, _ := s.Run(ctx, "firewall-cmd", "--info-service="+service) // what cannot be told opens nothing
+				_, ports, _ := strings.Cut(info, "ports:")
+				ports, _, _ = strings.Cut(ports, "\n")
+				out += strings.TrimSpace(ports) + " "
+			}
 		}
 	}
 	return out
