@@ -52,13 +52,18 @@ func (s *Server) slow(ctx context.Context, q *question, out []byte, limit int) [
 		return refuse(q, out, dns.RcodeServerFailure)
 	}
 	generation := s.zone.Snapshot().generation
-	m, ours, err := s.resolve(ctx, name, q)
+	routes := s.forward.routes.Load()
+	m, ours, err := s.resolve(ctx, routes, name, q)
 	now := time.Now()
 	if err != nil {
 		s.log.Debug("no answer", "name", name, "type", dns.TypeToString[q.qtype], "err", err)
 		m = &dns.Msg{MsgHdr: dns.MsgHdr{Rcode: dns.RcodeServerFailure}}
 	}
-	flags := uint16(flagRA) | uint16(m.Rcode&0xf)
+	rcode := m.Rcode
+	if rcode > 0xf { // about EDNS, between us and a server
+		rcode = dns.RcodeServerFailure
+	}
+	flags := uint16(flagRA) | uint16(rcode)
 	if m.AuthenticatedData {
 		flags |= flagAD
 	}
@@ -75,19 +80,22 @@ func (s *Server) slow(ctx context.Context, q *question, out []byte, limit int) [
 			p.generation = generation
 		}
 		s.cache.put(q.key[:q.keyLen], p, generation, now)
+		if s.forward.routes.Load() != routes { // others are asked by now, and what those before said may have been forgotten before put
+			s.cache.forget(q.key[:q.keyLen])
+		}
 	}
 	return p.write(q, out, limit, s.turn.Add(1), now)
 }
 
 // resolve follows aliases that start in the zone; the rest is the upstreams' work. ours: the zone has something to do with it.
-func (s *Server) resolve(ctx context.Context, name string, q *question) (m *dns.Msg, ours bool, err error) {
+func (s *Server) resolve(ctx context.Context, to *routes, name string, q *question) (m *dns.Msg, ours bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	out := new(dns.Msg)
 	for range maxCNAMEs {
 		r := s.zone.Snapshot().Lookup(name, q.qtype)
 		if !r.Ours {
-			up, err := s.forward.ask(ctx, name, q.qtype, q.dnssecOK)
+			up, err := s.forward.ask(ctx, to, name, q.qtype, q.dnssecOK)
 			if err != nil {
 				return nil, ours, err
 			}

@@ -95,6 +95,14 @@ func (s *cacheShard) drop(key string) {
 	}
 }
 
+// forget one answer.
+func (c *cache) forget(key []byte) {
+	s := c.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drop(string(key))
+}
+
 // clear forgets everything.
 func (c *cache) clear() {
 	for i := range c.shards {

@@ -46,7 +46,15 @@ type forwarder struct {
 	suspect  chan struct{} // nobody answered: it may be a loop
 
 	mu    sync.Mutex
-	calls map[string]*call
+	calls map[callKey]*call
+}
+
+// callKey is a question to those whom the routes name: who asks after they have changed does not wait for what others say.
+type callKey struct {
+	routes   *routes
+	name     string
+	qtype    uint16
+	dnssecOK bool
 }
 
 // call is a question that is out, and what came of it.
@@ -58,27 +66,36 @@ type call struct {
 
 func newForwarder(ex exchange, log *slog.Logger) *forwarder {
 	if ex == nil {
-		ex = func(ctx context.Context, network, addr string, m *dns.Msg) (*dns.Msg, error) {
-			c := dns.Client{Net: network, Timeout: tryTimeout, UDPSize: udpMost}
-			r, _, err := c.ExchangeContext(ctx, m, addr)
-			return r, err
-		}
+		ex = exchangeOver
 	}
-	f := &forwarder{exchange: ex, log: log, slots: make(chan struct{}, inFlight), suspect: make(chan struct{}, 1), calls: map[string]*call{}}
+	f := &forwarder{exchange: ex, log: log, slots: make(chan struct{}, inFlight), suspect: make(chan struct{}, 1), calls: map[callKey]*call{}}
 	f.routes.Store(&routes{})
 	return f
 }
 
+// exchangeOver the network. The library does not notice that ctx ends while it reads.
+func exchangeOver(ctx context.Context, network, addr string, m *dns.Msg) (*dns.Msg, error) {
+	c := dns.Client{Net: network, Timeout: tryTimeout, UDPSize: udpMost}
+	conn, err := c.DialContext(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	r, _, err := c.ExchangeWithConnContext(ctx, m, conn)
+	return r, err
+}
+
 // ask returns what the servers for the name say. Callers with the same question share one.
-func (f *forwarder) ask(ctx context.Context, name string, qtype uint16, dnssecOK bool) (*dns.Msg, error) {
-	key := fmt.Sprintf("%s %d %v", name, qtype, dnssecOK)
+func (f *forwarder) ask(ctx context.Context, r *routes, name string, qtype uint16, dnssecOK bool) (*dns.Msg, error) {
+	key := callKey{r, name, qtype, dnssecOK}
 	f.mu.Lock()
 	c := f.calls[key]
 	if c == nil {
 		c = &call{done: make(chan struct{})}
 		f.calls[key] = c
 		f.mu.Unlock()
-		c.answer, c.err = f.askServers(ctx, f.routes.Load().serversFor(name), newQuestion(name, qtype, dnssecOK))
+		c.answer, c.err = f.askServers(ctx, r.serversFor(name), newQuestion(name, qtype, dnssecOK))
 		f.mu.Lock()
 		delete(f.calls, key)
 		f.mu.Unlock()
@@ -109,6 +126,7 @@ type reply struct {
 }
 
 // askServers asks one server after the other, those that work first, and does not wait long for any: the first good answer counts.
+// The others are listened to for a while, to know whether they are only slow.
 func (f *forwarder) askServers(ctx context.Context, servers []*upstream, m *dns.Msg) (*dns.Msg, error) {
 	if len(servers) == 0 {
 		return nil, errNoUpstream
@@ -117,8 +135,6 @@ func (f *forwarder) askServers(ctx context.Context, servers []*upstream, m *dns.
 	if len(order) == 0 {
 		return nil, errLoop
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
 	replies := make(chan reply, tries)
 	started, waiting := 0, 0
 	begin := func() {
@@ -126,7 +142,11 @@ func (f *forwarder) askServers(ctx context.Context, servers []*upstream, m *dns.
 		started++
 		waiting++
 		go func() {
-			r, err := f.askOne(ctx, u.addr, m)
+			longer, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+			defer cancel()
+			began := time.Now()
+			r, err := f.askOne(longer, u.addr, m)
+			u.judge(r, err, began, time.Now())
 			replies <- reply{u, r, err}
 		}()
 	}
@@ -137,25 +157,18 @@ func (f *forwarder) askServers(ctx context.Context, servers []*upstream, m *dns.
 	var errs []error
 	for waiting > 0 {
 		select {
+		case <-ctx.Done():
+			errs = append(errs, ctx.Err())
+			waiting = 0
 		case r := <-replies:
 			waiting--
 			switch {
 			case r.err != nil:
 				errs = append(errs, fmt.Errorf("%s: %w", r.from.addr, r.err))
-				r.from.failed(time.Now())
-			case r.m.Rcode == dns.RcodeSuccess || r.m.Rcode == dns.RcodeNameError:
-				r.from.works()
-				for _, slow := range order[:min(started-1, len(order))] { // the last one had no time yet
-					if slow != r.from {
-						slow.failed(time.Now())
-					}
-				}
+			case believed(r.m):
 				return r.m, nil
 			default: // another may know better
 				failed = r.m
-				if r.m.Rcode == dns.RcodeRefused || r.m.Rcode == dns.RcodeNotImplemented {
-					r.from.failed(time.Now())
-				}
 			}
 			if started < len(order) && started < tries {
 				begin()
@@ -178,7 +191,7 @@ func (f *forwarder) askServers(ctx context.Context, servers []*upstream, m *dns.
 	return nil, errors.Join(errs...)
 }
 
-// askOne asks by UDP, and by TCP when the answer did not fit.
+// askOne asks by UDP, and by TCP when the answer did not fit. A server that does not know EDNS is asked without it.
 func (f *forwarder) askOne(ctx context.Context, addr string, m *dns.Msg) (*dns.Msg, error) {
 	try := func(network string) (*dns.Msg, error) {
 		ctx, cancel := context.WithTimeout(ctx, tryTimeout)
@@ -189,19 +202,39 @@ func (f *forwarder) askOne(ctx context.Context, addr string, m *dns.Msg) (*dns.M
 		if err != nil {
 			return nil, err
 		}
-		if r == nil || !r.Response || len(r.Question) != 1 || r.Question[0].Qtype != m.Question[0].Qtype ||
-			!strings.EqualFold(r.Question[0].Name, m.Question[0].Name) {
+		if !answersTo(r, m) {
 			return nil, errors.New("the answer is to another question")
 		}
 		return r, nil
 	}
 	r, err := try("udp")
+	if err == nil && noEDNS(r.Rcode) {
+		m = m.Copy()
+		m.Extra = nil
+		r, err = try("udp")
+	}
 	if err == nil && r.Truncated {
 		if whole, err := try("tcp"); err == nil {
 			return whole, nil
 		}
 	}
 	return r, err
+}
+
+// noEDNS are the ways in which servers say that they do not know it (RFC 6891, 7), or not our version.
+func noEDNS(rcode int) bool {
+	return rcode == dns.RcodeFormatError || rcode == dns.RcodeNotImplemented || rcode == dns.RcodeBadVers
+}
+
+// answersTo tells whether r is a response to the question of m, which servers that could not read it need not repeat.
+func answersTo(r, m *dns.Msg) bool {
+	if r == nil || !r.Response {
+		return false
+	}
+	if len(r.Question) == 0 {
+		return r.Rcode == dns.RcodeFormatError || r.Rcode == dns.RcodeNotImplemented
+	}
+	return len(r.Question) == 1 && r.Question[0].Qtype == m.Question[0].Qtype && strings.EqualFold(r.Question[0].Name, m.Question[0].Name)
 }
 
 // keepFor is how long an answer may be kept: its smallest TTL, or the SOA's for a negative one (RFC 2308).

@@ -1,10 +1,12 @@
 package dns
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -260,12 +262,13 @@ func TestSilentServers(t *testing.T) {
 			}
 		}
 		ask("a.test.", "192.0.2.2", hedgeAfter)
+		time.Sleep(tryTimeout - hedgeAfter + time.Millisecond) // so long it may be only slow
 		ask("b.test.", "192.0.2.2", 0)
 		time.Sleep(retryAfter)
 		ask("c.test.", "192.0.2.2", hedgeAfter)
 		ask("d.test.", "192.0.2.2", 0)
 		silent.Store(false)
-		time.Sleep(retryAfter)
+		time.Sleep(tryTimeout + retryAfter)
 		ask("e.test.", "192.0.2.1", 0)
 		ask("f.test.", "192.0.2.1", 0)
 		// With one server, a datagram that is lost is sent again before the client gives up.
@@ -275,7 +278,60 @@ func TestSilentServers(t *testing.T) {
 		ask("g.test.", "192.0.2.1", hedgeAfter)
 		silent.Store(true)
 		ask("h.test.", "SERVFAIL", hedgeAfter+tryTimeout)
+		// Of many, as many are asked as a client has patience for; then it may be a loop.
+		silentToo := []string{"192.0.2.1", "192.0.2.1:54", "192.0.2.1:55", "192.0.2.1:56", "192.0.2.1:57"}
+		u.reply = func(string, string, *dns.Msg) (*dns.Msg, error) {
+			time.Sleep(tryTimeout)
+			return nil, errors.New("i/o timeout")
+		}
+		s.SetForwarding(Forwarding{Upstreams: silentToo})
+		for len(s.forward.suspect) > 0 {
+			<-s.forward.suspect
+		}
+		ask("i.test.", "SERVFAIL", askTimeout)
+		if len(s.forward.suspect) != 1 {
+			t.Error("nobody suspects a loop")
+		}
 		time.Sleep(tryTimeout)
+	})
+}
+
+// The first server stays the first when it is slow for one name, or a datagram gets lost: others may not know all its names.
+func TestSlowServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &scripted{}
+		u.reply = func(network, addr string, m *dns.Msg) (*dns.Msg, error) {
+			if addr == "192.0.2.1:53" {
+				switch m.Question[0].Name {
+				case "slow.test.":
+					time.Sleep(2 * hedgeAfter)
+				case "lost.test.":
+					time.Sleep(tryTimeout)
+					return nil, errors.New("i/o timeout")
+				case "hopeless.test.":
+					time.Sleep(2 * hedgeAfter)
+					return answerWith(dns.RcodeServerFailure)(network, addr, m)
+				}
+			}
+			return answerWith(dns.RcodeSuccess, "@ 60 IN A "+strings.TrimSuffix(addr, ":53"))(network, addr, m)
+		}
+		s := newServer(t, testZone(), u, "192.0.2.1", "192.0.2.2")
+		expect := func(name, want string) {
+			t.Helper()
+			if got := text(s.handle(t, query(name, dns.TypeA), 0)); !strings.HasSuffix(got, want) {
+				t.Errorf("%s: %s, want %s", name, got, want)
+			}
+		}
+		expect("slow.test.", "192.0.2.2")
+		time.Sleep(tryTimeout)
+		expect("a.test.", "192.0.2.1")
+		expect("lost.test.", "192.0.2.2")
+		expect("b.test.", "192.0.2.1")
+		time.Sleep(tryTimeout)
+		expect("c.test.", "192.0.2.1")
+		expect("hopeless.test.", "192.0.2.2")
+		time.Sleep(tryTimeout)
+		expect("d.test.", "192.0.2.2")
 	})
 }
 
@@ -362,5 +418,119 @@ func TestNegativeAnswersAreKeptAsTheySay(t *testing.T) {
 		if got := keepFor(m, c.qtype); got != c.want {
 			t.Errorf("%v: %s, want %s", c.records, got, c.want)
 		}
+	}
+}
+
+// What the servers said that are not asked any more is neither waited for nor kept, though it comes after the change.
+func TestAnswersThatComeAfterAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		u := &scripted{reply: func(network, addr string, m *dns.Msg) (*dns.Msg, error) {
+			if addr == "192.0.2.1:53" {
+				<-release
+			}
+			return answerWith(dns.RcodeSuccess, "@ 60 IN A "+strings.TrimSuffix(addr, ":53"))(network, addr, m)
+		}}
+		s := newServer(t, testZone(), u, "192.0.2.1")
+		expect := func(want string) {
+			t.Helper()
+			if got := text(s.handle(t, query("a.test.", dns.TypeA), 0)); !strings.HasSuffix(got, want) {
+				t.Errorf("%s, want %s", got, want)
+			}
+		}
+		var before sync.WaitGroup
+		before.Go(func() { expect("192.0.2.1") })
+		synctest.Wait()
+		s.SetForwarding(Forwarding{Upstreams: []string{"192.0.2.2"}})
+		began := time.Now()
+		expect("192.0.2.2")
+		if d := time.Since(began); d > 0 {
+			t.Errorf("the answer took %s", d)
+		}
+		close(release)
+		before.Wait()
+		expect("192.0.2.2")
+	})
+}
+
+// Servers that do not know EDNS say so in several ways, and are asked without it.
+func TestServersWithoutEDNS(t *testing.T) {
+	for name, refusal := range map[string]func(m *dns.Msg) *dns.Msg{
+		"FORMERR":                    func(m *dns.Msg) *dns.Msg { return new(dns.Msg).SetRcode(m, dns.RcodeFormatError) },
+		"FORMERR without a question": func(m *dns.Msg) *dns.Msg { r := new(dns.Msg).SetRcodeFormatError(m); r.Question = nil; return r },
+		"NOTIMP":                     func(m *dns.Msg) *dns.Msg { return new(dns.Msg).SetRcode(m, dns.RcodeNotImplemented) },
+		"BADVERS":                    func(m *dns.Msg) *dns.Msg { return new(dns.Msg).SetRcode(m, dns.RcodeBadVers) },
+	} {
+		u := &scripted{reply: func(network, addr string, m *dns.Msg) (*dns.Msg, error) {
+			if m.IsEdns0() != nil || m.Question[0].Name == "never.test." {
+				return refusal(m), nil
+			}
+			return answerWith(dns.RcodeSuccess, "@ 60 IN A 192.0.2.1")(network, addr, m)
+		}}
+		s := newServer(t, testZone(), u, "192.0.2.53")
+		if got := text(s.handle(t, query("a.test.", dns.TypeA), 0)); got != "NOERROR a.test. 60 IN A 192.0.2.1" {
+			t.Errorf("%s: %s", name, got)
+		}
+		if got := text(s.handle(t, query("never.test.", dns.TypeA), 0)); got == "NOERROR" {
+			t.Errorf("%s: became %s", name, got)
+		}
+	}
+}
+
+// A server that ends does not wait for the answers of others.
+func TestEndWithSilentServers(t *testing.T) {
+	silent, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Config{Zone: testZone(), PacketConns: []net.PacketConn{pc}, Forwarding: Forwarding{Upstreams: []string{silent.LocalAddr().String()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	wire, err := query("a.test.", dns.TypeA).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := silent.WriteTo(wire, pc.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	for asked := map[bool]bool{}; len(asked) < 2; { // a client's question and the probe
+		b := make([]byte, 512)
+		if _, _, err := silent.ReadFrom(b); err != nil {
+			t.Fatal(err)
+		}
+		asked[bytes.Contains(b, []byte("loop-probe"))] = true
+	}
+	began := time.Now()
+	cancel()
+	if err := <-done; err != nil || time.Since(began) > tryTimeout/2 {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
+}
+
+// The name servers that somebody adds to an answer are not worth asking again by TCP.
+func TestAuthorityThatDoesNotFit(t *testing.T) {
+	u := &scripted{reply: func(_, _ string, m *dns.Msg) (*dns.Msg, error) {
+		r, err := answerWith(dns.RcodeSuccess, "@ 60 IN A 192.0.2.1")("", "", m)
+		for i := range 30 {
+			ns, _ := dns.NewRR(fmt.Sprintf("test. 60 IN NS ns%d.%s.test.", i, strings.Repeat("x", 20+i)))
+			r.Ns = append(r.Ns, ns)
+		}
+		return r, err
+	}}
+	s := newServer(t, testZone(), u, "192.0.2.53")
+	if r := s.handle(t, query("a.test.", dns.TypeA), 0); r.Truncated || len(r.Answer) != 1 || len(r.Ns) != 0 {
+		t.Error(r)
+	}
+	if r := s.handle(t, query("a.test.", dns.TypeA), dns.MaxMsgSize); r.Truncated || len(r.Ns) != 30 {
+		t.Error(r)
 	}
 }

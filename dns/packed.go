@@ -139,8 +139,8 @@ func (p *packed) write(q *question, out []byte, limit int, turn uint32, now time
 	body, an, ns, ar := v.body, p.an, p.ns, p.ar
 	if len(body) > room || v.cut {
 		body, an, ns, ar = v.fit(room)
-		// Additional records may be dropped silently, answers may not (RFC 2181, 9).
-		if an < p.an || p.ns > 0 {
+		// What the answer does not need may be dropped silently: additional records, and others' name servers (RFC 2181, 9).
+		if an < p.an || p.ns > 0 && (p.an == 0 || p.flags&0xf != 0) {
 			flags |= flagTC
 		}
 	}

@@ -19,13 +19,17 @@ type scripted struct {
 	reply func(network, addr string, m *dns.Msg) (*dns.Msg, error)
 }
 
-func (u *scripted) exchange(_ context.Context, network, addr string, m *dns.Msg) (*dns.Msg, error) {
+func (u *scripted) exchange(ctx context.Context, network, addr string, m *dns.Msg) (*dns.Msg, error) {
 	u.mu.Lock()
 	if !strings.HasSuffix(m.Question[0].Name, "loop-probe.") {
 		u.asked = append(u.asked, fmt.Sprintf("%s/%s %s", addr, network, m.Question[0].Name))
 	}
 	u.mu.Unlock()
-	return u.reply(network, addr, m)
+	r, err := u.reply(network, addr, m)
+	if ctx.Err() != nil {
+		return nil, ctx.Err() // nobody listens any more
+	}
+	return r, err
 }
 
 func (u *scripted) count() int {
@@ -93,7 +97,7 @@ func TestServerOverUDPAndTCP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp4", pc.LocalAddr().String())
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,14 +109,14 @@ func TestServerOverUDPAndTCP(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	for _, network := range []string{"udp", "tcp"} {
+	for network, addr := range map[string]string{"udp": pc.LocalAddr().String(), "tcp": l.Addr().String()} {
 		c := dns.Client{Net: network, Timeout: 5 * time.Second}
 		for name, want := range map[string]string{
 			"web.default.svc.cluster.local.": "web.default.svc.cluster.local. 5 IN A 10.254.0.9",
 			"WEB.default.SVC.cluster.local.": "WEB.default.SVC.cluster.local. 5 IN A 10.254.0.9",
 			"www.example.com.":               "www.example.com. 60 IN A 192.0.2.1",
 		} {
-			r, _, err := c.ExchangeContext(t.Context(), query(name, dns.TypeA), pc.LocalAddr().String())
+			r, _, err := c.ExchangeContext(t.Context(), query(name, dns.TypeA), addr)
 			if err != nil || strings.Join(lines(r.Answer), "\n") != want || !r.RecursionAvailable {
 				t.Errorf("%s %s: %v %v", network, name, r, err)
 			}

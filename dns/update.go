@@ -106,6 +106,9 @@ func (z *Zone) SetDeadNodes(dead map[string]bool) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	old := z.dead
+	if maps.Equal(old, dead) {
+		return // whoever tells does so whenever anything about machines changes
+	}
 	z.dead = maps.Clone(dead)
 	for owner, list := range z.slices {
 		for _, s := range list {

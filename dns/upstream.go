@@ -39,6 +39,7 @@ type upstream struct {
 	probe string // a name that is asked of this server alone
 	// retryAt is 0, or until when others are asked before it, in nanoseconds since 1970.
 	retryAt atomic.Int64
+	worked  atomic.Int64 // when it last gave a good answer, likewise
 	// looping: it asks us what we ask it. cameBack: the probe under way did.
 	looping, cameBack atomic.Bool
 }
@@ -49,8 +50,21 @@ func newUpstream(addr string) *upstream {
 	return &upstream{addr: addr, probe: hex.EncodeToString(b[:]) + probeZone}
 }
 
-func (u *upstream) works()               { u.retryAt.Store(0) }
-func (u *upstream) failed(now time.Time) { u.retryAt.Store(now.Add(retryAfter).UnixNano()) }
+// judge what came of one question, asked when it began. One that is lost is no failure if a later one was answered, nor is an
+// answer for which somebody else was quicker: the servers behind it may not know all the names that it knows.
+func (u *upstream) judge(m *dns.Msg, err error, began, now time.Time) {
+	switch {
+	case err == nil && believed(m):
+		u.worked.Store(now.UnixNano())
+		u.retryAt.Store(0)
+	case err != nil && u.worked.Load() > began.UnixNano():
+	case err != nil, m.Rcode == dns.RcodeRefused, m.Rcode == dns.RcodeNotImplemented, now.Sub(began) >= hedgeAfter:
+		u.retryAt.Store(now.Add(retryAfter).UnixNano())
+	}
+}
+
+// believed answers are not asked about elsewhere.
+func believed(m *dns.Msg) bool { return m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError }
 
 // first tells whether the server is to be asked before those that failed. When its time has come, one question tries it.
 func (u *upstream) first(now time.Time) bool {

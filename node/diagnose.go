@@ -229,18 +229,19 @@ func (e examined) Sockets(pod diagnose.Pod) ([]diagnose.Socket, error) {
 	list, err := network.Listeners(path)
 	out := make([]diagnose.Socket, len(list))
 	for i, l := range list {
-		out[i] = diagnose.Socket{Protocol: l.Protocol, Address: l.Address}
+		out[i] = diagnose.Socket{Protocol: l.Protocol, Address: l.Address, Waiting: l.Waiting}
 	}
 	return out, err
 }
 
 // Drops implements diagnose.Node.
 func (e examined) Drops(ctx context.Context, addrs []netip.Addr) ([]string, error) {
-	text, err := doctor.Local().Run(ctx, "iptables-save", "-t", "filter")
-	if err != nil {
-		return nil, err
+	tables, err := doctor.ReadTables(ctx, doctor.Local())
+	var out []string
+	for _, t := range tables {
+		out = append(out, t.Mentions(addrs)...)
 	}
-	return doctor.ParseTables(text).Mentions(addrs), nil
+	return out, err
 }
 
 // Health implements diagnose.Node.
@@ -253,7 +254,14 @@ func (e examined) place() *doctor.Place {
 	p := &doctor.Place{
 		Agent: true, Running: true, DataDir: e.cfg.DataDir, DockerHost: e.cfg.DockerHost, ResolvConf: e.cfg.ResolvConf,
 		NodeIP: e.cfg.NodeIP, GossipPort: e.cfg.GossipPort, Trouble: trouble, Masters: e.cfg.Identity.Masters,
-		Certificates: e.certificates(),
+		Certificates: e.certificates(), Floors: map[string]doctor.Floor{},
+	}
+	for _, t := range e.guard.cfg.Thresholds {
+		f := doctor.Floor{Fraction: t.Fraction}
+		if t.Quantity != nil {
+			f.Bytes = uint64(t.Quantity.Value())
+		}
+		p.Floors[string(t.Signal)] = f
 	}
 	if c != nil {
 		p.Pods, p.Services, p.DNS = c.pods, c.service, c.dns
@@ -282,8 +290,11 @@ func (e examined) certificates() []doctor.Certificate {
 	if err != nil {
 		return nil
 	}
-	const again = "renewal needs the master: see whether this node has a session; or join again: wp-agent uninstall, wp-agent join …"
-	return append(certificateOf("this node's certificate", id.Certificate, again), certificateOf("the cluster's CA", id.CA, "remove ca.crt and ca.key from the master's pki directory and start it anew; every node must join again then")...)
+	const (
+		again = "the agent renews it while it has a session with the master: see its log (journalctl -u wp-agent); once it has expired, join again with the line that `wpctl token create --print-join-command` prints: pods go on"
+		newCA = "plan a new one while all is well, after `wpctl cluster backup`: every node must join again, and every kubeconfig be made anew"
+	)
+	return append(certificateOf("this node's certificate", id.Certificate, again), certificateOf("the cluster's CA", id.CA, newCA)...)
 }
 
 func certificateOf(name, text, fix string) []doctor.Certificate {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -16,11 +17,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/whalepod/whalepod/node/desired"
 	"github.com/whalepod/whalepod/node/diagnose"
+	"github.com/whalepod/whalepod/node/diagnose/doctor"
+	"github.com/whalepod/whalepod/node/pressure"
 	"github.com/whalepod/whalepod/node/session"
 	"github.com/whalepod/whalepod/node/streams"
 )
@@ -42,7 +46,9 @@ func early(t *testing.T, changes ...desired.Change) *Agent {
 			DataDir: t.TempDir(), NodeIP: netip.MustParseAddr("198.51.100.11"), GossipPort: 7946, Logger: slog.New(slog.DiscardHandler),
 			Identity: &session.Identity{Node: "n1", Masters: []string{"198.51.100.11:6444"}},
 		},
-		log: slog.New(slog.DiscardHandler), desired: state,
+		log: slog.New(slog.DiscardHandler), desired: state, guard: &guard{cfg: guardConfig{Thresholds: []pressure.Threshold{
+			{Signal: pressure.NodeFsAvailable, Quantity: resource.NewQuantity(300<<20, resource.BinarySI)}, {Signal: pressure.NodeFsInodesFree, Fraction: 0.01},
+		}}},
 	}
 }
 
@@ -72,7 +78,8 @@ func TestQuestionsBeforeTheNetworkIsSetUp(t *testing.T) {
 	if _, err := e.Rules(t.Context(), "default/web"); err == nil || !strings.Contains(err.Error(), "could not be set up: DNS: address already in use") {
 		t.Error(err)
 	}
-	if p := e.place(); p.Trouble != "DNS: address already in use" || !p.Master || !p.Agent || !p.Running || p.MTU != 0 {
+	if p := e.place(); p.Trouble != "DNS: address already in use" || !p.Master || !p.Agent || !p.Running || p.MTU != 0 ||
+		!maps.Equal(p.Floors, map[string]doctor.Floor{"nodefs.available": {Bytes: 300 << 20}, "nodefs.inodesFree": {Fraction: 0.01}}) {
 		t.Errorf("%+v", p)
 	}
 	a.setTrouble(nil)

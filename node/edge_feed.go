@@ -83,7 +83,7 @@ func (a *Agent) feedEdge(ctx context.Context, p *dataPlane) error {
 	for _, s := range a.desired.Services() {
 		e.setService(desired.Key(s.Namespace, s.Name), s, a.desired.EndpointSlices)
 	}
-	rules := p.proxy.Ready()
+	rules, gossips := p.proxy.Ready(), p.gossips
 	var patience <-chan time.Time
 	joined, waited := false, false
 	for services, peers := true, true; ; {
@@ -92,7 +92,11 @@ func (a *Agent) feedEdge(ctx context.Context, p *dataPlane) error {
 			p.health.Set(e.healthPorts(a.cfg.Identity.Node))
 		}
 		// Packets that are announced here must find rules.
-		joined = joined || rules == nil && (waited || a.everybodyIsHere(p))
+		ready := rules == nil && gossips == nil
+		if ready && patience == nil {
+			patience = time.After(gossipPatience)
+		}
+		joined = joined || ready && (waited || a.everybodyIsHere(p))
 		if peers && joined {
 			a.feedPeersOfEdge(p)
 		}
@@ -101,7 +105,9 @@ func (a *Agent) feedEdge(ctx context.Context, p *dataPlane) error {
 		case <-ctx.Done():
 			return nil
 		case <-rules:
-			rules, patience, peers = nil, time.After(gossipPatience), true
+			rules, peers = nil, true
+		case <-gossips:
+			gossips, peers = nil, true
 		case <-patience:
 			waited, peers = true, true
 		case <-a.edgePoke:

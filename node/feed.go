@@ -11,62 +11,99 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/whalepod/whalepod/node/desired"
 	"github.com/whalepod/whalepod/node/network"
 )
 
-// feedServices hands Services and EndpointSlices to the proxy and the DNS zone, all at first and then what changes.
-func (a *Agent) feedServices(ctx context.Context, p *dataPlane) error {
-	sub := a.desired.Subscribe(desired.Services, desired.EndpointSlices, desired.Pods)
-	defer sub.Close()
-	for _, s := range a.desired.Services() {
-		p.proxy.SetService(s)
-		p.zone.SetService(s)
-	}
-	for _, s := range a.desired.EndpointSlices() {
-		p.proxy.SetSlice(s)
-		p.zone.SetSlice(s)
-	}
-	synced := false
-	for {
-		if !synced && a.desired.Completed() {
-			synced = true
-			p.zone.Synced()
-			p.proxy.Synced()
+// serviceSink is told of Services and EndpointSlices: the proxy, and the DNS zone.
+type serviceSink interface {
+	SetService(svc *corev1.Service)
+	DeleteService(namespace, name string)
+	SetSlice(s *discoveryv1.EndpointSlice)
+	DeleteSlice(namespace, name string)
+	// Synced: everything there is has been given.
+	Synced()
+}
+
+// serviceFeed hands Services and EndpointSlices on, all at first and then what changes.
+type serviceFeed struct {
+	state  *desired.State
+	sub    *desired.Subscription
+	to     []serviceSink
+	synced bool
+	// reached is told the master's marks once all that was applied before them has been given.
+	reached func(mark uint64)
+}
+
+// newServiceFeed gives at once what this node knows already.
+func newServiceFeed(state *desired.State, reached func(uint64), to ...serviceSink) *serviceFeed {
+	f := &serviceFeed{state: state, sub: state.Subscribe(desired.Services, desired.EndpointSlices, desired.Pods), to: to, reached: reached}
+	complete := state.Completed() // before looking: then nothing is missing
+	for _, s := range state.Services() {
+		for _, t := range f.to {
+			t.SetService(s)
 		}
+	}
+	for _, s := range state.EndpointSlices() {
+		for _, t := range f.to {
+			t.SetSlice(s)
+		}
+	}
+	f.sync(complete)
+	return f
+}
+
+func (f *serviceFeed) run(ctx context.Context) error {
+	defer f.sub.Close()
+	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-sub.C():
+		case <-f.sub.C():
+			f.turn()
 		}
-		mark := a.desired.Marked() // before Take
-		for _, ref := range sub.Take() {
-			a.feedService(p, ref)
-		}
-		p.proxy.Reached(mark)
 	}
 }
 
-func (a *Agent) feedService(p *dataPlane, ref desired.Ref) {
+// turn gives what has changed. Everything else is asked before Take, so that what was applied before it has been given.
+func (f *serviceFeed) turn() {
+	mark, complete := f.state.Marked(), f.state.Completed()
+	for _, ref := range f.sub.Take() {
+		for _, t := range f.to {
+			f.give(t, ref)
+		}
+	}
+	f.sync(complete)
+	f.reached(mark)
+}
+
+func (f *serviceFeed) sync(complete bool) {
+	if !complete || f.synced {
+		return
+	}
+	f.synced = true
+	for _, t := range f.to {
+		t.Synced()
+	}
+}
+
+func (f *serviceFeed) give(to serviceSink, ref desired.Ref) {
 	namespace, name, _ := strings.Cut(ref.Key, "/")
 	switch ref.Resource {
 	case desired.Services:
-		if s, ok := a.desired.Service(namespace, name); ok {
-			p.proxy.SetService(s)
-			p.zone.SetService(s)
-			return
+		if s, ok := f.state.Service(namespace, name); ok {
+			to.SetService(s)
+		} else {
+			to.DeleteService(namespace, name)
 		}
-		p.proxy.DeleteService(namespace, name)
-		p.zone.DeleteService(namespace, name)
 	case desired.EndpointSlices:
-		if s, ok := a.desired.EndpointSlice(namespace, name); ok {
-			p.proxy.SetSlice(s)
-			p.zone.SetSlice(s)
-			return
+		if s, ok := f.state.EndpointSlice(namespace, name); ok {
+			to.SetSlice(s)
+		} else {
+			to.DeleteSlice(namespace, name)
 		}
-		p.proxy.DeleteSlice(namespace, name)
-		p.zone.DeleteSlice(namespace, name)
 	}
 }
 

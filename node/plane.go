@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -34,7 +35,10 @@ type dataPlane struct {
 	native  *nft.Tables // to be closed; nil where the kernel has no nf_tables
 	zone    *dns.Zone
 	server  *dns.Server
+	names   []io.Closer // the server's sockets
 	members *membership.Membership
+	// gossips is closed when this node begins to take part in the gossip; see rejoin.
+	gossips chan struct{}
 	// policy enforces network policies, policies tells it of them.
 	policy   *policy.Enforcer
 	policies *policyFeed
@@ -45,6 +49,9 @@ type dataPlane struct {
 
 func (p *dataPlane) close() {
 	p.network.Close()
+	for _, c := range p.names {
+		_ = c.Close() // again, if the server ran
+	}
 	if p.native != nil {
 		p.native.Close()
 	}
@@ -70,29 +77,46 @@ func (a *Agent) runPlane(ctx context.Context, handler *lateHandler) error {
 	a.plane = plane
 	a.mu.Unlock()
 	close(a.planeUp)
+	// Until the DNS server knows what is on the disk, questions wait in its sockets: resolvers give up at a refusal.
+	services := newServiceFeed(a.desired, plane.proxy.Reached, plane.proxy, plane.zone)
+	forwarding := a.newForwardingFeed(c, plane.server.SetForwarding)
+	return outlive(ctx, plane.server.Run, func(ctx context.Context) error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return plane.network.Run(ctx) })
+		g.Go(func() error { return plane.proxy.Run(ctx) })
+		g.Go(func() error { return plane.policy.Run(ctx) })
+		g.Go(func() error { return plane.policies.run(ctx) })
+		g.Go(func() error { return forwarding.run(ctx) })
+		g.Go(func() error { return a.nodeDNS(c).keep(ctx, a.cfg.NodeDNS) })
+		g.Go(func() error { return a.rejoin(ctx, plane, manager) })
+		g.Go(func() error { return services.run(ctx) })
+		g.Go(func() error { return a.feedPeers(ctx, plane) })
+		g.Go(func() error { return a.feedEdge(ctx, plane) })
+		g.Go(func() error { return plane.announcer.Run(ctx) })
+		g.Go(func() error { return plane.health.Run(ctx) })
+		g.Go(func() error { return manager.Run(ctx) })
+		g.Go(func() error {
+			select {
+			case <-manager.Ready():
+				a.guard.watch(manager)
+				a.measure(manager)
+			case <-ctx.Done():
+			}
+			return nil
+		})
+		return g.Wait()
+	})
+}
+
+// outlive runs last until rest has ended, which takes gossip two seconds: pods know no other DNS server. When one fails, both end.
+func outlive(ctx context.Context, last, rest func(context.Context) error) error {
+	longer, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return plane.network.Run(ctx) })
-	g.Go(func() error { return plane.proxy.Run(ctx) })
-	g.Go(func() error { return plane.policy.Run(ctx) })
-	g.Go(func() error { return plane.policies.run(ctx) })
-	g.Go(func() error { return plane.server.Run(ctx) })
-	g.Go(func() error { return a.followForwarding(ctx, c, plane.server.SetForwarding) })
-	g.Go(func() error { return a.nodeDNS(c).keep(ctx, a.cfg.NodeDNS) })
-	g.Go(func() error { return plane.members.Run(ctx) })
-	g.Go(func() error { return a.feedServices(ctx, plane) })
-	g.Go(func() error { return a.feedPeers(ctx, plane) })
-	g.Go(func() error { return a.feedEdge(ctx, plane) })
-	g.Go(func() error { return plane.announcer.Run(ctx) })
-	g.Go(func() error { return plane.health.Run(ctx) })
-	g.Go(func() error { return manager.Run(ctx) })
+	g.Go(func() error { return last(longer) })
 	g.Go(func() error {
-		select {
-		case <-manager.Ready():
-			a.guard.watch(manager)
-			a.measure(manager)
-		case <-ctx.Done():
-		}
-		return nil
+		defer stop()
+		return rest(ctx)
 	})
 	return g.Wait()
 }
@@ -118,7 +142,7 @@ func (a *Agent) setUp(ctx context.Context, c *cluster) (*dataPlane, error) {
 }
 
 func (a *Agent) trySetUp(ctx context.Context, c *cluster) (plane *dataPlane, err error) {
-	p := &dataPlane{members: a.membership(c)}
+	p := &dataPlane{members: a.membership(c), gossips: make(chan struct{})}
 	p.network, err = network.New(network.Config{
 		NodeName: a.cfg.Identity.Node, NodeIP: a.cfg.NodeIP, PodCIDR: c.node, ClusterPodCIDR: c.pods, ServiceCIDR: c.service,
 		DNSIP: c.dns, MTU: a.cfg.MTU, AlwaysVXLAN: a.cfg.AlwaysVXLAN, StateDir: filepath.Join(a.cfg.DataDir, "network"), Logger: a.cfg.Logger,
@@ -138,6 +162,9 @@ func (a *Agent) trySetUp(ctx context.Context, c *cluster) (plane *dataPlane, err
 	if err := p.network.Setup(ctx); err != nil {
 		return nil, err
 	}
+	if err := a.newDNS(ctx, c, p); err != nil { // early: questions wait in its sockets
+		return nil, err
+	}
 	if err := a.newProxy(ctx, c, p); err != nil {
 		return nil, err
 	}
@@ -145,7 +172,7 @@ func (a *Agent) trySetUp(ctx context.Context, c *cluster) (plane *dataPlane, err
 		return nil, err
 	}
 	a.newEdge(p)
-	return p, a.newDNS(ctx, c, p)
+	return p, nil
 }
 
 func (a *Agent) newDNS(ctx context.Context, c *cluster, p *dataPlane) error {
@@ -156,18 +183,15 @@ func (a *Agent) newDNS(ctx context.Context, c *cluster, p *dataPlane) error {
 	if err != nil {
 		return fmt.Errorf("DNS: %w", err)
 	}
+	p.names = append(p.names, udp)
 	tcp, err := lc.Listen(ctx, "tcp4", addr)
 	if err != nil {
-		udp.Close()
 		return fmt.Errorf("DNS: %w", err)
 	}
+	p.names = append(p.names, tcp)
 	p.server, err = dns.New(dns.Config{
 		Zone: p.zone, PacketConns: []net.PacketConn{udp}, Listeners: []net.Listener{tcp},
 		Logger: a.cfg.Logger,
 	})
-	if err != nil {
-		udp.Close()
-		tcp.Close()
-	}
 	return err
 }

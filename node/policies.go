@@ -84,6 +84,7 @@ func (a *Agent) policyCondition(at metav1.Time) []corev1.NodeCondition {
 type policyFeed struct {
 	desired *desired.State
 	sub     *desired.Subscription
+	take    func() []desired.Ref // from sub
 	to      *policy.Enforcer
 
 	mu   sync.Mutex // one at a time, so that what is older never comes later
@@ -95,6 +96,7 @@ func newPolicyFeed(state *desired.State, to *policy.Enforcer, links []network.Po
 		desired: state, to: to, uids: map[string]string{},
 		sub: state.Subscribe(desired.Policies, desired.PolicySets, desired.Pods),
 	}
+	f.take = f.sub.Take
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, l := range links {
@@ -107,7 +109,7 @@ func newPolicyFeed(state *desired.State, to *policy.Enforcer, links []network.Po
 	for _, p := range state.Pods() {
 		f.pod(desired.Key(p.Namespace, p.Name))
 	}
-	f.synced()
+	f.giveAll()
 	return f
 }
 
@@ -129,12 +131,20 @@ func (f *policyFeed) run(ctx context.Context) error {
 func (f *policyFeed) catchUp() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.to.Together(func() {
-		for _, ref := range f.sub.Take() {
+	f.to.Together(f.giveAll)
+}
+
+// giveAll gives until nothing has changed meanwhile: objects are read one by one as they are now, and one that is newer than the others,
+// a pod whose labels changed with its policies, would be free between one turn and the next.
+func (f *policyFeed) giveAll() {
+	for refs := f.take(); len(refs) > 0; refs = f.take() {
+		for _, ref := range refs {
 			f.give(ref)
 		}
-		f.synced()
-	})
+	}
+	if f.desired.Usable() {
+		f.to.Synced()
+	}
 }
 
 // give what became of one object.
@@ -166,12 +176,6 @@ func (f *policyFeed) pod(key string) {
 	if ok {
 		f.uids[key] = string(p.UID)
 		f.to.SetPod(p)
-	}
-}
-
-func (f *policyFeed) synced() {
-	if f.desired.Usable() {
-		f.to.Synced()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,6 +151,74 @@ func TestPoliciesReachTheKernel(t *testing.T) {
 		later()
 		if len(k.sets) != 0 {
 			t.Error("without policies sets are left:", k.sets)
+		}
+	})
+}
+
+// freed is a kernel that remembers whether a pod was ever isolated no more.
+type freed struct {
+	*writtenRules
+	times atomic.Int32
+}
+
+func (k *freed) Delete(name string, typ policy.SetType, entries []policy.Entry) error {
+	if name == "wp-ingress" {
+		k.times.Add(1)
+	}
+	return k.writtenRules.Delete(name, typ, entries)
+}
+
+// A pod's labels and policies change together while something else of it is on its way: it is isolated all the time.
+func TestPoliciesOfOneChangeComeTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		state, err := desired.Open(desired.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer state.Close()
+		selecting := func(name, version string) desired.Change {
+			np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: name}}
+			np.Spec.PodSelector.MatchLabels = map[string]string{"version": version}
+			return desired.Change{Resource: desired.Policies, Key: "x/" + name, Object: np}
+		}
+		pod := func(version string) desired.Change {
+			return desired.Change{Resource: desired.Pods, Key: "x/pod", Object: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "pod", UID: "u", Labels: map[string]string{"version": version}}}}
+		}
+		apply := func(c ...desired.Change) {
+			t.Helper()
+			if err := state.Apply(c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		apply(selecting("a", "1"), pod("1"))
+		if err := state.Complete(1); err != nil {
+			t.Fatal(err)
+		}
+		k := &freed{writtenRules: &writtenRules{sets: map[string]map[policy.Entry]bool{}}}
+		e := policy.New(policy.Config{Tables: k, OpenSets: func() (policy.Sets, error) { return k, nil }})
+		f := newPolicyFeed(state, e, []network.PodLink{{UID: "u", IP: netip.MustParseAddr("10.244.1.9")}})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer cancel()
+		running.Go(func() { _ = e.Run(ctx) })
+		later := func() { time.Sleep(time.Second); synctest.Wait() }
+		later()
+		if !k.has("wp-ingress", "10.244.1.9") {
+			t.Fatal(k.sets)
+		}
+		apply(pod("1")) // a status, perhaps
+		meanwhile := []desired.Change{selecting("b", "2"), {Resource: desired.Policies, Key: "x/a"}, pod("2")}
+		f.take = func() []desired.Ref {
+			refs := f.sub.Take()
+			apply(meanwhile...)
+			meanwhile = nil
+			return refs
+		}
+		f.catchUp()
+		later()
+		if k.times.Load() > 0 || !k.has("wp-ingress", "10.244.1.9") {
+			t.Error("the pod was free for a while:", k.sets)
 		}
 	})
 }

@@ -30,45 +30,64 @@ const (
 	stubDomains                       = "stubDomains"
 )
 
-// followForwarding tells set whom to ask for names outside the cluster, whenever that changes, until ctx ends: the name
-// servers of the machine's resolv.conf, or those that the ConfigMap kube-system/kube-dns has.
-func (a *Agent) followForwarding(ctx context.Context, c *cluster, set func(dns.Forwarding)) error {
-	sub := a.desired.Subscribe(desired.ConfigMaps)
-	defer sub.Close()
+// forwardingFeed tells set whom to ask for names outside the cluster, whenever that changes: the name servers of the machine's
+// resolv.conf, or those that the ConfigMap kube-system/kube-dns has.
+type forwardingFeed struct {
+	*Agent
+	set func(dns.Forwarding)
+	own netip.Addr // our server, which the machine may ask too
+	sub *desired.Subscription
+
+	known    dns.Forwarding
+	machine  []string
+	revision string // of the ConfigMap that was read last
+}
+
+// newForwardingFeed tells set at once what is known already.
+func (a *Agent) newForwardingFeed(c *cluster, set func(dns.Forwarding)) *forwardingFeed {
+	f := &forwardingFeed{Agent: a, set: set, own: c.dns, sub: a.desired.Subscribe(desired.ConfigMaps)}
+	if err := f.look(); err != nil {
+		a.log.Warn("names outside the cluster do not resolve until the file is there", "err", err)
+	}
+	return f
+}
+
+func (f *forwardingFeed) run(ctx context.Context) error {
+	defer f.sub.Close()
 	t := time.NewTicker(resolvCheck)
 	defer t.Stop()
-	var known dns.Forwarding
-	var machine []string
-	revision := ""
-	for first := true; ; first = false {
-		servers, err := a.upstreams(c)
-		if first && err != nil {
-			a.log.Warn("names outside the cluster do not resolve until the file is there", "err", err)
-		}
-		if len(servers) > 0 { // none: it is being written
-			machine = servers
-		}
-		cm, _ := a.desired.ConfigMap(dnsConfigNamespace, dnsConfigName)
-		now, err := forwarding(machine, cm)
-		if cm != nil && cm.ResourceVersion != revision {
-			revision = cm.ResourceVersion
-			if err != nil {
-				a.log.Error("the ConfigMap kube-system/kube-dns is not what DNS understands; what is wrong in it is left out", "err", err)
-			}
-		}
-		if !reflect.DeepEqual(now, known) {
-			set(now)
-			known = now
-			a.log.Info("name servers for names outside the cluster", "upstreams", now.Upstreams, "stubDomains", now.Stubs)
-		}
+	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-		case <-sub.C():
-			sub.Take()
+		case <-f.sub.C():
+			f.sub.Take()
+		}
+		_ = f.look() // a file that is gone for a while takes nothing
+	}
+}
+
+// look again; an error means that the machine's file cannot be read.
+func (f *forwardingFeed) look() error {
+	servers, unread := f.upstreams()
+	if len(servers) > 0 { // none: it is being written
+		f.machine = servers
+	}
+	cm, _ := f.desired.ConfigMap(dnsConfigNamespace, dnsConfigName)
+	now, err := forwarding(f.machine, cm)
+	if cm != nil && cm.ResourceVersion != f.revision {
+		f.revision = cm.ResourceVersion
+		if err != nil {
+			f.log.Error("the ConfigMap kube-system/kube-dns is not what DNS understands; what is wrong in it is left out", "err", err)
 		}
 	}
+	if !reflect.DeepEqual(now, f.known) {
+		f.set(now)
+		f.known = now
+		f.log.Info("name servers for names outside the cluster", "upstreams", now.Upstreams, "stubDomains", now.Stubs)
+	}
+	return unread
 }
 
 // forwarding is what the ConfigMap says, over the machine's own name servers. cm may be nil. What is wrong in it is left out
@@ -133,14 +152,14 @@ func nameServers(list []string) (good []string, err error) {
 
 // upstreams are the name servers of the machine itself, for names outside the cluster. Ours is left out, in case the
 // machine resolves cluster names too.
-func (a *Agent) upstreams(c *cluster) ([]string, error) {
-	data, err := os.ReadFile(a.cfg.ResolvConf)
+func (f *forwardingFeed) upstreams() ([]string, error) {
+	data, err := os.ReadFile(f.cfg.ResolvConf)
 	if err != nil {
 		return nil, err
 	}
 	var out []string
 	for _, s := range netfiles.ParseResolv(data).Nameservers {
-		if ip, err := netip.ParseAddr(s); err == nil && ip != c.dns {
+		if ip, err := netip.ParseAddr(s); err == nil && ip != f.own {
 			out = append(out, s)
 		}
 	}

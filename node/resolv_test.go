@@ -31,9 +31,8 @@ func TestNameServersAreFollowed(t *testing.T) {
 		var got dns.Forwarding
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() {
-			done <- a.followForwarding(ctx, &cluster{dns: netip.MustParseAddr("10.254.254.1")}, func(f dns.Forwarding) { got = f })
-		}()
+		feed := a.newForwardingFeed(&cluster{dns: netip.MustParseAddr("10.254.254.1")}, func(f dns.Forwarding) { got = f })
+		go func() { done <- feed.run(ctx) }()
 		expect := func(what, want string) {
 			t.Helper()
 			synctest.Wait()
@@ -75,6 +74,13 @@ func TestNameServersAreFollowed(t *testing.T) {
 		expect("upstream name servers", "[198.51.100.8 198.51.100.9:5353] map[]")
 		apply(nil)
 		expect("no ConfigMap", "[192.0.2.2 192.0.2.3] map[]")
+		got = dns.Forwarding{}
+		if err := os.WriteFile(file, []byte("nameserver 192.0.2.4\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		again := a.newForwardingFeed(&cluster{}, func(f dns.Forwarding) { got = f })
+		expect("known before anything runs", "[192.0.2.4] map[]")
+		again.sub.Close()
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -52,14 +53,17 @@ func (a *Agent) newProxy(ctx context.Context, c *cluster, p *dataPlane) error {
 	cfg := proxy.Config{
 		NodeName: a.cfg.Identity.Node, PodCIDR: c.node, ClusterPodCIDR: c.pods, ServiceCIDR: c.service,
 		LocalIPs: []netip.Addr{c.dns}, RandomFully: tables.RandomFully(), Applier: tables, Former: mode == ProxyIptables, Logger: a.cfg.Logger,
-		StaleUDP: func(flows []proxy.UDPFlow) error {
-			out := make([]network.UDPFlow, len(flows))
-			for i, f := range flows {
-				out[i] = network.UDPFlow(f)
+		StaleUDP: func(list []proxy.UDPAddress) error {
+			out := make([]network.UDPAddress, len(list))
+			for i, a := range list {
+				out[i] = network.UDPAddress(a)
 			}
 			return p.network.ClearUDP(out)
 		},
-		InForce:   a.outbox.InForce,
+		InForce: a.outbox.InForce,
+		Announced: func(ip netip.Addr) bool {
+			return slices.ContainsFunc(a.pools(), func(p netip.Prefix) bool { return p.Contains(ip) })
+		},
 		Withdrawn: func(nodes []string) error { return p.network.ClearDead(a.addressesOf(nodes)) },
 	}
 	if native != nil {

@@ -45,14 +45,14 @@ func (c *Config) baseRules() map[string]map[string]string {
 	filter.add(chainInput, "-m conntrack --ctstate NEW -j %s", chainRefuse)
 	// A packet that connection tracking cannot place would reach the client untranslated and end its connection.
 	filter.add(chainForward, "-s %s -m conntrack --ctstate INVALID -j DROP", c.ClusterPodCIDR)
-	filter.add(chainForward, "-d %s %s %s", c.ServiceCIDR, note("no such service, or no endpoint"), reject)
 	filter.add(chainForward, "-m conntrack --ctstate NEW -j %s", chainRefuse)
+	filter.add(chainForward, "-d %s %s %s", c.ServiceCIDR, note("no such service, or no endpoint"), reject)
 	filter.add(chainForward, "-m mark --mark %s -j ACCEPT", masqMark)
 	filter.add(chainForward, "-s %s -j ACCEPT", c.ClusterPodCIDR)
 	filter.add(chainForward, "-d %s -j ACCEPT", c.ClusterPodCIDR)
 	filter.add(chainForward, "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
-	filter.add(chainOutput, "-d %s %s %s", c.ServiceCIDR, note("no such service, or no endpoint"), reject)
 	filter.add(chainOutput, "-m conntrack --ctstate NEW -j %s", chainRefuse)
+	filter.add(chainOutput, "-d %s %s %s", c.ServiceCIDR, note("no such service, or no endpoint"), reject)
 	filter.add(chainRefuse, "")
 	return map[string]map[string]string{tableNat: nat, tableFilter: filter}
 }

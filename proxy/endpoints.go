@@ -12,6 +12,7 @@ import (
 // backends are the endpoints of one port of a Service as seen from one node, sorted and without doubles.
 type backends struct {
 	cluster, local []netip.AddrPort
+	serving        []netip.AddrPort // all that still serve; for UDP only
 }
 
 // place is where the endpoints are looked at from.
@@ -33,7 +34,8 @@ type candidate struct {
 func backendsOf(port *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, at place) backends {
 	all := candidates(port, eps, at)
 	near := nearness(all, at)
-	var ready, readyLocal, last, lastLocal []netip.AddrPort
+	ready := make([]netip.AddrPort, 0, len(all))
+	var readyLocal, last, lastLocal []netip.AddrPort
 	for i := range all {
 		c := &all[i]
 		switch {
@@ -51,7 +53,14 @@ func backendsOf(port *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, at p
 			}
 		}
 	}
-	return backends{cluster: tidy(ready, last), local: tidy(readyLocal, lastLocal)}
+	out := backends{cluster: tidy(ready, last), local: tidy(readyLocal, lastLocal)}
+	if port.Protocol == corev1.ProtocolUDP {
+		for i := range all {
+			out.serving = append(out.serving, all[i].at)
+		}
+		out.serving = tidy(out.serving, nil)
+	}
+	return out
 }
 
 func candidates(port *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, from place) (out []candidate) {
@@ -63,6 +72,7 @@ func candidates(port *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, from
 		if !ok {
 			continue
 		}
+		out = slices.Grow(out, len(s.Endpoints))
 		for i := range s.Endpoints {
 			e := &s.Endpoints[i]
 			on := ""

@@ -36,6 +36,7 @@ func scenarios() map[string]scenario {
 		"external-ips":           one(service("web", "10.254.7.9", external("203.0.113.5", "198.51.100.11")), slice("web", 8080, two...)),
 		"loadbalancer":           one(service("web", "10.254.7.9", balancer("203.0.113.5"), nodePortKeep(30080)), slice("web", 8080, two...)),
 		"loadbalancer-ranges":    one(service("web", "10.254.7.9", balancer("203.0.113.5"), ranges("198.51.100.0/24", " 192.0.2.0/24", "bad")), slice("web", 8080, two...)),
+		"loadbalancer-alone":     one(service("web", "10.254.7.9", balancer("203.0.113.200"), externalLocal), slice("web", 8080, remote...)),
 		"external-local":         one(service("web", "10.254.7.9", nodePort(30080), externalLocal), slice("web", 8080, two...)),
 		"external-local-nothing": one(service("web", "10.254.7.9", nodePort(30080), externalLocal), slice("web", 8080, remote...)),
 		"internal-local":         one(service("web", "10.254.7.9", internalLocal), slice("web", 8080, two...)),

@@ -28,13 +28,14 @@ type model struct {
 	compiled  map[key][]Port
 	dirty     map[key]struct{}
 	dirtyPods map[string]struct{}
+	udp       *udpAddresses
 }
 
 func newModel(cfg *Config) *model {
 	return &model{
 		cfg: cfg, at: place{node: cfg.NodeName, zone: cfg.Zone}, services: map[key]*corev1.Service{}, slices: map[key]map[string]*discoveryv1.EndpointSlice{},
 		sliceOf: map[key]key{}, hostPorts: map[string][]HostPort{}, adopted: map[string]struct{}{}, compiled: map[key][]Port{},
-		dirty: map[key]struct{}{}, dirtyPods: map[string]struct{}{},
+		dirty: map[key]struct{}{}, dirtyPods: map[string]struct{}{}, udp: newUDPAddresses(),
 	}
 }
 
@@ -122,19 +123,27 @@ func (m *model) touch(which func(*discoveryv1.EndpointSlice) bool) {
 }
 
 func (m *model) setHostPorts(pod string, ports []HostPort) {
+	ports = usable(ports)
 	delete(m.adopted, pod)
+	for other := range m.adopted {
+		// No two pods on a node have the same: the other went while no agent ran.
+		if overlap(m.hostPorts[other], ports) {
+			m.setHostPorts(other, nil)
+		}
+	}
 	if len(ports) == 0 {
 		delete(m.hostPorts, pod)
 	} else {
-		m.hostPorts[pod] = slices.Clone(ports)
+		m.hostPorts[pod] = ports
 	}
 	m.dirtyPods[pod] = struct{}{}
 }
 
 // adopt keeps host ports that an earlier agent left, for pods not yet known; setHostPorts replaces a pod's.
 func (m *model) adopt(found map[string][]HostPort) {
+	taken := slices.Concat(slices.Collect(maps.Values(m.hostPorts))...)
 	for pod, ports := range found {
-		if _, known := m.hostPorts[pod]; !known {
+		if _, spokenOf := m.dirtyPods[pod]; !spokenOf && !overlap(ports, taken) {
 			m.setHostPorts(pod, ports)
 			m.adopted[pod] = struct{}{}
 		}
@@ -148,9 +157,8 @@ func (m *model) dropAdopted() {
 	}
 }
 
-// flush compiles the Services that changed, hands what is new to the back end, and returns UDP flows that their clients must
-// be freed from.
-func (m *model) flush(to Backend) (stale []UDPFlow) {
+// flush compiles the Services that changed, and hands what is new to the back end.
+func (m *model) flush(to Backend) {
 	for k := range m.dirty {
 		var now []Port
 		old := m.compiled[k]
@@ -161,7 +169,7 @@ func (m *model) flush(to Backend) (stale []UDPFlow) {
 			continue
 		}
 		to.SetPorts(k.String(), old, now)
-		stale = append(stale, staleUDP(old, now)...)
+		m.udp.set("service "+k.String(), udpOf(now))
 		if now == nil {
 			delete(m.compiled, k)
 		} else {
@@ -171,9 +179,9 @@ func (m *model) flush(to Backend) (stale []UDPFlow) {
 	clear(m.dirty)
 	for pod := range m.dirtyPods {
 		to.SetHostPorts(pod, m.hostPorts[pod])
+		m.udp.set("pod "+pod, udpOfPod(m.hostPorts[pod]))
 	}
 	clear(m.dirtyPods)
-	return stale
 }
 
 // onThisNode counts the endpoints of this node's pod range; hairpins need to know them.

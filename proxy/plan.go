@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -26,6 +25,8 @@ type Port struct {
 	External    []netip.Addr
 	// Balanced are the addresses that a load balancer brought.
 	Balanced []netip.Addr
+	// Alone are those of them at which nobody else answers; see Config.Announced.
+	Alone []netip.Addr
 	// Guarded limits Balanced to clients in Sources.
 	Guarded bool
 	Sources []netip.Prefix
@@ -36,6 +37,8 @@ type Port struct {
 
 	// Cluster are the endpoints for new connections; Local those of them on this node that a policy "Local" may use.
 	Cluster, Local []netip.AddrPort
+	// Serving are, for UDP, all endpoints that still serve: those that had their datagrams go on to get them.
+	Serving []netip.AddrPort
 }
 
 // String is what rules carry as their comment.
@@ -74,11 +77,17 @@ func (p *Port) Inside() []netip.AddrPort {
 	return p.Cluster
 }
 
+// Dropped tells that connections to the ClusterIP get no answer, as Kubernetes promises for internalTrafficPolicy Local:
+// endpoints there are, but none on this node.
+func (p *Port) Dropped() bool {
+	return p.InternalLocal && !p.NodeAnswers && !p.Dead() && len(p.Local) == 0
+}
+
 func (p *Port) equal(o *Port) bool {
 	return p.Service == o.Service && p.Name == o.Name && p.Protocol == o.Protocol && p.ClusterIP == o.ClusterIP && p.NodeAnswers == o.NodeAnswers &&
-		p.Port == o.Port && p.NodePort == o.NodePort && slices.Equal(p.External, o.External) && slices.Equal(p.Balanced, o.Balanced) &&
+		p.Port == o.Port && p.NodePort == o.NodePort && slices.Equal(p.External, o.External) && slices.Equal(p.Balanced, o.Balanced) && slices.Equal(p.Alone, o.Alone) &&
 		p.Guarded == o.Guarded && slices.Equal(p.Sources, o.Sources) && p.InternalLocal == o.InternalLocal && p.ExternalLocal == o.ExternalLocal &&
-		p.Sticky == o.Sticky && slices.Equal(p.Cluster, o.Cluster) && slices.Equal(p.Local, o.Local)
+		p.Sticky == o.Sticky && slices.Equal(p.Cluster, o.Cluster) && slices.Equal(p.Local, o.Local) && slices.Equal(p.Serving, o.Serving)
 }
 
 func equalPorts(a, b []Port) bool {
@@ -108,6 +117,9 @@ func (c *Config) compile(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, 
 		InternalLocal: svc.Spec.InternalTrafficPolicy != nil && *svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
 		ExternalLocal: svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal, Sticky: stickiness(svc),
 	}
+	if c.Announced != nil {
+		base.Alone = slices.DeleteFunc(slices.Clone(balanced), func(a netip.Addr) bool { return !c.Announced(a) })
+	}
 	var out []Port
 	for i := range svc.Spec.Ports {
 		port := &svc.Spec.Ports[i]
@@ -121,7 +133,7 @@ func (c *Config) compile(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, 
 			p.NodePort = uint16(port.NodePort)
 		}
 		b := backendsOf(port, eps, at)
-		p.Cluster, p.Local = b.cluster, b.local
+		p.Cluster, p.Local, p.Serving = b.cluster, b.local, b.serving
 		out = append(out, p)
 	}
 	return out
@@ -137,29 +149,6 @@ func sourceRanges(svc *corev1.Service) []string {
 	}
 	return nil
 }
-
-// Plan is what a node has to do for these Services, by their names.
-func Plan(cfg Config, services []*corev1.Service, eps []*discoveryv1.EndpointSlice) map[string][]Port {
-	m, out := newModel(&cfg), planned{}
-	for _, s := range services {
-		m.setService(s)
-	}
-	for _, s := range eps {
-		m.setSlice(s)
-	}
-	m.flush(out)
-	return out
-}
-
-// planned is a back end that only remembers.
-type planned map[string][]Port
-
-func (p planned) SetPorts(service string, _, now []Port)            { p[service] = now }
-func (planned) SetHostPorts(string, []HostPort)                     {}
-func (planned) Read(context.Context) (map[string][]HostPort, error) { return nil, nil }
-func (planned) Apply(context.Context) (int, error)                  { return 0, nil }
-func (planned) Intact(context.Context) (bool, error)                { return true, nil }
-func (planned) Remove(context.Context) error                        { return nil }
 
 // sources are the ranges that may use the load balancer's address; what is no IPv4 range allows nobody.
 func sources(svc *corev1.Service) (out []netip.Prefix) {

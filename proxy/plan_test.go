@@ -72,16 +72,16 @@ func TestZoneChangesWhatIsNear(t *testing.T) {
 func TestWhatAnotherProxyServesIsLeftAlone(t *testing.T) {
 	eps := slice("web", 8080, endpoint{ip: "10.244.1.5", node: "n1"})
 	for _, name := range []string{labelProxyName, corev1.IsHeadlessService} {
-		if p := Plan(testConfig(), []*corev1.Service{service("web", "10.254.0.9", label(name))}, []*discoveryv1.EndpointSlice{eps}); len(p["default/web"]) > 0 {
+		if p := planOf(testConfig(), []*corev1.Service{service("web", "10.254.0.9", label(name))}, []*discoveryv1.EndpointSlice{eps}); len(p["default/web"]) > 0 {
 			t.Errorf("Service labelled %s: %v", name, p)
 		}
 		other := eps.DeepCopy()
 		other.Labels[name] = "x"
-		if p := Plan(testConfig(), []*corev1.Service{service("web", "10.254.0.9")}, []*discoveryv1.EndpointSlice{other}); !p["default/web"][0].Dead() {
+		if p := planOf(testConfig(), []*corev1.Service{service("web", "10.254.0.9")}, []*discoveryv1.EndpointSlice{other}); !p["default/web"][0].Dead() {
 			t.Errorf("slice labelled %s: %v", name, p)
 		}
 	}
-	p := Plan(testConfig(), []*corev1.Service{service("web", "10.254.0.9", balancer("203.0.113.5"), modeProxy)}, []*discoveryv1.EndpointSlice{eps})
+	p := planOf(testConfig(), []*corev1.Service{service("web", "10.254.0.9", balancer("203.0.113.5"), modeProxy)}, []*discoveryv1.EndpointSlice{eps})
 	if len(p["default/web"][0].Balanced) > 0 {
 		t.Error("an address of mode Proxy is translated")
 	}
@@ -288,3 +288,26 @@ func TestBesideANativeBackEnd(t *testing.T) {
 		}
 	})
 }
+
+// planOf is what a node has to do for these Services, by their names.
+func planOf(cfg Config, services []*corev1.Service, eps []*discoveryv1.EndpointSlice) map[string][]Port {
+	m, out := newModel(&cfg), planned{}
+	for _, s := range services {
+		m.setService(s)
+	}
+	for _, s := range eps {
+		m.setSlice(s)
+	}
+	m.flush(out)
+	return out
+}
+
+// planned is a back end that only remembers.
+type planned map[string][]Port
+
+func (p planned) SetPorts(service string, _, now []Port)            { p[service] = now }
+func (planned) SetHostPorts(string, []HostPort)                     {}
+func (planned) Read(context.Context) (map[string][]HostPort, error) { return nil, nil }
+func (planned) Apply(context.Context) (int, error)                  { return 0, nil }
+func (planned) Intact(context.Context) (bool, error)                { return true, nil }
+func (planned) Remove(context.Context) error                        { return nil }

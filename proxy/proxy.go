@@ -43,6 +43,9 @@ type Config struct {
 	ServiceCIDR    netip.Prefix
 	// LocalIPs are addresses in ServiceCIDR that the node itself answers: DNS.
 	LocalIPs []netip.Addr
+	// Announced says of a load balancer's address that it belongs to the load balancer alone, not to a machine: there packets to ports that
+	// no Service has are refused, which otherwise nobody would answer. It must return at once, and may be nil: none does.
+	Announced func(netip.Addr) bool
 	// RandomFully is set where iptables knows MASQUERADE --random-fully (1.6.2): fewer collisions of source ports.
 	RandomFully bool
 	// Applier is the machine's iptables.
@@ -53,8 +56,9 @@ type Config struct {
 	// Former says that Native is not to be used: only its rules, which an earlier agent may have left, are to be taken away once
 	// those of iptables are in force.
 	Former bool
-	// StaleUDP is told which UDP flows the kernel should forget, after the rules are in force. It may be nil.
-	StaleUDP func([]UDPFlow) error
+	// StaleUDP makes the kernel forget the flows to these addresses that are not to one of their endpoints, after the rules are in
+	// force. It may be nil.
+	StaleUDP func([]UDPAddress) error
 	// Withdrawn is told which nodes' endpoints have just been left out because the nodes are dead, after the rules are in
 	// force: connections that the kernel still translates to them lead nowhere. It may be nil.
 	Withdrawn func(nodes []string) error
@@ -80,7 +84,6 @@ type Proxy struct {
 	backend   Backend
 	known     bool // what the kernel holds is known
 	first     bool // nothing was read yet
-	stale     []UDPFlow
 	withdrawn []string
 	died      []string // with mu: nodes for withdrawn
 	reached   uint64   // with mu
@@ -195,6 +198,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 			p.lookAfter(ctx)
 		case <-retry:
 		case <-p.poke:
+			if retry != nil { // which takes all changes with it
+				continue
+			}
 			if !wait(ctx, settle) {
 				return nil
 			}
@@ -289,13 +295,13 @@ func (p *Proxy) hand() (mark uint64, news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	news = len(p.model.dirty)+len(p.model.dirtyPods) > 0
-	p.stale = append(p.stale, p.model.flush(p.backend)...)
+	p.model.flush(p.backend)
 	p.withdrawn, p.died = append(p.withdrawn, p.died...), nil
 	return p.reached, news
 }
 
-// forget ends what the kernel still sends to endpoints that are gone. It is not worth failing for: it ends by itself when
-// silent.
+// forget ends what the kernel still sends to endpoints that are gone. It is not worth failing for: it ends by itself when silent,
+// and every look after the tables tries again.
 func (p *Proxy) forget() {
 	nodes := p.withdrawn
 	p.withdrawn = nil
@@ -304,13 +310,20 @@ func (p *Proxy) forget() {
 			p.log.Warn("connections may still be sent to nodes that are dead", "nodes", nodes, "err", err)
 		}
 	}
-	flows := p.stale
-	p.stale = nil
-	if len(flows) == 0 || p.cfg.StaleUDP == nil {
+	if p.cfg.StaleUDP == nil {
 		return
 	}
-	if err := p.cfg.StaleUDP(flows); err != nil {
-		p.log.Warn("UDP clients may still be sent to endpoints that are gone", "err", err)
+	p.mu.Lock()
+	list := p.model.udp.take()
+	p.mu.Unlock()
+	if len(list) == 0 {
+		return
+	}
+	if err := p.cfg.StaleUDP(list); err != nil {
+		p.log.Warn("UDP clients may still be sent to endpoints that are gone, trying again with the next change", "err", err)
+		p.mu.Lock()
+		p.model.udp.again(list)
+		p.mu.Unlock()
 	}
 }
 

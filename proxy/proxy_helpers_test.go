@@ -16,6 +16,7 @@ func testConfig() Config {
 	return Config{
 		NodeName: "n1", Zone: "here", PodCIDR: netip.MustParsePrefix("10.244.1.0/24"), ClusterPodCIDR: netip.MustParsePrefix("10.244.0.0/16"),
 		ServiceCIDR: netip.MustParsePrefix("10.254.0.0/16"), LocalIPs: []netip.Addr{netip.MustParseAddr("10.254.254.1")}, RandomFully: true,
+		Announced: func(ip netip.Addr) bool { return ip == netip.MustParseAddr("203.0.113.200") },
 	}
 }
 

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -135,6 +136,30 @@ func TestFailureIsTriedAgainFromWhatTheKernelHas(t *testing.T) {
 	})
 }
 
+// A machine whose tables cannot be written has other worries than reading them again for every change.
+func TestChangesDoNotHurryFailures(t *testing.T) {
+	tables := newFake()
+	tables.fail = 1000
+	inBubble(t, tables, nil, func(p *Proxy) {
+		p.Synced()
+		for i := range 1000 {
+			p.SetService(service(fmt.Sprint("web-", i), "10.254.0.9"))
+			time.Sleep(10 * time.Millisecond)
+		}
+		if tables.reads > 10 {
+			t.Errorf("%d reads in ten seconds", tables.reads)
+		}
+		tables.mu.Lock()
+		tables.fail = 0
+		tables.mu.Unlock()
+		time.Sleep(backoffMax)
+		synctest.Wait()
+		if tables.tables["nat"][chainServices] == "" {
+			t.Error("not tried again")
+		}
+	})
+}
+
 func TestFlushedTablesAreRepaired(t *testing.T) {
 	for name, damage := range map[string]func(map[string]map[string]string){
 		"nat flushed":     func(m map[string]map[string]string) { m["nat"][chainServices], m["nat"]["PREROUTING"] = "", "" },
@@ -243,89 +268,6 @@ func TestWithdrawnNodesAreToldOnceAndAfterTheRules(t *testing.T) {
 		settleDown()
 		if !slices.Equal(got, []string{"n2", "n3"}) {
 			t.Errorf("withdrawn: %v", got)
-		}
-	})
-}
-
-func TestStaleUDPFlowsAreNamed(t *testing.T) {
-	var got []UDPFlow
-	inBubble(t, newFake(), func(c *Config) {
-		c.StaleUDP = func(f []UDPFlow) error { got = append(got, f...); return errors.New("ignored") }
-	}, func(p *Proxy) {
-		at := netip.MustParseAddrPort
-		p.SetService(service("dns", "10.254.0.9", proto(corev1.ProtocolUDP), nodePort(30053)))
-		p.SetSlice(sliceOf("dns", corev1.ProtocolUDP, 53, endpoint{ip: "10.244.1.5", node: "n1"}, endpoint{ip: "10.244.2.5", node: "n2"}))
-		p.SetService(service("web", "10.254.0.10"))
-		p.SetSlice(slice("web", 80, endpoint{ip: "10.244.1.6", node: "n1"}))
-		p.Synced()
-		settleDown()
-		want := []UDPFlow{{Dst: at("10.254.0.9:80")}, {Dst: at("0.0.0.0:30053")}}
-		if !slices.Equal(got, want) {
-			t.Errorf("new endpoints: got %v, want %v", got, want)
-		}
-		got = nil
-		p.SetSlice(sliceOf("dns", corev1.ProtocolUDP, 53, endpoint{ip: "10.244.1.5", node: "n1"}))
-		p.DeleteService("default", "web")
-		settleDown()
-		want = []UDPFlow{{at("10.254.0.9:80"), at("10.244.2.5:53")}, {at("0.0.0.0:30053"), at("10.244.2.5:53")}}
-		if !slices.Equal(got, want) {
-			t.Errorf("one endpoint less: got %v, want %v", got, want)
-		}
-	})
-}
-
-func TestHostPorts(t *testing.T) {
-	tables := newFake()
-	inBubble(t, tables, nil, func(p *Proxy) {
-		p.Synced()
-		settleDown()
-		before := tables.text(p.cfg)
-		p.SetHostPorts("default/web", []HostPort{{Port: 8080, Pod: netip.MustParseAddrPort("10.244.1.5:80")},
-			{Protocol: corev1.ProtocolUDP, HostIP: netip.MustParseAddr("198.51.100.11"), Port: 53, Pod: netip.MustParseAddrPort("10.244.1.5:5353")}})
-		settleDown()
-		want := `-A WP-HOSTPORTS -s 127.0.0.0/8 -p tcp -m comment --comment "default/web hostPort" -m tcp --dport 8080 -j MARK --set-xmark 0x40000/0x40000
--A WP-HOSTPORTS -p tcp -m comment --comment "default/web hostPort" -m tcp --dport 8080 -j DNAT --to-destination 10.244.1.5:80
--A WP-HOSTPORTS -s 127.0.0.0/8 -d 198.51.100.11/32 -p udp -m comment --comment "default/web hostPort" -m udp --dport 53 -j MARK --set-xmark 0x40000/0x40000
--A WP-HOSTPORTS -d 198.51.100.11/32 -p udp -m comment --comment "default/web hostPort" -m udp --dport 53 -j DNAT --to-destination 10.244.1.5:5353
-`
-		if d := cmp.Diff(want, tables.tables["nat"][chainHostPorts]); d != "" {
-			t.Error(d)
-		}
-		if !strings.Contains(tables.tables["nat"][chainHairpin], "-s 10.244.1.5/32 -d 10.244.1.5/32") {
-			t.Error("no hairpin for a pod behind a host port")
-		}
-		p.SetHostPorts("default/web", nil)
-		settleDown()
-		p.Repair() // hairpins go a change later
-		settleDown()
-		if d := cmp.Diff(before, tables.text(p.cfg)); d != "" {
-			t.Error(d)
-		}
-	})
-}
-
-func TestHostPortsOutliveARestart(t *testing.T) {
-	tables := newFake()
-	at := netip.MustParseAddrPort
-	inBubble(t, tables, nil, func(p *Proxy) {
-		p.SetHostPorts("default/stays", []HostPort{{Port: 8080, Pod: at("10.244.1.5:80")}})
-		p.SetHostPorts("default/gone", []HostPort{{Port: 8081, Pod: at("10.244.1.6:80")}})
-		p.Synced()
-		settleDown()
-	})
-	inBubble(t, tables, nil, func(p *Proxy) {
-		p.Synced()
-		settleDown()
-		if s := tables.tables["nat"][chainHostPorts]; strings.Count(s, "DNAT") != 2 {
-			t.Errorf("a restart withdrew host ports:\n%s", s)
-		}
-		p.SetHostPorts("default/stays", []HostPort{{Port: 8080, Pod: at("10.244.1.5:81")}})
-		settleDown()
-		time.Sleep(adoptGrace)
-		synctest.Wait()
-		settleDown()
-		if s := tables.tables["nat"][chainHostPorts]; strings.Count(s, "DNAT") != 1 || !strings.Contains(s, "10.244.1.5:81") {
-			t.Errorf("after the grace:\n%s", s)
 		}
 	})
 }

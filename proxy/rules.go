@@ -33,7 +33,20 @@ func (c *Config) rulesFor(ports []Port) *serviceRules {
 		p := &servicePort{Port: &ports[i], out: out, comment: fmt.Sprintf("-m comment --comment \"%s\"", &ports[i])}
 		c.portRules(p)
 	}
+	if len(ports) > 0 { // all have the same addresses; their own rules come first
+		out.alone(&ports[0])
+	}
 	return out
+}
+
+// alone refuses what is sent to the load balancer's own addresses and to none of the ports. TCP is reset: the kernel sends few
+// ICMP errors to a client, and none beside the redirects that packets get which leave by the link on which they came.
+func (s *serviceRules) alone(p *Port) {
+	for _, ip := range p.Alone {
+		note := fmt.Sprintf("-m comment --comment \"%s\" -m addrtype ! --dst-type LOCAL -j REJECT --reject-with", clean(p.Service))
+		s.share(tableFilter, chainRefuse, fmt.Sprintf("-d %s/32 -p tcp %s tcp-reset", ip, note))
+		s.share(tableFilter, chainRefuse, fmt.Sprintf("-d %s/32 %s icmp-port-unreachable", ip, note))
+	}
 }
 
 func (c *Config) portRules(p *servicePort) {
@@ -51,6 +64,9 @@ func (c *Config) portRules(p *servicePort) {
 		}
 		_, _, _, chain := clusterBuckets(p.ClusterIP)
 		p.share(tableNat, chain, fmt.Sprintf("-d %s/32 %s -j %s", p.ClusterIP, p.match(p.Port.Port), p.chain(target)))
+	}
+	if p.Dropped() {
+		p.share(tableFilter, chainRefuse, fmt.Sprintf("-d %s/32 %s -j DROP", p.ClusterIP, p.match(p.Port.Port)))
 	}
 	if reachable {
 		c.outside(p)
@@ -180,6 +196,8 @@ func (p *servicePort) match(port uint16) string {
 	return fmt.Sprintf("-p %s %s -m %s --dport %d", p.Protocol, p.comment, p.Protocol, port)
 }
 
-func (p *servicePort) share(table, chain, rule string) {
-	p.out.shared = append(p.out.shared, sharedRule{table, chain, "-A " + chain + " " + rule + "\n"})
+func (s *serviceRules) share(table, chain, rule string) {
+	s.shared = append(s.shared, sharedRule{table, chain, "-A " + chain + " " + rule + "\n"})
 }
+
+func (p *servicePort) share(table, chain, rule string) { p.out.share(table, chain, rule) }

@@ -91,22 +91,26 @@ func (p *Proxy) wanted(k key) []Way {
 	ports := p.cfg.compile(svc, slices.Collect(maps.Values(p.model.slices[k])), p.model.at)
 	for i := range ports {
 		port := &ports[i]
-		add := func(ip netip.Addr, number uint16, eps []netip.AddrPort) {
+		add := func(ip netip.Addr, number uint16, eps []netip.AddrPort, otherwise string) {
 			w := Way{Port: port.Name, Protocol: port.Protocol, Address: netip.AddrPortFrom(ip, number), Want: Verdict{Action: ToEndpoints, Endpoints: eps}}
 			if len(eps) == 0 {
-				w.Want.Action = Reject
+				w.Want.Action = otherwise
 			}
 			out = append(out, w)
 		}
 		if !port.NodeAnswers {
-			add(port.ClusterIP, port.Port, port.Inside())
+			otherwise := Reject
+			if port.Dropped() {
+				otherwise = Drop
+			}
+			add(port.ClusterIP, port.Port, port.Inside(), otherwise)
 		}
 		// The node itself and its pods reach every endpoint, whatever externalTrafficPolicy says.
 		for _, ip := range slices.Concat(port.External, port.Balanced) {
-			add(ip, port.Port, port.Cluster)
+			add(ip, port.Port, port.Cluster, Reject)
 		}
 		if port.NodePort > 0 {
-			add(netip.IPv4Unspecified(), port.NodePort, port.Cluster)
+			add(netip.IPv4Unspecified(), port.NodePort, port.Cluster, Reject)
 		}
 	}
 	return out
@@ -237,7 +241,7 @@ func parseRule(line string) (r rule) {
 				r.last = r.port
 			}
 		case "--dst-type":
-			r.local = next() == "LOCAL"
+			r.local = next() == "LOCAL" && !not
 		case "--ctstate":
 			state := next()
 			r.fromOutside = r.fromOutside || !not && !strings.Contains(state, "NEW")

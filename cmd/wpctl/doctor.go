@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/rest"
@@ -32,6 +33,8 @@ import (
 const (
 	// examineAtOnce nodes.
 	examineAtOnce = 8
+	// masterWithin is how long the master may take for what is asked of it alone.
+	masterWithin = 20 * time.Second
 	// skewWarn of clocks is more than answers take; with skewBad, tokens and certificates that have just been made are refused.
 	skewWarn, skewBad = 2 * time.Second, 30 * time.Second
 )
@@ -124,7 +127,7 @@ func (e examination) print(w io.Writer) {
 	for _, name := range slices.Sorted(maps.Keys(e.Nodes)) {
 		section(name, e.Nodes[name])
 	}
-	bad, warnings := 0, 0
+	bad, warnings, unknown := 0, 0, 0
 	for _, list := range append(slices.Collect(maps.Values(e.Nodes)), e.Cluster) {
 		for _, f := range list {
 			switch f.State {
@@ -132,12 +135,16 @@ func (e examination) print(w io.Writer) {
 				bad++
 			case doctor.Warning:
 				warnings++
+			case doctor.Unknown:
+				unknown++
 			}
 		}
 	}
 	switch {
 	case bad > 0:
 		fmt.Fprintf(w, "\n%d broken (✗), %d to look at (!).\n", bad, warnings)
+	case warnings == 0 && unknown > 0:
+		fmt.Fprintln(w, "\nNothing is broken of what could be found out.")
 	case warnings > 0:
 		fmt.Fprintf(w, "\nNothing is broken; %d to look at (!).\n", warnings)
 	default:
@@ -162,8 +169,9 @@ func examineHere(ctx context.Context, p *doctor.Place) (examination, error) {
 
 // localPlace is what can be told of this machine from its files. The defaults are those of wp-agent and wp-master.
 func localPlace(dataDir, dockerHost, master string) *doctor.Place {
+	joined, isMaster := exists(filepath.Join(dataDir, "agent", "identity.json")), exists(filepath.Join(dataDir, "master", "pki", "apiserver.crt"))
 	p := &doctor.Place{
-		Agent: true, Master: exists(filepath.Join(dataDir, "master", "pki", "apiserver.crt")), DataDir: dataDir, DockerHost: dockerHost, ResolvConf: "/etc/resolv.conf",
+		Agent: joined || !isMaster, Master: isMaster, DataDir: dataDir, DockerHost: dockerHost, ResolvConf: "/etc/resolv.conf",
 		GossipPort: 7946, DNS: netip.MustParseAddr("10.254.254.1"), Pods: netip.MustParsePrefix("10.244.0.0/16"), Services: netip.MustParsePrefix("10.254.0.0/16"),
 	}
 	if master != "" {
@@ -216,7 +224,7 @@ func certificates(name string, text []byte) []doctor.Certificate {
 }
 
 func certificate(name string, c *x509.Certificate) doctor.Certificate {
-	return doctor.Certificate{Name: name, NotBefore: c.NotBefore, NotAfter: c.NotAfter, Fix: "start wp-master (its own) or wp-agent (the node's) anew: they renew what is about to end; see their log if not"}
+	return doctor.Certificate{Name: name, NotBefore: c.NotBefore, NotAfter: c.NotAfter, Fix: "wp-master renews its own, wp-agent the node's while it has a session: see their logs (journalctl -u wp-master, -u wp-agent), and start them anew"}
 }
 
 // examineCluster asks the master, and every node through it.
@@ -226,8 +234,10 @@ func examineCluster(ctx context.Context, f cmdutil.Factory, only []string) (exam
 		return examination{}, err
 	}
 	out := examination{Nodes: map[string][]doctor.Finding{}}
+	asking, cancel := context.WithTimeout(ctx, masterWithin)
+	defer cancel()
 	var masterOffset time.Duration
-	if out.Cluster, masterOffset, err = examineMaster(ctx, config); err != nil {
+	if out.Cluster, masterOffset, err = examineMaster(asking, config); err != nil {
 		return out, err
 	}
 	if raw, err := f.ToRawKubeConfigLoader().RawConfig(); err == nil && raw.CurrentContext != "" {
@@ -237,7 +247,7 @@ func examineCluster(ctx context.Context, f cmdutil.Factory, only []string) (exam
 	if err != nil {
 		return out, err
 	}
-	list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	list, err := client.CoreV1().Nodes().List(asking, metav1.ListOptions{})
 	if err != nil {
 		return out, err
 	}
@@ -318,6 +328,9 @@ func examineNode(ctx context.Context, config *rest.Config, n *corev1.Node, maste
 	defer cancel()
 	var h diagnose.Health
 	if err := postNode(ctx, config, n.Name, diagnose.DoctorPath, diagnose.Exam{}, &h); err != nil {
+		if apierrors.IsForbidden(err) {
+			return append(out, doctor.Finding{Check: "session", State: doctor.Bad, What: "its agent was not asked: " + err.Error(), Fix: "your user needs the right to create nodes/proxy"})
+		}
 		return append(out, doctor.Finding{Check: "session", State: doctor.Bad, What: "its agent cannot be asked: " + err.Error(),
 			Fix: fmt.Sprintf("on %s: journalctl -u wp-agent, and sudo wpctl doctor --local", n.Name)})
 	}

@@ -144,6 +144,13 @@ func TestLocalPlace(t *testing.T) {
 	if !p.Master || fmt.Sprint(p.Masters, p.Pods, p.Services, p.DNS) != "[198.51.100.11:6444] 10.32.0.0/16 10.96.0.0/12 10.96.0.10" || len(p.Certificates) != 2 || !p.Certificates[0].NotAfter.Equal(end) {
 		t.Errorf("%+v", p)
 	}
+	alone := t.TempDir() // a master that is no node: it needs no Docker
+	if err := os.Rename(filepath.Join(dir, "master"), filepath.Join(alone, "master")); err != nil {
+		t.Fatal(err)
+	}
+	if p := localPlace(alone, dockerSocket, ""); !p.Master || p.Agent {
+		t.Errorf("%+v", p)
+	}
 	if p = localPlace(dir, dockerSocket, "203.0.113.1:6444"); fmt.Sprint(p.Masters) != "[203.0.113.1:6444]" {
 		t.Error(p.Masters)
 	}
@@ -172,5 +179,14 @@ n2
 `
 	if b.String() != want || e.worst() != doctor.Bad {
 		t.Errorf("%s", b.String())
+	}
+	for end, state := range map[string]doctor.State{
+		"Nothing is broken.": doctor.OK, "Nothing is broken; 1 to look at (!).": doctor.Warning, "Nothing is broken of what could be found out.": doctor.Unknown,
+	} {
+		b.Reset()
+		examination{Cluster: []doctor.Finding{{Check: "x", State: state}}}.print(&b)
+		if !strings.HasSuffix(b.String(), "\n"+end+"\n") {
+			t.Errorf("%s ends with %s", state, b.String())
+		}
 	}
 }

@@ -87,7 +87,8 @@ my $c = IO::Socket::INET->new(PeerAddr => %q, PeerPort => %s, Proto => "tcp") or
 func TestNetworkPolicy(t *testing.T) {
 	t.Parallel()
 	p := &policed{services: startServices(t, answererService("outside", "srv: srv3", "type: NodePort, externalTrafficPolicy: Local,")), ips: map[string]string{}}
-	other := p.k.run(t, "config", "view", "--minify", "-o", "jsonpath={..namespace}") + "-guest"
+	ns := p.k.run(t, "config", "view", "--minify", "-o", "jsonpath={..namespace}")
+	other := ns + "-guest"
 	kubectl(t, "create", "namespace", other)
 	t.Cleanup(func() { cleanUp(t, "delete", "namespace", other, "--wait=false") })
 	p.guest = newest.in(t, other)
@@ -107,6 +108,7 @@ func TestNetworkPolicy(t *testing.T) {
 	if out := p.k.try(t, "exec", "srv3", "--", "timeout", "1", "getent", "hosts", "kubernetes.default.svc.cluster.local"); out.err == nil {
 		t.Error("a pod that may not send anything resolves names:", out.stdout)
 	}
+	policedTrace(t, ns)
 
 	policedLabels(t, p, other, apply)
 	policedDNS(t, p, apply)
@@ -117,6 +119,24 @@ func TestNetworkPolicy(t *testing.T) {
 	p.only(t, "policies deleted", "8081", "srv2", "srv3", "guest")
 	if n := field(t, p.k, "pods", "-l=app=srv", `range .items[*]}{.status.containerStatuses[0].restartCount}{end`); n != "000" {
 		t.Errorf("containers of isolated pods were restarted: %s", n)
+	}
+}
+
+// policedTrace is what people see who look for the reason.
+func policedTrace(t *testing.T, ns string) {
+	t.Helper()
+	for _, c := range []struct{ what, from, step, blamed string }{
+		{"pod/srv1", "pod/srv2", "connection", "pod " + ns + "/srv2 for egress"}, {"svc/outside", "pod/srv2", "name", "to the DNS server"},
+		{"pod/srv1", "node/" + cluster.Node(2).Name, "connection", "pod " + ns + "/srv1 for ingress"}, {"pod/srv1", "node/" + cluster.Node(1).Name, "", ""},
+	} {
+		args := []string{c.what, "--from", c.from}
+		if c.what == "pod/srv1" {
+			args = append(args, "--port", "8080")
+		}
+		out := trace(t, wpctl.in(t, ns), args...)
+		if out.Broken != c.step || c.step != "" && !strings.Contains(out.Fix, "NetworkPolicy "+ns+"/default-deny isolates") || !strings.Contains(out.Fix, c.blamed) {
+			t.Errorf("trace %v: %+v, want %q broken by default-deny, %q", args, out, c.step, c.blamed)
+		}
 	}
 }
 

@@ -117,6 +117,22 @@ func TestTrace(t *testing.T) {
 	breaks("a server that listens on 127.0.0.1", "container", []string{"shy"}, "pod shy listens on 127.0.0.1:8080 only", "0.0.0.0:8080")
 
 	two := cluster.Node(2)
+	// The kernel goes on to answer for a program that is paused.
+	on := func(verb string) {
+		t.Helper()
+		for id, name := range containers(t, two) {
+			if strings.Contains(name, "/k8s_web_web2_"+ns+"_") {
+				must(t, two.Engine(t.Context(), "POST", "/containers/"+id+"/"+verb, nil, nil))
+			}
+		}
+	}
+	on("pause")
+	paused := trace(t, k, "web", "--from", "node/"+two.Name)
+	on("unpause")
+	if text := fmt.Sprintf("%+v", paused); !strings.Contains(text, "pod web2 has not taken") || strings.Contains(text, "pod web1 has not taken") {
+		t.Errorf("a program that is paused: %s", text)
+	}
+
 	ip := k.run(t, "get", "pod", "web2", "-o", "jsonpath={.status.podIP}")
 	ruled(t, two, "FORWARD", "-d", ip, "-p", "tcp", "-j", "DROP")
 	breaks("a rule that drops", "connection", []string{"svc/web", "--from", "node/" + cluster.Node(1).Name}, "no answer", "a rule on "+two.Name+" drops it: iptables -A FORWARD -d "+ip+"/32 -p tcp -j DROP")

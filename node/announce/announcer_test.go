@@ -157,20 +157,24 @@ func start(t *testing.T, l *lan, p Peer) *machine {
 		defer mu.Unlock()
 		conn.Close()
 	}
+	m.stop = run(t, m.Announcer)
+	return m
+}
+
+// run runs an announcer until the test ends or stop is called.
+func run(t *testing.T, a *Announcer) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- m.Run(ctx) }()
-	var once sync.Once
-	m.stop = func() {
-		once.Do(func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	t.Cleanup(m.stop)
-	return m
+	go func() { done <- a.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
 }
 
 var web = Address{IP: ip("198.51.100.200"), Services: []Service{{Namespace: "default", Name: "web"}}}
@@ -184,6 +188,16 @@ func three(t *testing.T, l *lan) []*machine {
 	}
 	know(all...)
 	return all
+}
+
+// onLAN runs f, in a time of its own, with three nodes on a lan, of which first announces.
+func onLAN(t *testing.T, f func(t *testing.T, l *lan, first *machine, others []*machine)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		l := &lan{}
+		first, others := winner(three(t, l))
+		f(t, l, first, others)
+	})
 }
 
 // know tells each of them of all of them.
@@ -217,9 +231,7 @@ func (l *lan) answeredBy(t *testing.T, what string, want ...MAC) {
 }
 
 func TestOneAnswersAndAnotherTakesOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := &lan{}
-		first, others := winner(three(t, l))
+	onLAN(t, func(t *testing.T, l *lan, first *machine, others []*machine) {
 		synctest.Wait()
 		l.answeredBy(t, "while it asks whether somebody has the address")
 		time.Sleep(probes*probeEvery + time.Millisecond)
@@ -325,9 +337,7 @@ func TestSplitBrainHeals(t *testing.T) {
 
 // TestNodesThatDisagree: a node that does not know better yet is contradicted, and not for ever.
 func TestNodesThatDisagree(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := &lan{}
-		first, others := winner(three(t, l))
+	onLAN(t, func(t *testing.T, l *lan, first *machine, others []*machine) {
 		time.Sleep(time.Minute)
 		l.took(web.IP)
 		other := l.plug(others[0].mac(), true)
@@ -382,9 +392,7 @@ func TestStrangersAddressIsNotTaken(t *testing.T) {
 }
 
 func TestStrangerThatComesLater(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := &lan{}
-		first, _ := winner(three(t, l))
+	onLAN(t, func(t *testing.T, l *lan, first *machine, _ []*machine) {
 		time.Sleep(time.Second)
 		slow := l.plug(MAC{2, 0xee}, true)
 		_ = slow.Send(Packet{Op: opReply, SenderMAC: slow.mac, SenderIP: web.IP, TargetMAC: first.mac(), TargetIP: ip("198.51.100.11")}, first.mac())
@@ -424,9 +432,7 @@ func TestTwoStrangersToGossip(t *testing.T) {
 }
 
 func TestLinkFailsAndComesBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := &lan{}
-		first, _ := winner(three(t, l))
+	onLAN(t, func(t *testing.T, l *lan, first *machine, _ []*machine) {
 		time.Sleep(time.Minute)
 		l.took(web.IP)
 		first.failed()
@@ -468,9 +474,7 @@ func TestLinkThatIsNotThereYet(t *testing.T) {
 				return l.plug(link.MAC, false), nil
 			},
 		})
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- a.Run(ctx) }()
+		run(t, a)
 		a.SetPeers([]Peer{p})
 		a.Set([]Address{{IP: ip("192.168.7.200")}, {IP: ip("192.0.2.1")}})
 		time.Sleep(time.Minute)
@@ -492,10 +496,6 @@ func TestLinkThatIsNotThereYet(t *testing.T) {
 		slices.Sort(opened)
 		if !slices.Equal(opened, []string{"eth0", "eth1"}) {
 			t.Errorf("opened %v", opened)
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
 		}
 	})
 }

@@ -3,19 +3,14 @@
 package announce
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/whalepod/whalepod/proxy/netnstest"
 )
 
 // The machines of the tests: two nodes and a client on one link, each in a network namespace.
@@ -23,28 +18,18 @@ var machines = []string{"wpan1", "wpan2", "wpanc"}
 
 func sh(t *testing.T, format string, args ...any) string {
 	t.Helper()
-	line := fmt.Sprintf(format, args...)
-	out, err := exec.CommandContext(t.Context(), "sh", "-c", line).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", line, err, out)
-	}
-	return string(out)
+	return netnstest.Run(t, "sh", "-ec", fmt.Sprintf(format, args...))
 }
 
 // plugIn makes the link and the machines.
 func plugIn(t *testing.T) {
 	t.Helper()
-	clear := func() {
-		for _, m := range append(machines, "wpansw") {
-			_ = exec.Command("ip", "netns", "del", m).Run()
-		}
-	}
-	clear()
-	t.Cleanup(clear)
-	sh(t, "ip netns add wpansw; ip -n wpansw link add sw type bridge; ip -n wpansw link set sw up")
+	netnstest.Make(t, "wpansw")
+	sh(t, "ip -n wpansw link add sw type bridge; ip -n wpansw link set sw up")
 	for i, m := range machines {
-		sh(t, "ip netns add %[1]s && ip -n wpansw link add %[1]s type veth peer name eth0 netns %[1]s && ip -n wpansw link set %[1]s master sw up && "+
-			"ip -n %[1]s addr add 198.51.100.%[2]d/24 dev eth0 && ip -n %[1]s link set eth0 up && ip -n %[1]s link set lo up", m, 11+i)
+		netnstest.Make(t, m)
+		sh(t, "ip -n wpansw link add %[1]s type veth peer name eth0 netns %[1]s && ip -n wpansw link set %[1]s master sw up && "+
+			"ip -n %[1]s addr add 198.51.100.%[2]d/24 dev eth0 && ip -n %[1]s link set eth0 up", m, 11+i)
 	}
 }
 
@@ -70,29 +55,9 @@ func linksOf(t *testing.T, m string) []Link {
 	return []Link{{Name: "eth0", Index: index, MAC: MAC(mac), Addrs: []netip.Prefix{netip.MustParsePrefix(addr)}}}
 }
 
-// in runs f on a thread in a machine's namespace; sockets made there stay there.
-func in(m string, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		ns, err := os.Open(filepath.Join("/run/netns", m))
-		if err != nil {
-			done <- err
-			return
-		}
-		defer ns.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
-}
-
 func openIn(m string) func(Link) (Conn, error) {
 	return func(l Link) (conn Conn, err error) {
-		err = in(m, func() (err error) {
+		err = netnstest.Inside(m, func() (err error) {
 			conn, err = Open(l)
 			return err
 		})
@@ -112,7 +77,7 @@ func asks(t *testing.T, at netip.Addr, want MAC) {
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		// The kernel needs the address to send a datagram, which nobody answers.
-		if err := in("wpanc", func() error {
+		if err := netnstest.Inside("wpanc", func() error {
 			c, err := new(net.Dialer).DialContext(t.Context(), "udp4", netip.AddrPortFrom(at, 9).String())
 			if err != nil {
 				return err
@@ -141,32 +106,21 @@ func TestKernelsBelieve(t *testing.T) {
 	for _, m := range machines[:2] {
 		nodes = append(nodes, Peer{Name: m, Links: linksOf(t, m), Ready: true})
 	}
-	run := func(i int) (*Announcer, func()) {
+	announcer := func(i int) (*Announcer, func()) {
 		a := New(Config{
 			Node: nodes[i].Name, NodeIP: nodes[i].Links[0].Addrs[0].Addr(), Listen: openIn(machines[i]),
 			Links: func() ([]Link, error) { return nodes[i].Links, nil },
 		})
 		a.Set([]Address{{IP: at}})
 		a.SetPeers(nodes)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- a.Run(ctx) }()
-		stop := func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-			done <- nil
-		}
-		t.Cleanup(stop)
-		return a, stop
+		return a, run(t, a)
 	}
 	first, second := 0, 1
 	if elect(at, nodes) != nodes[0].Name {
 		first, second = 1, 0
 	}
-	_, stop := run(first)
-	other, _ := run(second)
+	_, stop := announcer(first)
+	other, _ := announcer(second)
 	asks(t, at, nodes[first].Links[0].MAC)
 	stop()
 	begin := time.Now()
@@ -196,9 +150,7 @@ func TestKernelsBelieve(t *testing.T) {
 	})
 	third.Set([]Address{{IP: theirs, Services: []Service{{Name: "web"}}}})
 	third.SetPeers(nodes[second : second+1])
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- third.Run(ctx) }()
+	run(t, third)
 	select {
 	case got := <-events:
 		if got != ReasonConflict {
@@ -206,9 +158,5 @@ func TestKernelsBelieve(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("the other machine was not noticed")
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -154,7 +155,10 @@ func TestClassify(t *testing.T) {
 }
 
 // stub is a node that is asked.
-type stub struct{ refuse, hang netip.AddrPort }
+type stub struct {
+	refuse, hang netip.AddrPort
+	looks        *int // at sockets
+}
 
 func (stub) Name() string { return "n1" }
 func (stub) Scope(service string) Scope {
@@ -201,11 +205,17 @@ func (stub) Rules(context.Context, string) (*Rules, error) {
 	return &Rules{Known: true}, nil
 }
 
-func (stub) Sockets(p Pod) ([]Socket, error) {
+func (s stub) Sockets(p Pod) ([]Socket, error) {
 	if p.Name == "gone" {
 		return nil, ErrNoPod(p)
 	}
-	return []Socket{{"TCP", netip.MustParseAddrPort("[::]:80")}}, nil
+	switch *s.looks++; p.Name {
+	case "hangs":
+		return []Socket{{Protocol: "TCP", Address: netip.MustParseAddrPort("[::]:80"), Waiting: 2 + *s.looks}}, nil
+	case "busy": // at the first look
+		return []Socket{{Protocol: "TCP", Address: netip.MustParseAddrPort("[::]:80"), Waiting: max(0, 4-*s.looks)}}, nil
+	}
+	return []Socket{{Protocol: "TCP", Address: netip.MustParseAddrPort("[::]:80")}}, nil
 }
 
 func (stub) Drops(_ context.Context, addrs []netip.Addr) ([]string, error) {
@@ -230,9 +240,9 @@ func post(t *testing.T, n Node, path string, body any) *httptest.ResponseRecorde
 func TestHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		at := netip.MustParseAddrPort
-		n := stub{refuse: at("10.244.1.6:80"), hang: at("10.244.1.7:80")}
+		n := stub{refuse: at("10.244.1.6:80"), hang: at("10.244.1.7:80"), looks: new(int)}
 		w := post(t, n, TracePath, Question{
-			Service: "default/web", Rules: true, Names: []string{"web"}, Sockets: []Pod{{"default", "web", ""}, {"default", "gone", ""}},
+			Service: "default/web", Rules: true, Names: []string{"web"}, Sockets: []Pod{{"default", "web", ""}, {"default", "gone", ""}, {"default", "hangs", ""}, {"default", "busy", ""}},
 			Dial:  []Target{{"TCP", at("10.244.1.5:80")}, {"TCP", n.refuse}, {"TCP", n.hang}, {"TCP", at("203.0.113.5:80")}, {"TCP", at("192.0.2.1:80")}, {"UDP", at("10.244.1.5:53")}},
 			Drops: []netip.Addr{netip.MustParseAddr("10.244.1.5")},
 			Pings: []netip.Addr{netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("192.0.2.1")},
@@ -254,13 +264,52 @@ func TestHandler(t *testing.T) {
 		if len(a.Pings) != 2 || !a.Pings[0].Small || a.Pings[0].Size != 1500 || a.Pings[1].Small {
 			t.Errorf("%+v", a.Pings)
 		}
-		if len(a.Sockets) != 2 || len(a.Sockets[0].Listening) != 1 || a.Sockets[1].Error != "pod default/gone does not run on this node" {
+		if len(a.Sockets) != 4 || len(a.Sockets[0].Listening) != 1 || a.Sockets[1].Error != "pod default/gone does not run on this node" {
 			t.Errorf("%+v", a.Sockets)
+		}
+		if a.Sockets[0].Listening[0].Waiting != 0 || a.Sockets[2].Listening[0].Waiting != 4 || a.Sockets[3].Listening[0].Waiting != 0 {
+			t.Errorf("who hangs: %+v", a.Sockets)
 		}
 		w = post(t, n, DoctorPath, Exam{})
 		var h Health
 		if err := json.Unmarshal(w.Body.Bytes(), &h); err != nil || h.Node != "n1" || len(h.Findings) != 1 || h.Time.IsZero() {
 			t.Error(err, w.Body)
+		}
+	})
+}
+
+// slow takes its time over an examination.
+type slow struct {
+	stub
+	examined *int
+}
+
+func (s slow) Health(ctx context.Context) []doctor.Finding {
+	*s.examined++
+	<-ctx.Done()
+	return nil
+}
+
+// Who waits for an examination, and goes, is not examined for.
+func TestOneExaminationAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := slow{examined: new(int)}
+		h := NewHandler(n)
+		ask := func(ctx context.Context) {
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodPost, DoctorPath, strings.NewReader("{}")))
+		}
+		began := time.Now()
+		go ask(t.Context())
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		ask(ctx)
+		if took := time.Since(began); took != time.Second || *n.examined != 1 {
+			t.Errorf("%d examinations, after %v", *n.examined, took)
+		}
+		ask(t.Context())
+		if took := time.Since(began); took != 2*doctor.Within || *n.examined != 2 {
+			t.Errorf("%d examinations, after %v", *n.examined, took)
 		}
 	})
 }
@@ -290,11 +339,11 @@ func TestHandlerRefuses(t *testing.T) {
 func TestCovers(t *testing.T) {
 	to := netip.MustParseAddrPort("10.244.1.5:80")
 	for text, want := range map[string]bool{"0.0.0.0:80": true, "[::]:80": true, "10.244.1.5:80": true, "127.0.0.1:80": false, "0.0.0.0:81": false, "[::1]:80": false} {
-		if got := (Socket{"TCP", netip.MustParseAddrPort(text)}).Covers("TCP", to); got != want {
+		if got := (Socket{Protocol: "TCP", Address: netip.MustParseAddrPort(text)}).Covers("TCP", to); got != want {
 			t.Errorf("%s: %v", text, got)
 		}
 	}
-	if (Socket{"UDP", netip.MustParseAddrPort("0.0.0.0:80")}).Covers("TCP", to) {
+	if (Socket{Protocol: "UDP", Address: netip.MustParseAddrPort("0.0.0.0:80")}).Covers("TCP", to) {
 		t.Error("UDP is not TCP")
 	}
 }

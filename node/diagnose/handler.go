@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,13 +49,13 @@ const atOnce = 32
 type Handler struct {
 	node Node
 	mux  http.ServeMux
-	// one at a time is enough for people, and bounds what a node can be made to do.
-	busy sync.Mutex
+	// busy has room for one: that many examinations at a time are enough for people, and bound what a node can be made to do.
+	busy chan struct{}
 }
 
 // NewHandler makes a Handler.
 func NewHandler(n Node) *Handler {
-	h := &Handler{node: n}
+	h := &Handler{node: n, busy: make(chan struct{}, 1)}
 	h.mux.HandleFunc("POST "+TracePath, h.trace)
 	h.mux.HandleFunc("POST "+DoctorPath, h.doctor)
 	return h
@@ -82,8 +83,12 @@ func (h *Handler) doctor(w http.ResponseWriter, r *http.Request) {
 	if !read(w, r, &e) {
 		return
 	}
-	h.busy.Lock()
-	defer h.busy.Unlock()
+	select {
+	case h.busy <- struct{}{}:
+		defer func() { <-h.busy }()
+	case <-r.Context().Done():
+		return // who asked has gone
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), doctor.Within)
 	defer cancel()
 	out := Health{Node: h.node.Name(), Findings: h.node.Health(ctx)}
@@ -123,8 +128,11 @@ func Ask(ctx context.Context, n Node, q *Question) *Answer {
 	if len(q.Names) > 0 {
 		wg.Go(func() { fail("names", askNames(ctx, n, q, a)) })
 	}
-	if len(q.Dial) > 0 {
-		wg.Go(func() { dialAll(ctx, n, q, a) })
+	if len(q.Dial)+len(q.Sockets) > 0 {
+		wg.Go(func() {
+			dialAll(ctx, n, q, a)
+			a.Sockets = sockets(ctx, n, q.Sockets) // after dialing: a program that hangs leaves the connections where they are
+		})
 	}
 	if len(q.Pings) > 0 {
 		wg.Go(func() { fail("pings", pingAll(ctx, n, q, a)) })
@@ -135,9 +143,6 @@ func Ask(ctx context.Context, n Node, q *Question) *Answer {
 			a.Rules = rules
 			fail("rules", err)
 		})
-	}
-	if len(q.Sockets) > 0 {
-		wg.Go(func() { a.Sockets = sockets(n, q.Sockets) })
 	}
 	if len(q.Drops) > 0 {
 		wg.Go(func() {
@@ -210,8 +215,13 @@ func pingAll(ctx context.Context, n Node, q *Question, a *Answer) error {
 	return g.Wait()
 }
 
-func sockets(n Node, pods []Pod) []PodSockets {
+// accepts is how soon a program takes a connection that does not hang.
+const accepts = 500 * time.Millisecond
+
+// sockets of some pods, and which connections wait there for longer than a moment.
+func sockets(ctx context.Context, n Node, pods []Pod) []PodSockets {
 	out := make([]PodSockets, len(pods))
+	wait := false
 	for i, p := range pods {
 		out[i].Pod = p
 		list, err := n.Sockets(p)
@@ -219,6 +229,26 @@ func sockets(n Node, pods []Pod) []PodSockets {
 			out[i].Error = err.Error()
 		}
 		out[i].Listening = list
+		wait = wait || slices.ContainsFunc(list, func(s Socket) bool { return s.Waiting > 0 })
+	}
+	if !wait {
+		return out
+	}
+	select {
+	case <-time.After(accepts):
+	case <-ctx.Done():
+	}
+	for i := range out {
+		later, _ := n.Sockets(out[i].Pod) // what cannot be seen any more does not wait
+		for j := range out[i].Listening {
+			s := &out[i].Listening[j]
+			again := slices.IndexFunc(later, func(l Socket) bool { return l.Protocol == s.Protocol && l.Address == s.Address })
+			if again < 0 {
+				s.Waiting = 0
+			} else {
+				s.Waiting = min(s.Waiting, later[again].Waiting)
+			}
+		}
 	}
 	return out
 }

@@ -171,6 +171,8 @@ type PodSockets struct {
 type Socket struct {
 	Protocol string         `json:"protocol"`
 	Address  netip.AddrPort `json:"address"`
+	// Waiting are connections that the kernel has accepted, and the program has not for a while.
+	Waiting int `json:"waiting,omitempty"`
 }
 
 // Covers tells whether clients of this address and port reach the socket.

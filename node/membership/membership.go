@@ -29,6 +29,10 @@ import (
 // suspicionMult*probeEvery to refute it. gossipEvery is memberlist's look for news to pass on, which wakes the process also
 // when there are none; news travel with probes besides.
 //
+// A machine with the name of another and an address of its own is not believed before that one has been dead for deadReclaim,
+// and memberlist looks again only when the two happen to exchange all they know, once in 30 s. So who hears of such a machine
+// calls it for claimPatience: by then the former address is dead, or there are two machines of one name.
+//
 // After a cut that lasted long enough for both sides to call each other dead, nobody probes across any more, and memberlist
 // passes news to the dead only while it has some. So those who are missing are called every rejoinMissing: a packet
 // each, which is what it costs to be whole again within seconds of the cable being back. Two or three calls may be needed, since
@@ -47,7 +51,9 @@ const (
 	rejoinAtOnce = 8
 	leaveTimeout = time.Second
 	dialTimeout  = 2 * time.Second
-	deadReclaim  = 3 * time.Second
+	deadReclaim  = time.Second
+	// claimPatience is more than what it takes to find a machine dead, and deadReclaim.
+	claimPatience = 10 * time.Second
 )
 
 // Config of a machine's membership.
@@ -84,6 +90,7 @@ type Membership struct {
 	changed chan struct{}
 	died    chan struct{} // somebody died, or nobody answers: time for a survey
 	told    chan struct{} // poked by Tell
+	claimed chan struct{} // poked when claims have come
 
 	mu      sync.Mutex
 	meta    string
@@ -92,13 +99,16 @@ type Membership struct {
 	dead map[string]time.Time
 	// silent are those of the dead that are so by our own survey alone.
 	silent map[string]Member
+	// claims are where machines say to be that are known by another address, with the time when that was first heard.
+	claims map[string]time.Time
 }
 
 // New makes a membership; Run starts it.
 func New(cfg Config) *Membership {
 	return &Membership{
 		cfg: cfg, log: cfg.Logger.With("component", "membership"), changed: make(chan struct{}, 1), died: make(chan struct{}, 1), told: make(chan struct{}, 1),
-		members: map[string]Member{}, dead: map[string]time.Time{}, silent: map[string]Member{},
+		claimed: make(chan struct{}, 1), members: map[string]Member{}, dead: map[string]time.Time{}, silent: map[string]Member{},
+		claims: map[string]time.Time{},
 	}
 }
 
@@ -159,7 +169,7 @@ func (m *Membership) Run(ctx context.Context) error {
 	c.AwarenessMaxMultiplier, c.GossipInterval = awarenessMax, gossipEvery
 	c.TCPTimeout = dialTimeout
 	c.DeadNodeReclaimTime = deadReclaim // a machine that comes back with another address keeps its name
-	c.Events = events{m}
+	c.Conflict, c.Events = events{m}, events{m}
 	goodbye := &delegate{own: m.ownMeta}
 	c.Delegate = goodbye
 	quiet := time.AfterFunc(surveyQuiet, func() { poke(m.died) })
@@ -207,6 +217,13 @@ func (m *Membership) keepJoining(ctx context.Context, list *memberlist.Memberlis
 		case <-ctx.Done():
 			t.Stop()
 			return
+		case <-m.claimed:
+			t.Stop()
+			select { // it has just called, and is not believed yet
+			case <-ctx.Done():
+				return
+			case <-time.After(rejoinMissing):
+			}
 		case <-t.C:
 		}
 	}
@@ -215,10 +232,10 @@ func (m *Membership) keepJoining(ctx context.Context, list *memberlist.Memberlis
 // join calls seeds that are not members: at the start, and again after a cut that lasted long enough for both sides to
 // forget each other. It says when to look again.
 func (m *Membership) join(call func([]string) (int, error)) time.Duration {
-	seeds := m.missing()
+	seeds, claims := m.missing(), m.claimants(time.Now())
 	rand.Shuffle(len(seeds), func(i, j int) { seeds[i], seeds[j] = seeds[j], seeds[i] })
 	var calls sync.WaitGroup // side by side: those who are dead must not keep one who lives waiting
-	for _, seed := range seeds[:min(len(seeds), rejoinAtOnce)] {
+	for _, seed := range append(claims, seeds[:min(len(seeds), rejoinAtOnce)]...) {
 		calls.Go(func() {
 			if _, err := call([]string{seed}); err != nil {
 				m.log.Debug("gossip seed does not answer", "seed", seed, "err", err)
@@ -231,10 +248,24 @@ func (m *Membership) join(call func([]string) (int, error)) time.Duration {
 	switch {
 	case len(m.members) <= 1 && len(seeds) > 0:
 		return rejoinAlone
-	case len(m.dead) > 0:
+	case len(m.dead) > 0, len(m.claims) > 0:
 		return rejoinMissing
 	}
 	return rejoinEvery
+}
+
+// claimants are where machines say to be that are believed to be elsewhere.
+func (m *Membership) claimants(now time.Time) (hosts []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for host, since := range m.claims {
+		if now.Sub(since) > claimPatience {
+			delete(m.claims, host)
+			continue
+		}
+		hosts = append(hosts, host)
+	}
+	return hosts
 }
 
 // missing are the seeds that are not members, each once. (memberlist's own list of members may not be read while it works.)
@@ -262,8 +293,31 @@ func (e events) NotifyJoin(n *memberlist.Node)   { e.m.note(n, true) }
 func (e events) NotifyUpdate(n *memberlist.Node) { e.m.note(n, true) }
 func (e events) NotifyLeave(n *memberlist.Node)  { e.m.note(n, false) }
 
+// NotifyConflict hears of a machine at another address than the one that it is known by.
+func (e events) NotifyConflict(known, other *memberlist.Node) {
+	if known.Name != e.m.cfg.Name { // of us, others are wrong
+		e.m.claim(memberOf(other))
+	}
+}
+
+func (m *Membership) claim(v Member) {
+	m.mu.Lock()
+	_, had := m.claims[v.host()]
+	if !had {
+		m.claims[v.host()] = time.Now()
+	}
+	m.mu.Unlock()
+	if !had {
+		poke(m.claimed)
+	}
+}
+
+func memberOf(n *memberlist.Node) Member {
+	return Member{Name: n.Name, Addr: n.Addr.String(), Port: n.Port, Meta: string(n.Meta)}
+}
+
 func (m *Membership) note(n *memberlist.Node, alive bool) {
-	v := Member{Name: n.Name, Addr: n.Addr.String(), Port: n.Port, Meta: string(n.Meta)}
+	v := memberOf(n)
 	m.set(v, alive, !alive && v.Meta != leavingMeta)
 }
 
@@ -274,6 +328,7 @@ func (m *Membership) set(v Member, alive, died bool) {
 	if alive {
 		m.members[v.Name] = v
 		delete(m.dead, v.Name)
+		delete(m.claims, v.host())
 	} else {
 		delete(m.members, v.Name)
 		if _, known := m.dead[v.Name]; died && !known {

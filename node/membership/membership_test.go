@@ -7,10 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -148,6 +150,84 @@ func TestSeedsAreAskedAgain(t *testing.T) {
 	turn("one seed is no member", rejoinEvery, 1)
 	m.note(node("b", "192.0.2.2"), false)
 	turn("one has died", rejoinMissing, 2)
+}
+
+// A machine that has lost its power and comes back with another address is believed as soon as its former address is dead.
+func TestAddressChanges(t *testing.T) {
+	t.Parallel()
+	key, port := make([]byte, 32), freePort(t, "127.0.0.6")
+	seed := "127.0.0.6:" + strconv.Itoa(port)
+	a, _ := start(t, "a", "127.0.0.6", port, key)
+	b, _ := start(t, "b", "127.0.0.7", freePort(t, "127.0.0.7"), key, seed)
+	await(t, a, "b joining", func() bool { return len(a.Members()) == 2 })
+	former, err := memberlist.Create(quietConfig("c", freePort(t, "127.0.0.5"), key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := former.Join([]string{seed}); err != nil {
+		t.Fatal(err)
+	}
+	both := []*Membership{a, b}
+	at := func(m *Membership, addr string) func() bool {
+		return func() bool {
+			return slices.ContainsFunc(m.Members(), func(v Member) bool { return v.Name == "c" && v.Addr == addr })
+		}
+	}
+	for _, m := range both {
+		await(t, m, "c", at(m, "127.0.0.5"))
+	}
+	if err := former.Shutdown(); err != nil { // without a word
+		t.Fatal(err)
+	}
+	began := time.Now()
+	start(t, "c", "127.0.0.8", freePort(t, "127.0.0.8"), key, seed)
+	for _, m := range both {
+		await(t, m, "c's other address", at(m, "127.0.0.8"))
+	}
+	if took := time.Since(began); took > claimPatience {
+		t.Errorf("that took %s", took)
+	}
+}
+
+// A machine at another address than the one that it is known by is called until it is believed, but not for ever.
+func TestOtherAddressesAreCalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New(Config{Name: "a", Addr: "192.0.2.1", Port: 7946, Seeds: func() []string { return nil }, Logger: slog.New(slog.DiscardHandler)})
+		node := func(name, ip string) *memberlist.Node {
+			return &memberlist.Node{Name: name, Addr: net.ParseIP(ip), Port: 7946}
+		}
+		turn := func(what string, wait time.Duration, want ...string) {
+			t.Helper()
+			var called []string
+			got := m.join(func(list []string) (int, error) {
+				called = append(called, list...)
+				return 1, nil
+			})
+			if got != wait || !slices.Equal(called, want) {
+				t.Errorf("%s: looks again after %s, wanted %s; called %v", what, got, wait, called)
+			}
+		}
+		m.note(node("a", "192.0.2.1"), true)
+		m.note(node("b", "192.0.2.2"), true)
+		turn("nothing", rejoinEvery)
+		events{m}.NotifyConflict(node("a", "192.0.2.1"), node("a", "192.0.2.9"))
+		turn("somebody has a wrong address of ours", rejoinEvery)
+		events{m}.NotifyConflict(node("b", "192.0.2.2"), node("b", "192.0.2.3"))
+		select {
+		case <-m.claimed:
+		default:
+			t.Error("nobody is told to look")
+		}
+		turn("claimed", rejoinMissing, "192.0.2.3:7946")
+		m.note(node("b", "192.0.2.3"), true)
+		turn("believed", rejoinEvery)
+		events{m}.NotifyConflict(node("b", "192.0.2.3"), node("b", "192.0.2.4"))
+		time.Sleep(claimPatience / 2)
+		events{m}.NotifyConflict(node("b", "192.0.2.3"), node("b", "192.0.2.4"))
+		turn("a copy", rejoinMissing, "192.0.2.4:7946")
+		time.Sleep(claimPatience/2 + time.Second)
+		turn("a copy is never believed", rejoinEvery)
+	})
 }
 
 // A machine whom nobody answers, by UDP or TCP, finds all others dead at once, and alive again when they answer.

@@ -8,32 +8,58 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UDPFlow names connection tracking entries of UDP: datagrams sent to Dst that are translated to Endpoint.
-// A zero address or port in either matches any.
-type UDPFlow struct {
-	Dst, Endpoint netip.AddrPort
+// UDPAddress is where clients send datagrams to, and the endpoints that they may be translated to. With an unspecified address
+// it is the port of every address of the node.
+type UDPAddress struct {
+	At        netip.AddrPort
+	Endpoints []netip.AddrPort
 }
 
-// ClearUDP makes the kernel forget these flows. A UDP client that keeps its port would otherwise be sent to a dead
-// endpoint for as long as it keeps trying. TCP needs no such help while the endpoint's machine answers for it; for when it
-// does not, see ClearDead.
-func (n *Network) ClearUDP(flows []UDPFlow) error {
-	if len(flows) == 0 {
+// ClearUDP makes the kernel forget the flows to these addresses that are not translated to one of their endpoints. A UDP client
+// that keeps its port would otherwise be sent to a dead endpoint, or past an address that is older than its rules, for as
+// long as it keeps trying. TCP needs no such help while the endpoint's machine answers for it; for when it does not, see
+// ClearDead.
+func (n *Network) ClearUDP(list []UDPAddress) error {
+	if len(list) == 0 {
 		return nil
+	}
+	own, err := n.nl.AddrList(nil, unix.AF_INET)
+	if err != nil {
+		return fmt.Errorf("list the node's addresses: %w", err)
 	}
 	h, err := n.ns.netlink(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
-	if _, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, udpFlows(flows)); err != nil {
+	local := map[netip.Addr]bool{}
+	for _, a := range own {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		local[ip.Unmap()] = true
+	}
+	if _, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, newUDPFlows(list, local)); err != nil {
 		return fmt.Errorf("clear UDP flows: %w", err)
 	}
 	return nil
 }
 
-// udpFlows matches a flow against all wanted ones, so that one dump of the table serves them all.
-type udpFlows []UDPFlow
+// udpFlows matches a flow against all addresses, so that one dump of the table serves them all.
+type udpFlows struct {
+	endpoints map[netip.AddrPort]map[netip.AddrPort]bool // by address
+	local     map[netip.Addr]bool                        // the node's addresses
+}
+
+func newUDPFlows(list []UDPAddress, local map[netip.Addr]bool) udpFlows {
+	u := udpFlows{endpoints: map[netip.AddrPort]map[netip.AddrPort]bool{}, local: local}
+	for _, a := range list {
+		ends := map[netip.AddrPort]bool{}
+		for _, e := range a.Endpoints {
+			ends[e] = true
+		}
+		u.endpoints[a.At] = ends
+	}
+	return u
+}
 
 func (u udpFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	if f.Forward.Protocol != unix.IPPROTO_UDP {
@@ -41,12 +67,12 @@ func (u udpFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	}
 	dst, _ := netip.AddrFromSlice(f.Forward.DstIP)
 	endpoint, _ := netip.AddrFromSlice(f.Reverse.SrcIP)
-	for _, w := range u {
-		if matches(w.Dst, dst, f.Forward.DstPort) && matches(w.Endpoint, endpoint, f.Reverse.SrcPort) {
-			return true
-		}
+	dst, endpoint = dst.Unmap(), endpoint.Unmap()
+	ends, ok := u.endpoints[netip.AddrPortFrom(dst, f.Forward.DstPort)]
+	if !ok && (u.local[dst] || dst.IsLoopback()) { // what only passes through to that port of others is none of ours
+		ends, ok = u.endpoints[netip.AddrPortFrom(netip.IPv4Unspecified(), f.Forward.DstPort)]
 	}
-	return false
+	return ok && !ends[netip.AddrPortFrom(endpoint, f.Reverse.SrcPort)]
 }
 
 // ClearDead makes the kernel forget the connections that it translates to these addresses, which belong to a machine that is
@@ -84,11 +110,4 @@ func (t translatedTo) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 		}
 	}
 	return false
-}
-
-func matches(want netip.AddrPort, addr netip.Addr, port uint16) bool {
-	if want.Addr().IsValid() && !want.Addr().IsUnspecified() && want.Addr() != addr.Unmap() {
-		return false
-	}
-	return want.Port() == 0 || want.Port() == port
 }

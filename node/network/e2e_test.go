@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -475,25 +476,40 @@ func TestE2EClearUDP(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Close()
-	flow := func(port uint16, endpoint string) *netlink.ConntrackFlow {
+	flow := func(from uint16, dst string, port uint16, endpoint string) *netlink.ConntrackFlow {
 		ip := func(s string) net.IP { return net.ParseIP(s).To4() }
 		return &netlink.ConntrackFlow{
 			FamilyType: unix.AF_INET, TimeOut: 100,
-			Forward: netlink.IPTuple{SrcIP: ip("10.244.1.9"), DstIP: ip("10.254.0.7"), SrcPort: 999, DstPort: port, Protocol: unix.IPPROTO_UDP},
-			Reverse: netlink.IPTuple{SrcIP: ip(endpoint), DstIP: ip("10.244.1.9"), SrcPort: port, DstPort: 999, Protocol: unix.IPPROTO_UDP},
+			Forward: netlink.IPTuple{SrcIP: ip("10.244.1.9"), DstIP: ip(dst), SrcPort: from, DstPort: port, Protocol: unix.IPPROTO_UDP},
+			Reverse: netlink.IPTuple{SrcIP: ip(endpoint), DstIP: ip("10.244.1.9"), SrcPort: port, DstPort: from, Protocol: unix.IPPROTO_UDP},
 		}
 	}
-	for _, f := range []*netlink.ConntrackFlow{flow(53, "10.244.1.2"), flow(54, "10.244.1.3")} {
+	const nodePort = 30053
+	for _, f := range []*netlink.ConntrackFlow{
+		flow(1, "10.254.0.7", 53, "10.244.1.2"), flow(2, "10.254.0.7", 53, "10.244.1.3"), flow(3, "10.254.0.7", 54, "10.244.1.3"),
+		flow(4, "10.244.1.1", nodePort, "10.244.1.3"), flow(5, "10.244.1.1", nodePort, "10.244.1.2"), flow(6, "203.0.113.9", nodePort, "203.0.113.9"),
+	} {
 		if err := h.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, f); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := a.ClearUDP([]UDPFlow{{Dst: netip.MustParseAddrPort("10.254.0.7:53"), Endpoint: netip.MustParseAddrPort("10.244.1.2:0")}}); err != nil {
+	err = a.ClearUDP([]UDPAddress{
+		{At: netip.MustParseAddrPort("10.254.0.7:53"), Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.244.1.2:53")}},
+		{At: netip.AddrPortFrom(netip.IPv4Unspecified(), nodePort), Endpoints: []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("10.244.1.2"), nodePort)}},
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	left, err := h.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
-	if err != nil || len(left) != 1 || left[0].Forward.DstPort != 54 {
-		t.Errorf("left: %v %v", left, err)
+	list, err := h.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []uint16
+	for _, f := range list {
+		left = append(left, f.Forward.SrcPort)
+	}
+	if slices.Sort(left); !slices.Equal(left, []uint16{1, 3, 5, 6}) {
+		t.Errorf("left: %v", left)
 	}
 }
 

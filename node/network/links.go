@@ -17,7 +17,7 @@ type Link struct {
 	Addrs []netip.Prefix
 }
 
-// Links are the node's links that are up, ask for addresses by ARP and have an IPv4 address themselves; not the pods' bridge
+// Links are the node's links that are up with a cable in, ask for addresses by ARP and have an IPv4 address themselves; not the pods' bridge
 // nor the tunnel.
 func (n *Network) Links() ([]Link, error) {
 	addrs, err := n.nl.AddrList(nil, unix.AF_INET)
@@ -50,6 +50,6 @@ func (n *Network) Links() ([]Link, error) {
 }
 
 func hasNeighbours(name string, flags uint32, mac net.HardwareAddr) bool {
-	const needed = unix.IFF_UP | unix.IFF_BROADCAST
+	const needed = unix.IFF_UP | unix.IFF_LOWER_UP | unix.IFF_BROADCAST
 	return flags&needed == needed && flags&(unix.IFF_LOOPBACK|unix.IFF_NOARP) == 0 && len(mac) == 6 && name != BridgeName && name != VXLANName
 }

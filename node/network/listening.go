@@ -13,6 +13,8 @@ import (
 type Listener struct {
 	Protocol string // TCP or UDP
 	Address  netip.AddrPort
+	// Waiting are the TCP connections that the kernel has made and the program has not taken yet.
+	Waiting int
 }
 
 // Listeners are the sockets in a network namespace that wait for clients: TCP sockets that listen, and UDP sockets that are
@@ -36,7 +38,7 @@ func Listeners(netnsPath string) ([]Listener, error) {
 		}
 		for _, s := range tcp {
 			if s.State == netlink.TCP_LISTEN {
-				out = appendListener(out, "TCP", s.ID)
+				out = appendListener(out, "TCP", s.ID, int(s.RQueue))
 			}
 		}
 		udp, err := h.SocketDiagUDP(family)
@@ -45,19 +47,19 @@ func Listeners(netnsPath string) ([]Listener, error) {
 		}
 		for _, s := range udp {
 			if s.ID.DestinationPort == 0 {
-				out = appendListener(out, "UDP", s.ID)
+				out = appendListener(out, "UDP", s.ID, 0)
 			}
 		}
 	}
 	return out, nil
 }
 
-func appendListener(out []Listener, protocol string, id netlink.SocketID) []Listener {
+func appendListener(out []Listener, protocol string, id netlink.SocketID, waiting int) []Listener {
 	ip, ok := netip.AddrFromSlice(id.Source)
 	if !ok {
 		return out
 	}
-	return append(out, Listener{Protocol: protocol, Address: netip.AddrPortFrom(ip.Unmap(), id.SourcePort)})
+	return append(out, Listener{Protocol: protocol, Address: netip.AddrPortFrom(ip.Unmap(), id.SourcePort), Waiting: waiting})
 }
 
 // Inside runs f on a thread that is in a network namespace; sockets that it opens stay there.

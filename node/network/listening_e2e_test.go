@@ -53,11 +53,27 @@ func TestE2EListenersOfANamespace(t *testing.T) {
 	var got []string
 	for _, l := range list {
 		got = append(got, fmt.Sprint(l.Protocol, " ", l.Address))
+		if l.Waiting != 0 {
+			t.Errorf("%d connections wait at %s, and nobody has made one", l.Waiting, l.Address)
+		}
 	}
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+	// Nobody accepts.
+	if err := Inside(nsPath(ns), func() error {
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp4", "127.0.0.1:8080")
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if list, err = Listeners(nsPath(ns)); err != nil || !slices.ContainsFunc(list, func(l Listener) bool { return l.Address.Port() == 8080 && l.Waiting == 1 }) {
+		t.Errorf("%+v, %v", list, err)
 	}
 	if _, err := Listeners("/proc/0/ns/net"); err == nil {
 		t.Error("a namespace that is not there has sockets")

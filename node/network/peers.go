@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -48,10 +49,12 @@ func (n *Network) SetPeers(ctx context.Context, peers []Peer) error {
 
 // Run keeps the routes right while links come and go, until ctx ends.
 func (n *Network) Run(ctx context.Context) error {
-	done := make(chan struct{})
-	defer close(done)
 	changed := make(chan struct{}, 1)
-	n.subscribe(done, changed)
+	var listening sync.WaitGroup
+	defer listening.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	listening.Go(func() { n.listen(ctx, changed) })
 	tick := time.NewTicker(resync)
 	defer tick.Stop()
 	for {
@@ -81,42 +84,6 @@ func (n *Network) Run(ctx context.Context) error {
 			n.cfg.Changed()
 		}
 	}
-}
-
-// subscribe pokes changed after the kernel reports routes, addresses or links that are not our own doing.
-func (n *Network) subscribe(done <-chan struct{}, changed chan<- struct{}) {
-	poke := func() {
-		select {
-		case changed <- struct{}{}:
-		default:
-		}
-	}
-	fd := n.ns.fd
-	onError := func(err error) { poke() }
-	routes := make(chan netlink.RouteUpdate, 16)
-	if err := netlink.RouteSubscribeWithOptions(routes, done, netlink.RouteSubscribeOptions{Namespace: &fd, ErrorCallback: onError}); err != nil {
-		n.log.Warn("route changes are noticed late", "err", err)
-	} else {
-		go func() {
-			for u := range routes {
-				if u.Protocol != routeProtocol && u.Table == unix.RT_TABLE_MAIN {
-					poke()
-				}
-			}
-		}()
-	}
-	addrs := make(chan netlink.AddrUpdate, 16)
-	if err := netlink.AddrSubscribeWithOptions(addrs, done, netlink.AddrSubscribeOptions{Namespace: &fd, ErrorCallback: onError}); err != nil {
-		n.log.Warn("address changes are noticed late", "err", err)
-		return
-	}
-	go func() {
-		for u := range addrs {
-			if u.LinkAddress.IP.To4() != nil {
-				poke()
-			}
-		}
-	}()
 }
 
 // plan is what the kernel should hold for the peers.

@@ -34,6 +34,36 @@ func TestSandboxDies(t *testing.T) {
 	})
 }
 
+// After a reboot pods are not what they were said to be until they run again; after a restart of the agent alone they are at once.
+func TestLooked(t *testing.T) {
+	test(t, func(t *testing.T, n *node) {
+		n.apply(pod("p", "a"))
+		n.want("uid-p", "Running a=running+")
+		want := func(what string, all, asBefore bool) {
+			t.Helper()
+			if a, b := n.manager.Looked(); a != all || b != asBefore {
+				t.Errorf("%s: all %v, as before %v", what, a, b)
+			}
+		}
+		n.restart()
+		want("the agent has started again", true, true)
+		n.stop()
+		n.engine.Down()
+		n.restart()
+		want("the engine is not there", false, false)
+		n.stop()
+		n.engine.Up()
+		n.engine.Restart()
+		n.net.fail(errors.New("no addresses"))
+		n.restart()
+		want("nothing runs", true, false)
+		n.net.fail(nil)
+		seconds(20)
+		n.want("uid-p", "Running a=running+ x1")
+		want("it runs again", true, true)
+	})
+}
+
 func TestEngineRestart(t *testing.T) {
 	test(t, func(t *testing.T, n *node) {
 		never := pod("never", "a")

@@ -42,6 +42,12 @@ func (n *network) set(blind bool, busy time.Time) {
 	n.blind, n.busy = blind, busy
 }
 
+func (n *network) fail(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.err = err
+}
+
 func (n *network) Busy(_ context.Context, pid int) (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -2,6 +2,7 @@ package pods
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -152,4 +153,37 @@ func (m *Manager) Sandbox(namespace, pod, uid string) (Found, error) {
 		return Found{}, fmt.Errorf("pod not found (%q)", pod+"_"+namespace)
 	}
 	return v.found(&corev1.Container{}, ""), nil
+}
+
+// Looked tells how the pods of this node compare with what was told of them before this agent started: whether all of them have
+// been looked at, and whether those that were ready are so again. When nothing is known of any, both are true.
+func (m *Manager) Looked() (all, asBefore bool) {
+	if !m.ready() {
+		return false, false
+	}
+	if !m.cfg.Desired.Usable() {
+		return true, true
+	}
+	all, asBefore = true, true
+	for _, pod := range m.cfg.Desired.Pods() {
+		if pod.DeletionTimestamp != nil || pod.Spec.NodeName != "" && pod.Spec.NodeName != m.cfg.NodeName {
+			continue
+		}
+		w := m.worker(string(pod.UID))
+		if w == nil {
+			return false, false
+		}
+		w.mu.Lock()
+		v := w.view
+		w.mu.Unlock()
+		all = all && v.known
+		asBefore = asBefore && v.known && (!w.wasReady || isReady(v.status))
+	}
+	return all, asBefore
+}
+
+func isReady(s corev1.PodStatus) bool {
+	return slices.ContainsFunc(s.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
 }

@@ -46,6 +46,8 @@ type worker struct {
 	ref  runtime.PodRef
 	log  *slog.Logger
 	wake chan struct{}
+	// wasReady: what was told of the pod last, before this agent started, is that it is ready.
+	wasReady bool
 	// seq counts what this worker made the engine do, so that a list taken before is not believed after.
 	seq atomic.Int64
 
@@ -149,6 +151,7 @@ func newWorker(m *Manager, pod *corev1.Pod, observed runtime.Pod) *worker {
 		w.holdsPlace = w.known() && !w.ending() && !w.isOver()
 	}
 	w.recall()
+	w.wasReady = isReady(w.last)
 	w.wake <- struct{}{}
 	return w
 }

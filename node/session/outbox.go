@@ -55,6 +55,7 @@ type Outbox struct {
 	events   []Event
 	inFlight map[uint64][]Event
 	sequence uint64
+	stored   uint64 // acknowledged
 }
 
 // NewOutbox makes an empty one.
@@ -221,10 +222,23 @@ func (o *Outbox) batch() (*agentv1.StatusBatch, error) {
 	return b, nil
 }
 
+// Stored tells whether the master has stored all that was told of pods.
+func (o *Outbox) Stored() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, p := range o.pods {
+		if p.sequence == 0 || p.sequence > o.stored {
+			return false
+		}
+	}
+	return true
+}
+
 // acknowledge notes that the master has stored everything up to a batch.
 func (o *Outbox) acknowledge(sequence uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.stored = max(o.stored, sequence)
 	for s := range o.inFlight {
 		if s <= sequence {
 			delete(o.inFlight, s)

@@ -68,6 +68,39 @@ func TestOutboxIsBounded(t *testing.T) {
 	}
 }
 
+// A pod's status counts as stored when this session's master has said so, and a later one not before that.
+func TestStored(t *testing.T) {
+	o := NewOutbox()
+	want := func(what string, stored bool) {
+		t.Helper()
+		if o.Stored() != stored {
+			t.Errorf("%s: stored %v", what, !stored)
+		}
+	}
+	send := func() uint64 {
+		t.Helper()
+		b, err := o.batch()
+		if err != nil || b == nil {
+			t.Fatal(b, err)
+		}
+		return b.Sequence
+	}
+	want("nothing to tell", true)
+	o.Pod("ns", "a", "1", &corev1.PodStatus{})
+	want("told", false)
+	first := send()
+	o.Pod("ns", "b", "2", &corev1.PodStatus{})
+	second := send()
+	o.acknowledge(first)
+	want("the first of two", false)
+	o.acknowledge(second)
+	want("both", true)
+	o.restart()
+	want("another session", false)
+	o.acknowledge(send())
+	want("told again", true)
+}
+
 // A probe's output is in an event as the container wrote it, perhaps cut off within a character.
 func TestAnyEventCanBeSent(t *testing.T) {
 	o := NewOutbox()

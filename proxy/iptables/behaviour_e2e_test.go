@@ -3,7 +3,9 @@
 package iptables_test
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -15,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/whalepod/whalepod/proxy"
+	"github.com/whalepod/whalepod/proxy/netnstest"
 	"github.com/whalepod/whalepod/proxy/nft"
 )
 
@@ -33,6 +36,8 @@ func balancer(ip string) func(*corev1.Service) {
 func TestE2EPolicies(t *testing.T) {
 	eachBackend(t, func(t *testing.T, b backend) {
 		topology(t, "1")
+		// Of these the node itself would refuse what no rule drops.
+		netnstest.RunIn(t, nodeNS, "sh", "-ec", "ip addr add 203.0.113.21/32 dev eth0; ip addr add 203.0.113.23/32 dev eth0")
 		for ns := range podIPs {
 			serve(t, ns, ":8080")
 		}
@@ -51,12 +56,18 @@ func TestE2EPolicies(t *testing.T) {
 				s.Spec.SessionAffinity = "ClientIP"
 				s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &second}}
 			}))
+			r.SetService(svc("inside", "10.254.0.25", func(s *corev1.Service) {
+				local := corev1.ServiceInternalTrafficPolicyLocal
+				s.Spec.InternalTrafficPolicy = &local
+			}))
 			for _, name := range []string{"open", "ranges", "kept", "brief"} {
 				r.SetSlice(eps(name, "TCP", 8080, podIPs["wpp-p1"], podIPs["wpp-p2"]))
 			}
-			elsewhere, n2 := eps("away", "TCP", 8080, podIPs["wpp-p1"]), "n2"
-			elsewhere.Endpoints[0].NodeName = &n2
-			r.SetSlice(elsewhere)
+			for _, name := range []string{"away", "inside"} {
+				elsewhere, n2 := eps(name, "TCP", 8080, podIPs["wpp-p1"]), "n2"
+				elsewhere.Endpoints[0].NodeName = &n2
+				r.SetSlice(elsewhere)
+			}
 			// Two pods may have the same port on different addresses of the node.
 			r.SetHostPorts("default/p1", []proxy.HostPort{{Port: 8089, HostIP: netip.MustParseAddr(nodeIP), Pod: at(podIPs["wpp-p1"] + ":8080")}})
 			r.SetHostPorts("default/p2", []proxy.HostPort{{Port: 8089, HostIP: netip.MustParseAddr("172.17.0.1"), Pod: at(podIPs["wpp-p2"] + ":8080")}})
@@ -81,15 +92,20 @@ func TestE2EPolicies(t *testing.T) {
 		for _, c := range [][3]string{
 			{clientNS, "198.51.100.1", "203.0.113.21:80"}, // outside of the ranges
 			{clientNS, "", "203.0.113.23:80"},             // policy Local without an endpoint here
-			{clientNS, "", "10.244.1.1:8089"},             // a host port on other addresses
+			{"wpp-p2", "", "10.254.0.25:80"},              // internal policy Local without one
+			{nodeNS, "", "10.254.0.25:80"},
 		} {
 			silent.Go(func() {
-				if pod, _, err := ask(c[0], c[1], c[2]); err == nil {
-					t.Errorf("%s %s → %s: %s answered", c[0], c[1], c[2], pod)
+				var timeout net.Error
+				if pod, _, err := ask(c[0], c[1], c[2]); !errors.As(err, &timeout) || !timeout.Timeout() {
+					t.Errorf("%s %s → %s: %q answered, %v; nobody should", c[0], c[1], c[2], pod, err)
 				}
 			})
 		}
 		silent.Wait()
+		if pod, _, err := ask(clientNS, "", "10.244.1.1:8089"); err == nil {
+			t.Errorf("a host port on another address: %s answered", pod)
+		}
 		// Affinity ends: some time after a second of silence the client comes to the other endpoint.
 		first, _, err := ask(clientNS, "", "10.254.0.24:80")
 		if err != nil {
@@ -104,6 +120,53 @@ func TestE2EPolicies(t *testing.T) {
 			}
 		}
 		t.Errorf("after 20 pauses longer than the timeout the client was still sent to %s", first)
+	})
+}
+
+// A client with affinity stays where it is whatever happens to the others, to the agent, and to the rules.
+func TestE2EAffinityOutlivesChanges(t *testing.T) {
+	eachBackend(t, func(t *testing.T, b backend) {
+		topology(t, "1")
+		for ns := range podIPs {
+			serve(t, ns, ":8080")
+		}
+		r := start(t, b)
+		const nobody = "10.244.1.4" // comes before the others in every list
+		p1, p2 := podIPs["wpp-p1"], podIPs["wpp-p2"]
+		all := func(ips ...string) func() {
+			return func() {
+				r.SetService(svc("sticky", "10.254.0.31", nodePort(30131), func(s *corev1.Service) { s.Spec.SessionAffinity = "ClientIP" }))
+				r.SetSlice(eps("sticky", "TCP", 8080, ips...))
+				r.Synced()
+			}
+		}
+		r.apply(t, all(p1, p2))
+		first, _, err := ask(clientNS, "", nodeIP+":30131")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []struct {
+			what string
+			do   func()
+		}{
+			{"an endpoint more", func() { r.apply(t, all(nobody, p1, p2)) }},
+			{"the others are gone", func() { r.apply(t, all(podIPs[first])) }},
+			{"others again", func() { r.apply(t, all(nobody, p1, p2)) }},
+			{"everything compared", func() { r.apply(t, r.Repair) }},
+			{"another agent", func() {
+				r.stop()
+				r = start(t, b)
+				r.apply(t, all(nobody, p1, p2))
+			}},
+		} {
+			step.do()
+			for range 10 {
+				if pod, _, err := ask(clientNS, "", nodeIP+":30131"); err != nil || pod != first {
+					t.Fatalf("%s: the client of %s came to %q, %v", step.what, first, pod, err)
+				}
+			}
+		}
+		r.stop()
 	})
 }
 
@@ -245,11 +308,18 @@ func TestE2ELook(t *testing.T) {
 		r.SetService(svc("web", "10.254.0.40", nodePort(30140), balancer("203.0.113.40")))
 		r.SetSlice(eps("web", "TCP", 8080, podIPs["wpp-p1"], podIPs["wpp-p2"]))
 		r.SetService(svc("none", "10.254.0.41", nodePort(30141)))
+		r.SetService(svc("inside", "10.254.0.42", func(s *corev1.Service) {
+			local := corev1.ServiceInternalTrafficPolicyLocal
+			s.Spec.InternalTrafficPolicy = &local
+		}))
+		elsewhere, n2 := eps("inside", "TCP", 8080, "10.244.2.5"), "n2"
+		elsewhere.Endpoints[0].NodeName = &n2
+		r.SetSlice(elsewhere)
 		r.Synced()
 	})
-	for _, name := range []string{"web", "none"} {
+	for name, ways := range map[string]int{"web": 3, "none": 2, "inside": 1} {
 		v, err := r.View(t.Context(), "default", name)
-		if err != nil || len(v.Ways) < 2 {
+		if err != nil || len(v.Ways) != ways {
 			t.Fatal(v, err)
 		}
 		for _, w := range v.Ways {
@@ -258,12 +328,12 @@ func TestE2ELook(t *testing.T) {
 			}
 		}
 	}
-	runIn(t, nodeNS, "nft", "flush", "map", "ip", nft.Table, "endpoints")
+	netnstest.RunIn(t, nodeNS, "nft", "flush", "map", "ip", nft.Table, "endpoints")
 	v, err := r.View(t.Context(), "default", "web")
 	if err != nil || v.Ways[0].Have.Action != proxy.Reject {
 		t.Errorf("of a map that was flushed: %+v, %v", v, err)
 	}
-	runIn(t, nodeNS, "nft", "delete", "table", "ip", nft.Table)
+	netnstest.RunIn(t, nodeNS, "nft", "delete", "table", "ip", nft.Table)
 	v, err = r.View(t.Context(), "default", "web")
 	if err != nil || v.Ways[0].Have.Missing != "table ip whalepod has no rule in its chain prerouting" {
 		t.Errorf("of a table that is gone: %+v, %v", v, err)

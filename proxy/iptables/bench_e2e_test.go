@@ -9,6 +9,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/whalepod/whalepod/proxy/netnstest"
 )
 
 // BenchmarkOneServiceChanged measures from the change given to the proxy until its rules are in force. It also reports the
@@ -81,7 +83,7 @@ func oneServiceChanged(b *testing.B, kind backend, n, e int) {
 func connects(b *testing.B, to string) (took []time.Duration) {
 	b.Helper()
 	const many = 1000
-	err := inside(clientNS, func() error {
+	err := netnstest.Inside(clientNS, func() error {
 		for range many {
 			began := time.Now()
 			c, err := net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(to)))

@@ -9,7 +9,8 @@
 //	postrouting ─► masquerades marked packets, hairpins, and what leaves the cluster
 //	filter-input, filter-forward, filter-output ─► map refused (address, protocol, port) ─► reject or drop
 //
-// A port of the node itself (NodePort, hostPort) is in the maps with the address 0.0.0.0. The chains of a number N are made when
+// A port of the node itself (NodePort, hostPort) is in the maps with the address 0.0.0.0; an address of a load balancer that is no machine's is
+// in refused without protocol and port, for what goes to none of its ports. The chains of a number N are made when
 // a first Service has so many endpoints. Every rule and every element carries a comment: namespace/name:port.
 //
 // Why maps of data and not a chain for each Service, as kube-proxy has: after a change of a rule or of a verdict the kernel

@@ -286,6 +286,14 @@ func masquerade(flags uint32) expression {
 	})
 }
 
+// reset answers TCP.
+func reset() expression {
+	return express("reject", func(b *buffer) {
+		b.u32(unix.NFTA_REJECT_TYPE, unix.NFT_REJECT_TCP_RST)
+		b.bytes(unix.NFTA_REJECT_ICMP_CODE, []byte{0})
+	})
+}
+
 func reject() expression {
 	return express("reject", func(b *buffer) {
 		b.u32(unix.NFTA_REJECT_TYPE, unix.NFT_REJECT_ICMP_UNREACH)

@@ -8,7 +8,8 @@ import (
 	"github.com/whalepod/whalepod/proxy"
 )
 
-// at is where something is served: an address of a Service, or 0.0.0.0 for a port of the node.
+// at is where something is served: an address of a Service, or 0.0.0.0 for a port of the node. Without a protocol and a port it is
+// all of an address that is not served otherwise.
 type at struct {
 	addr  [4]byte
 	proto uint8
@@ -65,6 +66,7 @@ type entry struct {
 // What refused leads to.
 const (
 	refuseReject = "reject" // a chain
+	refuseClosed = "closed" // another
 	refuseDrop   = "drop"   // a verdict
 )
 
@@ -111,6 +113,9 @@ func claimsOf(ports []proxy.Port, yield func(at, claim)) {
 			e := &entry{comment: comment, way: way{kind: wayCluster, n: len(list), sticky: p.Sticky}, cluster: list}
 			yield(place(p.ClusterIP, p.Port), claim{rankCluster, p.Service, e})
 		}
+		if p.Dropped() {
+			yield(place(p.ClusterIP, p.Port), claim{rankCluster, p.Service, &entry{comment: comment, refuse: refuseDrop}})
+		}
 		outside := entry{comment: comment}
 		switch {
 		case p.Dead():
@@ -143,6 +148,12 @@ func claimsOf(ports []proxy.Port, yield func(at, claim)) {
 			yield(place(ip, p.Port), claim{rankExternal, p.Service, &e})
 		}
 	}
+	if len(ports) > 0 { // all have the same addresses
+		for _, ip := range ports[0].Alone {
+			e := &entry{comment: short(ports[0].Service), refuse: refuseClosed}
+			yield(at{addr: ip.As4()}, claim{rankNodePort, ports[0].Service, e})
+		}
+	}
 }
 
 // disjoint leaves out what is part of another: the kernel takes no ranges that overlap.
@@ -155,15 +166,8 @@ func disjoint(list []netip.Prefix) (out []netip.Prefix) {
 	return out
 }
 
-// short is as much as a comment may be; of a pod's name the end is what tells that it is a host port.
-func short(s string) string {
-	if len(s) > maxNote {
-		return s[:maxNote]
-	}
-	return s
-}
-
-const hostPortNote = " hostPort"
+// short is as much as a comment may be.
+func short(s string) string { return s[:min(len(s), maxNote)] }
 
 // claimOf is the place that a host port wants.
 func claimOf(pod string, p proxy.HostPort) (at, claim) {
@@ -171,8 +175,8 @@ func claimOf(pod string, p proxy.HostPort) (at, claim) {
 	if !ip.Is4() || ip.IsUnspecified() {
 		ip, node = netip.IPv4Unspecified(), true
 	}
-	e := &entry{comment: short(pod + hostPortNote), way: way{kind: wayHost, node: node}, cluster: packed([]netip.AddrPort{p.Pod})}
-	return at{ip.As4(), protocols[protocolOf(p)], p.Port}, claim{rankHostPort, pod + hostPortNote, e}
+	e := &entry{comment: pod[:min(len(pod), maxNote-len(proxy.HostPortNote))] + proxy.HostPortNote, way: way{kind: wayHost, node: node}, cluster: packed([]netip.AddrPort{p.Pod})}
+	return at{ip.As4(), protocols[protocolOf(p)], p.Port}, claim{rankHostPort, pod + proxy.HostPortNote, e}
 }
 
 // arranged puts a list so that endpoints stay at the numbers that they have: then only what came and went has to be written.

@@ -4,48 +4,24 @@ package nft
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"github.com/whalepod/whalepod/proxy/netnstest"
 )
 
 // These tests need root, and a kernel with nf_tables. The namespace has no link but its own lo.
 const namespace = "wpp-nft"
 
-func makeNS(t testing.TB) {
-	t.Helper()
-	_ = exec.Command("ip", "netns", "del", namespace).Run()
-	if out, err := exec.Command("ip", "netns", "add", namespace).CombinedOutput(); err != nil {
-		t.Fatalf("%v %s", err, out)
-	}
-	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", namespace).Run() })
-}
-
-// open opens a socket in the namespace, on a thread that is not used again.
+// open opens a socket in the namespace.
 func open(t testing.TB) *socket {
 	t.Helper()
 	var s *socket
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		f, err := os.Open("/run/netns/" + namespace)
-		if err == nil {
-			err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
-			_ = f.Close()
-		}
-		if err == nil {
-			s, err = dial()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+	if err := netnstest.Inside(namespace, func() (err error) { s, err = dial(); return err }); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.close)
@@ -69,7 +45,7 @@ func (b both) commit(changes *batch) error {
 
 // The kernel takes whatever the rules may be, and holds what the tests without a kernel believe that it holds.
 func TestE2EKernelTakesAllRules(t *testing.T) {
-	makeNS(t)
+	netnstest.Make(t, namespace)
 	s := open(t)
 	shown := false
 	rapid.Check(t, func(r *rapid.T) {
@@ -88,9 +64,8 @@ func TestE2EKernelTakesAllRules(t *testing.T) {
 		}
 		if !shown && len(real.snapshot.ways) > 6 { // nft shows it, too
 			shown = true
-			out, err := exec.Command("nsenter", "--net=/run/netns/"+namespace, "nft", "list", "table", "ip", Table).CombinedOutput()
-			if err != nil || !strings.Contains(string(out), `vmap @services comment "services, rules of version`) {
-				r.Fatalf("%v\n%s", err, out)
+			if out := netnstest.RunIn(t, namespace, "nft", "list", "table", "ip", Table); !strings.Contains(out, `vmap @services comment "services, rules of version`) {
+				r.Fatal(out)
 			}
 		}
 	})
@@ -101,7 +76,7 @@ func TestE2EKernelTakesAllRules(t *testing.T) {
 
 // A kernel that does not know something says so, and keeps what it has.
 func TestE2ERefusal(t *testing.T) {
-	makeNS(t)
+	netnstest.Make(t, namespace)
 	s := open(t)
 	tables := newTables(t, s)
 	if err := tables.Try(); err != nil {
@@ -118,8 +93,7 @@ func TestE2ERefusal(t *testing.T) {
 	if n := apply(t, tables); n != 0 || len(tables.have) != 1 {
 		t.Error(n, tables.have)
 	}
-	out, err := exec.Command("nsenter", "--net=/run/netns/"+namespace, "nft", "list", "tables").CombinedOutput()
-	if err != nil || fmt.Sprint(string(out)) != "table ip whalepod\n" {
-		t.Errorf("%v %q", err, out)
+	if out := netnstest.RunIn(t, namespace, "nft", "list", "tables"); out != "table ip whalepod\n" {
+		t.Errorf("%q", out)
 	}
 }

@@ -318,7 +318,7 @@ func (t *Tables) Remove(context.Context) error {
 func (s *snapshot) hostPorts() map[string][]proxy.HostPort {
 	out := map[string][]proxy.HostPort{}
 	for i, c := range s.elements {
-		pod, ok := strings.CutSuffix(c.comment, hostPortNote)
+		pod, ok := strings.CutSuffix(c.comment, proxy.HostPortNote)
 		if i.set != setServices || !ok {
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -155,6 +156,24 @@ func TestPartsOfASession(t *testing.T) {
 	}
 	if err := again.Remove(t.Context()); err != nil {
 		t.Error("nothing to remove:", err)
+	}
+}
+
+// A comment has room for the name of few pods with long names; that they are host ports is seen nevertheless.
+func TestHostPortsOfPodsWithLongNames(t *testing.T) {
+	k := &fakeKernel{}
+	tables := newTables(t, k)
+	pod := strings.Repeat("n", 63) + "/" + strings.Repeat("p", 253)
+	tables.SetHostPorts(pod, []proxy.HostPort{{Port: 80, Pod: addrPorts("10.244.1.6:8080")[0]}})
+	apply(t, tables)
+	found := read(t, newTables(t, k))
+	if len(found) != 1 {
+		t.Fatal(found)
+	}
+	for name, ports := range found {
+		if !strings.HasPrefix(pod, name) || len(name) < 100 || len(ports) != 1 || ports[0].Pod.String() != "10.244.1.6:8080" {
+			t.Error(name, ports)
+		}
 	}
 }
 
@@ -351,6 +370,7 @@ func drawPort(r *rapid.T, name string) proxy.Port {
 	p.NodeAnswers = rapid.Bool().Draw(r, "node answers")
 	p.NodePort = rapid.SampledFrom([]uint16{0, 30080, 30081}).Draw(r, "node port")
 	p.External = rapid.SampledFrom([][]netip.Addr{nil, {ip("203.0.113.5")}, {ip("203.0.113.5"), ip("203.0.113.6")}}).Draw(r, "external")
+	p.Alone = rapid.SampledFrom([][]netip.Addr{nil, {ip("203.0.113.7")}}).Draw(r, "alone")
 	p.Balanced = rapid.SampledFrom([][]netip.Addr{nil, {ip("203.0.113.7")}, {ip("203.0.113.8")}}).Draw(r, "balanced")
 	p.InternalLocal, p.ExternalLocal = rapid.Bool().Draw(r, "internal"), rapid.Bool().Draw(r, "external")
 	p.Sticky = rapid.SampledFrom([]int32{0, 0, 1, 10800}).Draw(r, "sticky")
@@ -466,6 +486,11 @@ func TestManyElementsAreManyMessages(t *testing.T) {
 	if err != nil || v.Action != proxy.ToEndpoints || len(v.Endpoints) != 3 {
 		t.Error(v, err)
 	}
+	k.restive = true // Docker at work is no reason to say nothing
+	if again, err := tables.Look(t.Context(), "tcp", addrPorts("10.254.3.7:80")[0]); err != nil || !reflect.DeepEqual(again, v) {
+		t.Error(again, err)
+	}
+	k.restive = false
 	if v, err = tables.Look(t.Context(), "udp", addrPorts("10.254.3.7:80")[0]); err != nil || v.Action != proxy.Reject {
 		t.Error(v, err)
 	}

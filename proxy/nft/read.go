@@ -238,11 +238,13 @@ func (t *Tables) Look(_ context.Context, protocol string, to netip.AddrPort) (pr
 		return proxy.Verdict{Action: proxy.Nothing}, nil
 	}
 	place := at{to.Addr().As4(), protocols[protocol], to.Port()}
-	leads := false
-	err := t.look.dump(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, func(b *buffer) { b.string(unix.NFTA_RULE_TABLE, Table) }, func(attrs []byte) {
-		leads = leads || text(get(attrs, unix.NFTA_RULE_TABLE)) == Table && text(get(attrs, unix.NFTA_RULE_CHAIN)) == "prerouting"
-	})
-	if err != nil {
+	leads, err := false, errInterrupted
+	for i := 0; i <= patience && !leads && errors.Is(err, errInterrupted); i++ {
+		err = t.look.dump(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, func(b *buffer) { b.string(unix.NFTA_RULE_TABLE, Table) }, func(attrs []byte) {
+			leads = leads || text(get(attrs, unix.NFTA_RULE_TABLE)) == Table && text(get(attrs, unix.NFTA_RULE_CHAIN)) == "prerouting"
+		})
+	}
+	if err != nil && !errors.Is(err, errInterrupted) {
 		return proxy.Verdict{}, err
 	}
 	if !leads {

@@ -119,6 +119,10 @@ func local(flag uint32) []expression {
 	return []expression{fibType(0, flag), compare(0, unix.NFT_CMP_EQ, native(addrLocal))}
 }
 
+func notLocal(flag uint32) []expression {
+	return []expression{fibType(0, flag), compare(0, unix.NFT_CMP_NEQ, native(addrLocal))}
+}
+
 func mark() []expression {
 	return []expression{meta(0, unix.NFT_META_MARK), bitwise(0, native(^uint32(masqMark)), native(masqMark)), setMark(0)}
 }
@@ -137,6 +141,14 @@ func where(r reg, node bool) []expression {
 	return append(load, meta(r+1, unix.NFT_META_L4PROTO), dport(r+2))
 }
 
+// whole is where for all of an address.
+func whole(r reg) []expression {
+	zero := func(r reg, load expression) []expression {
+		return []expression{load, bitwise(r, make([]byte, 4), make([]byte, 4))}
+	}
+	return steps(one(daddr(r)), zero(r+1, meta(r+1, unix.NFT_META_L4PROTO)), zero(r+2, meta(r+2, unix.NFT_META_L4PROTO)))
+}
+
 func one(e expression) []expression { return []expression{e} }
 
 func leadTo(chain string) []expression { return one(decide(verdictGoto, chain)) }
@@ -151,16 +163,24 @@ func (c *Config) base() []chain {
 		output = append(output, rule{"answered by the node itself", steps(to(own), one(decide(verdictReturn, "")))})
 	}
 	service = append(service, rule{"ports of the node", steps(local(unix.NFTA_FIB_F_DADDR), where(0, true), one(follow("services", 0)))})
-	refuse := rule{"services without endpoints", steps(isNew(), leadTo("refuse"))}
+	// A jump comes back for what is known by no other name than its address.
+	refuse := rule{"services without endpoints", steps(isNew(), one(decide(unix.NFT_JUMP, "refuse")))}
 	unknown := rule{"no such service, or no endpoint", steps(to(c.ServiceCIDR), one(reject()))}
 	loopback := netip.MustParsePrefix("127.0.0.0/8")
 	const randomFully = unix.NF_NAT_RANGE_PROTO_RANDOM_FULLY
 	return []chain{
 		{name: "services", rules: service},
 		{name: "reject", rules: []rule{{"nobody answers", one(reject())}}},
+		// TCP is reset: the kernel sends few ICMP errors to a client, and none beside the redirects that packets get which leave
+		// by the link on which they came.
+		{name: "closed", rules: []rule{
+			{"no such port", []expression{meta(0, unix.NFT_META_L4PROTO), compare(0, unix.NFT_CMP_EQ, []byte{unix.IPPROTO_TCP}), reset()}},
+			{"no such port", one(reject())},
+		}},
 		{name: "refuse", rules: []rule{
 			{"addresses", steps(where(0, false), one(follow("refused", 0)))},
 			{"ports of the node", steps(local(unix.NFTA_FIB_F_DADDR), where(0, true), one(follow("refused", 0)))},
+			{"addresses of load balancers", steps(notLocal(unix.NFTA_FIB_F_DADDR), whole(0), one(follow("refused", 0)))},
 		}},
 		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priorityDNAT, []rule{{"services", leadTo("services")}}},
 		{"output", "nat", unix.NF_INET_LOCAL_OUT, priorityDNAT, []rule{{"services", leadTo("services")}}},
@@ -182,9 +202,9 @@ func (c *Config) base() []chain {
 		{"filter-forward", "filter", unix.NF_INET_FORWARD, priorityFilter, []rule{
 			// A packet that connection tracking cannot place would reach the client untranslated and end its connection.
 			{"belongs to no connection", steps(from(c.ClusterPodCIDR), some(ct(0, unix.NFT_CT_STATE), stateInvalid), one(decide(verdictDrop, "")))},
-			unknown, refuse,
+			refuse, unknown,
 		}},
-		{"filter-output", "filter", unix.NF_INET_LOCAL_OUT, priorityFilter, append(output, unknown, refuse)},
+		{"filter-output", "filter", unix.NF_INET_LOCAL_OUT, priorityFilter, append(output, refuse, unknown)},
 	}
 }
 

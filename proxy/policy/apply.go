@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/netip"
 	"strings"
@@ -47,6 +48,28 @@ func (e *Enforcer) sync(ctx context.Context) (err error) {
 		e.log.Debug("network policies applied", "bytes", len(t.text), "took", time.Since(start))
 	}
 	e.succeed(t)
+	return e.drop(t)
+}
+
+// errInUse: what is in force is right, and sets that nobody needs are still there.
+var errInUse = errors.New("sets are still in use")
+
+// drop removes sets that nothing refers to any more. nf_tables gives back what a rule held some time after the rule is gone: so the
+// kernel may say for a while that they are in use, and nobody waits for this.
+func (e *Enforcer) drop(t *turn) error {
+	var errs []error
+	for _, name := range t.drop {
+		if err := e.sets.Destroy(name); err != nil {
+			e.left[name] = struct{}{}
+			errs = append(errs, err)
+			continue
+		}
+		delete(e.have.sets, name)
+		delete(e.left, name)
+	}
+	if len(errs) > 0 {
+		return errors.Join(append(errs, errInUse)...)
+	}
 	return nil
 }
 
@@ -77,6 +100,13 @@ func (e *Enforcer) plan(ctx context.Context) (*turn, error) {
 			return nil, err
 		}
 		e.have = have
+		if !e.inherited {
+			e.inherited = true
+			e.mu.Lock()
+			e.model.inherit(have)
+			e.model.flush()
+			e.mu.Unlock()
+		}
 	}
 	return e.prepare(whole), nil
 }
@@ -115,12 +145,11 @@ func (e *Enforcer) plain(why error) {
 
 func (e *Enforcer) fail(err error) {
 	e.have = nil
-	e.failures++
 	e.mu.Lock()
 	sets := len(e.model.sets) > 0 && !e.model.plain
 	e.mu.Unlock()
 	if sets && !e.worked {
-		switch e.failures {
+		switch e.refusals {
 		case plainAfter - 1:
 			e.mu.Lock()
 			e.model.noSelf, e.model.reshape = true, true
@@ -133,7 +162,6 @@ func (e *Enforcer) fail(err error) {
 }
 
 func (e *Enforcer) succeed(t *turn) {
-	e.failures = 0
 	e.mu.Lock()
 	lost := e.model.noSelf && !t.plain && !e.worked
 	e.mu.Unlock()
@@ -200,6 +228,9 @@ func (e *Enforcer) prepare(whole bool) *turn {
 func (e *Enforcer) prepareSets(t *turn, whole bool) {
 	m := e.model
 	names := map[string]map[Entry]struct{}{}
+	for name := range e.left {
+		names[name] = nil // it goes now, or is needed again, and fresh then
+	}
 	maps.Copy(names, m.touched)
 	if whole {
 		for name := range e.have.sets {
@@ -211,10 +242,12 @@ func (e *Enforcer) prepareSets(t *turn, whole bool) {
 	}
 	for name, entries := range names {
 		s, have := m.sets[name], e.have.sets[name]
+		if s == nil && have != nil {
+			t.drop = append(t.drop, name)
+			continue
+		}
+		delete(e.left, name)
 		if s == nil {
-			if have != nil {
-				t.drop = append(t.drop, name)
-			}
 			continue
 		}
 		t.types[name] = s.typ
@@ -246,7 +279,7 @@ func (e *Enforcer) prepareSets(t *turn, whole bool) {
 
 // apply does it in the order in which nobody is let through for a moment who is not to be, and nobody stopped who may pass: what rules
 // refer to comes before them; who is isolated no more is free before the way of its group goes, and who is now counts as isolated
-// when its way is there; what nobody refers to goes last.
+// when its way is there. What nobody refers to goes last; see drop.
 func (e *Enforcer) apply(ctx context.Context, t *turn) error {
 	for name, typ := range t.create {
 		if err := e.sets.Create(name, typ); err != nil {
@@ -264,12 +297,6 @@ func (e *Enforcer) apply(ctx context.Context, t *turn) error {
 		if err := step(); err != nil {
 			return err
 		}
-	}
-	for _, name := range t.drop {
-		if err := e.sets.Destroy(name); err != nil {
-			return err
-		}
-		delete(e.have.sets, name)
 	}
 	return nil
 }
@@ -314,8 +341,12 @@ func (e *Enforcer) restore(ctx context.Context, t *turn) error {
 		return nil
 	}
 	if err := e.cfg.Tables.Restore(ctx, t.text); err != nil {
+		if strings.Contains(t.text, "--match-set") {
+			e.refusals++
+		}
 		return err
 	}
+	e.refusals = 0
 	maps.Copy(e.have.chains, t.after)
 	for _, c := range t.gone {
 		delete(e.have.chains, c)

@@ -10,9 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +20,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,6 +29,7 @@ import (
 	"github.com/whalepod/whalepod/proto/netpolicy"
 	"github.com/whalepod/whalepod/proxy/ipset"
 	"github.com/whalepod/whalepod/proxy/iptables"
+	"github.com/whalepod/whalepod/proxy/netnstest"
 	"github.com/whalepod/whalepod/proxy/policy"
 )
 
@@ -48,28 +46,11 @@ const (
 
 var podIPs = map[string]string{"wpq-p1": "10.244.1.5", "wpq-p2": "10.244.1.6"}
 
-func run(t testing.TB, args ...string) {
-	t.Helper()
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-}
-
-func enter(ns string) []string { return []string{"nsenter", "--net=/run/netns/" + ns} }
-
-func makeNS(t testing.TB, name string) {
-	t.Helper()
-	_ = exec.Command("ip", "netns", "del", name).Run()
-	run(t, "ip", "netns", "add", name)
-	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
-	run(t, "ip", "-n", name, "link", "set", "lo", "up")
-}
-
 func topology(t testing.TB, bridgeNF string) {
 	t.Helper()
-	makeNS(t, nodeNS)
-	makeNS(t, outNS)
-	sh := func(ns, script string) { t.Helper(); run(t, append(enter(ns), "sh", "-ec", script)...) }
+	netnstest.Make(t, nodeNS)
+	netnstest.Make(t, outNS)
+	sh := func(ns, script string) { t.Helper(); netnstest.RunIn(t, ns, "sh", "-ec", script) }
 	sh(nodeNS, `ip link add eth0 type veth peer name eth0 netns `+outNS+`; ip addr add 198.51.100.11/24 dev eth0; ip link set eth0 up
 		ip link add wp0 type bridge; ip link set wp0 address 0a:57:0a:f4:01:01; ip addr add 10.244.1.1/24 dev wp0; ip addr add `+dnsIP+`/32 dev wp0; ip link set wp0 up
 		ip route add 10.244.2.0/24 via `+world+`
@@ -77,28 +58,10 @@ func topology(t testing.TB, bridgeNF string) {
 		if [ -e /proc/sys/net/bridge ]; then sysctl -qw net.bridge.bridge-nf-call-iptables=`+bridgeNF+`; fi`)
 	sh(outNS, `ip addr add `+world+`/24 dev eth0; ip link set eth0 up; ip addr add `+remote+`/32 dev lo; ip route add default via 198.51.100.11`)
 	for ns, ip := range podIPs {
-		makeNS(t, ns)
+		netnstest.Make(t, ns)
 		sh(nodeNS, fmt.Sprintf(`ip link add v%s type veth peer name eth0 netns %s; ip link set v%s master wp0 up; bridge link set dev v%s hairpin on`, ns, ns, ns, ns))
 		sh(ns, fmt.Sprintf(`ip addr add %s/32 dev eth0; ip link set eth0 up; ip route add 10.244.1.1 dev eth0; ip route add default via 10.244.1.1`, ip))
 	}
-}
-
-// inside runs f on a thread in the namespace; the thread is not used again.
-func inside(ns string, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		fd, err := os.Open("/run/netns/" + ns)
-		if err == nil {
-			err = unix.Setns(int(fd.Fd()), unix.CLONE_NEWNET)
-			_ = fd.Close()
-		}
-		if err == nil {
-			err = f()
-		}
-		done <- err
-	}()
-	return <-done
 }
 
 // serve echoes at these ports of a namespace, by TCP and UDP.
@@ -107,7 +70,7 @@ func serve(t testing.TB, ns string, addrs ...string) {
 	for _, addr := range addrs {
 		var ln net.Listener
 		var pc net.PacketConn
-		err := inside(ns, func() (err error) {
+		err := netnstest.Inside(ns, func() (err error) {
 			var errs [2]error
 			ln, errs[0] = net.Listen("tcp4", addr)
 			pc, errs[1] = net.ListenPacket("udp4", addr)
@@ -152,7 +115,7 @@ func dial(ns, network, from, to string) (c net.Conn, err error) {
 	} else if from != "" {
 		d.LocalAddr = &net.UDPAddr{IP: net.ParseIP(from)}
 	}
-	err = inside(ns, func() error { c, err = d.Dial(network, to); return err })
+	err = netnstest.Inside(ns, func() error { c, err = d.Dial(network, to); return err })
 	return c, err
 }
 
@@ -187,7 +150,7 @@ func (c *counted) Restore(ctx context.Context, text string) error {
 
 func kernel(t testing.TB, suffix string) (*counted, *ipset.Kernel) {
 	t.Helper()
-	tables, err := iptables.New(t.Context(), iptables.Config{Prefix: policy.Prefix, Suffix: suffix, Names: []string{policy.Table}, Enter: enter(nodeNS)})
+	tables, err := iptables.New(t.Context(), iptables.Config{Prefix: policy.Prefix, Suffix: suffix, Names: []string{policy.Table}, Enter: netnstest.Enter(nodeNS)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +203,7 @@ func TestE2EGoldenFilesAreAcceptedAndReadBackTheSame(t *testing.T) {
 			t.Fatal(files, err)
 		}
 		for _, file := range files {
-			makeNS(t, nodeNS)
+			netnstest.Make(t, nodeNS)
 			tables, sets := kernel(t, suffix)
 			data, err := os.ReadFile(file)
 			if err != nil {
@@ -315,7 +278,7 @@ func chainsOf(text string) map[string]string {
 }
 
 func TestE2ESets(t *testing.T) {
-	makeNS(t, nodeNS)
+	netnstest.Make(t, nodeNS)
 	_, sets := kernel(t, "")
 	many := func(n int) (out []policy.Entry) {
 		for i := range n {
@@ -406,10 +369,10 @@ const p1, p2 = "10.244.1.5", "10.244.1.6"
 func traffic(t *testing.T, suffix, bridgeNF string) {
 	topology(t, bridgeNF)
 	// What accepts everything, in filter and first, as Docker and our own Services' rules do, changes nothing.
-	run(t, append(enter(nodeNS), "iptables"+suffix, "-I", "FORWARD", "-j", "ACCEPT")...)
+	netnstest.RunIn(t, nodeNS, "iptables"+suffix, "-I", "FORWARD", "-j", "ACCEPT")
 	// A Service on p1, for hairpins.
-	run(t, append(enter(nodeNS), "iptables"+suffix, "-t", "nat", "-A", "PREROUTING", "-d", "10.254.0.10", "-p", "tcp", "-j", "DNAT", "--to-destination", p1+":8080")...)
-	run(t, append(enter(nodeNS), "iptables"+suffix, "-t", "nat", "-A", "POSTROUTING", "-s", p1, "-d", p1, "-j", "MASQUERADE")...)
+	netnstest.RunIn(t, nodeNS, "iptables"+suffix, "-t", "nat", "-A", "PREROUTING", "-d", "10.254.0.10", "-p", "tcp", "-j", "DNAT", "--to-destination", p1+":8080")
+	netnstest.RunIn(t, nodeNS, "iptables"+suffix, "-t", "nat", "-A", "POSTROUTING", "-s", p1, "-d", p1, "-j", "MASQUERADE")
 	for ns := range podIPs {
 		serve(t, ns, ":8080", ":8081", ":9000")
 	}
@@ -517,7 +480,7 @@ func traffic(t *testing.T, suffix, bridgeNF string) {
 // BenchmarkE2EPodComes to a node with 250 pods, each selected by a policy of its own, of a cluster with 1,000 policies: until its
 // rules are in force. First packets then walk 250 sets.
 func BenchmarkE2EPodComes(b *testing.B) {
-	makeNS(b, nodeNS)
+	netnstest.Make(b, nodeNS)
 	e, _, _ := start(b, "")
 	labels := func(i int) map[string]string { return map[string]string{"app": fmt.Sprint(i)} }
 	for i := range 253 {

@@ -24,8 +24,8 @@ const (
 	attachTimeout = 15 * time.Second
 	backoffMin    = 100 * time.Millisecond
 	backoffMax    = 30 * time.Second
-	// plainAfter so many failures in a row of rules with sets, on a kernel where none has ever worked, it counts as one without; before
-	// the last it is tried without what fewer kernels have.
+	// plainAfter so many refusals in a row of rules with sets, on a kernel where none has ever worked, it counts as one without; before
+	// the last it is tried without what fewer kernels have. (That the tables cannot be read for a while says nothing of this kind.)
 	plainAfter = 3
 )
 
@@ -90,8 +90,11 @@ type Enforcer struct {
 	// have is what the kernel holds as far as we know; nil means that it must be read. Only with applying.
 	have     *kernel
 	sets     Sets
-	failures int
-	worked   bool // rules with sets have been taken once
+	refusals int                 // how often in a row rules with sets were not taken
+	worked   bool                // rules with sets have been taken once
+	left     map[string]struct{} // sets to be dropped that the kernel still held
+	// inherited: what an agent before this one left has been looked at.
+	inherited bool
 }
 
 // New starts nothing.
@@ -104,7 +107,7 @@ func New(cfg Config) *Enforcer {
 	}
 	return &Enforcer{
 		cfg: cfg, log: cfg.Logger.With("component", "policy"), poke: make(chan struct{}, 1), model: newModel(), turned: make(chan struct{}),
-		enforced: map[netip.Addr]struct{}{},
+		enforced: map[netip.Addr]struct{}{}, left: map[string]struct{}{},
 	}
 }
 
@@ -220,6 +223,10 @@ func (e *Enforcer) Run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
+		case errors.Is(err, errInUse):
+			e.log.Debug("sets that nobody needs are still there, trying again", "err", err, "in", backoff)
+			retry = time.After(backoff)
+			backoff = min(2*backoff, backoffMax)
 		case err != nil:
 			e.log.Error("network policies are not in force, trying again", "err", err, "in", backoff)
 			retry = time.After(backoff)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"runtime"
 	"strings"
@@ -183,6 +184,45 @@ func TestDeletedPodStaysIsolated(t *testing.T) {
 	})
 }
 
+// What was isolated and is on its way out does not get free by an agent that starts and has never heard of it.
+func TestDeletedPodStaysIsolatedWhenTheAgentRestarts(t *testing.T) {
+	k := newKernel()
+	first := newEnforcer(k)
+	first.SetPolicy(deny("deny", web))
+	first.SetPod(onePod(web))
+	first.Adopt("one", ip(addrs[0]))
+	first.Synced()
+	if err := first.sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e := newEnforcer(k)
+	e.Adopt("one", ip(addrs[0])) // still on the network
+	e.Adopt("two", ip(addrs[1])) // nobody knows it, either, but it was free
+	e.Synced()
+	sync := func() {
+		t.Helper()
+		if err := e.sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sync()
+	toTwo := toOne
+	toTwo.dst = ip(addrs[1])
+	if k.passes("FORWARD", toOne) || !k.passes("FORWARD", toTwo) {
+		t.Error("who was isolated is free, or the other way round:", dump(k))
+	}
+	e.Repair()
+	sync()
+	if k.passes("FORWARD", toOne) {
+		t.Error("after a repair it is free:", dump(k))
+	}
+	e.Detach("one")
+	sync()
+	if !k.passes("FORWARD", toOne) {
+		t.Error("the address of nobody is isolated:", dump(k))
+	}
+}
+
 // An agent that starts leaves what is in force until it knows everything.
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -314,6 +354,40 @@ func TestIptablesWithoutSets(t *testing.T) {
 	})
 }
 
+// unreadable is a kernel whose tables cannot be read for a while.
+type unreadable struct {
+	*fakeKernel
+	times int
+}
+
+func (u *unreadable) Read(ctx context.Context) (map[string]map[string]string, error) {
+	if u.times--; u.times >= 0 {
+		return nil, errors.New("Resource temporarily unavailable")
+	}
+	return u.fakeKernel.Read(ctx)
+}
+
+// When a machine starts, others write their rules, too: that is no reason to take the kernel for one without sets.
+func TestTablesThatCannotBeReadForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel()
+		e := New(Config{
+			Tables: &unreadable{k, 5}, OpenSets: func() (Sets, error) { return k, nil }, Trouble: func(why string) { t.Error("said:", why) },
+		})
+		running(t, e)
+		e.SetPolicy(allowFrom("allow", web, client))
+		e.SetPart(netpolicy.Set{Namespace: "x", Pods: &metav1.LabelSelector{MatchLabels: client}}.ID(), "10.244.2", []Member{{Addr: toOne.src}})
+		e.SetPod(onePod(web))
+		e.Synced()
+		if err := e.Attach(t.Context(), "one", ip(addrs[0])); err != nil {
+			t.Error(err)
+		}
+		if !k.passes("FORWARD", toOne) {
+			t.Error(dump(k))
+		}
+	})
+}
+
 // A failure is tried again, and the pod that waits hears of it.
 func TestFailureIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -383,6 +457,50 @@ func BenchmarkPodComes(b *testing.B) {
 			}
 		})
 	}
+}
+
+// The kernel holds sets for a while after their rules are gone: nobody waits for that, and no rule is late for it.
+func TestSetsThatTheKernelStillHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel()
+		k.lazy = map[string]bool{}
+		var log strings.Builder
+		e := New(Config{Tables: k, OpenSets: func() (Sets, error) { return k, nil }, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo}))})
+		running(t, e)
+		e.SetPolicy(allowFrom("allow", web, client))
+		e.SetPod(onePod(web))
+		e.Synced()
+		if err := e.Attach(t.Context(), "one", ip(addrs[0])); err != nil {
+			t.Fatal(err)
+		}
+		settled()
+		e.DeletePolicy("x", "allow")
+		later(2 * settle)
+		if len(k.chains) != 3 || len(k.sets) == 0 {
+			t.Fatal("the rules are to be gone, and the sets still there:", dump(k))
+		}
+		// One of them is needed again before it goes, with others in it.
+		e.SetPart(netpolicy.Set{Namespace: "x", Pods: &metav1.LabelSelector{MatchLabels: client}}.ID(), "10.244.2", []Member{{Addr: toOne.src}})
+		e.SetPolicy(allowFrom("again", web, client))
+		later(2 * settle)
+		other := packet{src: ip(addrs[4]), dst: toOne.dst, proto: "tcp", port: 80}
+		if !k.passes("FORWARD", toOne) || k.passes("FORWARD", other) {
+			t.Error("needed again:", dump(k))
+		}
+		e.DeletePolicy("x", "again")
+		later(2 * backoffMax)
+		if len(k.sets) > 0 || len(k.chains) != 3 {
+			t.Error("something is left:", dump(k))
+		}
+		if log.Len() > 0 {
+			t.Error("it is told as if it were trouble:", log.String())
+		}
+		e.SetPolicy(deny("deny", web))
+		settled()
+		if err := e.Remove(t.Context()); err != nil || len(k.sets) > 0 || len(k.chains) != 3 {
+			t.Error("uninstalled:", err, dump(k))
+		}
+	})
 }
 
 // A set that rules lose and get again before the kernel has heard of it holds what it is to hold now.

@@ -2,10 +2,11 @@ package policy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
+	"time"
 )
 
 // kernel is what it holds of ours.
@@ -61,6 +62,9 @@ func (e *Enforcer) read(ctx context.Context) (*kernel, error) {
 	return k, nil
 }
 
+// Sets that the kernel still holds are tried again after pauses from the first to the second.
+const removeRetry, removeWithin = 10 * time.Millisecond, time.Second
+
 // Remove takes all our rules and sets out of the kernel: for uninstalling. Run must have ended.
 func (e *Enforcer) Remove(ctx context.Context) error {
 	e.applying.Lock()
@@ -75,9 +79,13 @@ func (e *Enforcer) Remove(ctx context.Context) error {
 			return err
 		}
 	}
-	var errs []error
-	for name := range have.sets {
-		errs = append(errs, e.sets.Destroy(name))
+	t := &turn{drop: slices.Collect(maps.Keys(have.sets))}
+	e.have = have
+	defer func() { e.have = nil }()
+	for pause := removeRetry; ; pause *= 2 {
+		if err = e.drop(t); err == nil || pause > removeWithin || !wait(ctx, pause) {
+			return err
+		}
+		t.drop = slices.Collect(maps.Keys(have.sets))
 	}
-	return errors.Join(errs...)
 }

@@ -21,6 +21,8 @@ type fakeKernel struct {
 	messages int
 	text     string // of the last restore
 	fail     error
+	// lazy: the first attempt to destroy a set finds it in use, as with nf_tables, which lets go of it later.
+	lazy map[string]bool
 	// between is called after every step.
 	between func()
 }
@@ -117,6 +119,11 @@ func (k *fakeKernel) Destroy(name string) error {
 	for chain, rules := range k.chains {
 		if strings.Contains(rules, " "+name+" ") {
 			return fmt.Errorf("the set %s is in use by %s", name, chain)
+		}
+	}
+	if _, ok := k.sets[name]; ok && k.lazy != nil {
+		if k.lazy[name] = !k.lazy[name]; k.lazy[name] {
+			return fmt.Errorf("remove the set %s: it is in use by a kernel component", name)
 		}
 	}
 	delete(k.sets, name)

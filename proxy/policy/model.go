@@ -168,6 +168,26 @@ func (m *model) deletePod(uid string) {
 	m.dirtyPods[uid] = struct{}{}
 }
 
+// inherit what pods had before this agent of which nobody speaks: they are on their way out, and isolated until they are gone.
+func (m *model) inherit(have *kernel) {
+	for _, p := range m.pods {
+		if p.object != nil || !p.addr.IsValid() {
+			continue
+		}
+		for d := range directions {
+			s := have.sets[dir[d].isolated]
+			if s == nil {
+				continue
+			}
+			if _, ok := s.entries[addrEntry(p.addr)]; ok && !p.isolated[d] {
+				m.enter(p, -1)
+				p.isolated[d], m.reshape = true, true
+				m.enter(p, 1)
+			}
+		}
+	}
+}
+
 // attach gives a pod its address; an invalid one takes it off the network.
 func (m *model) attach(uid string, addr netip.Addr) {
 	if !addr.IsValid() && m.pods[uid] == nil {

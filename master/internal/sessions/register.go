@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -42,14 +43,26 @@ func machineOf(n *corev1.Node) machine {
 }
 
 // checkMachine refuses a second machine under a name whose first is connected and alive: they would end each other's
-// sessions for ever. A machine that changed its address gets in as soon as its old session has fallen silent.
-func (s *Server) checkMachine(name string, m machine) error {
-	n := s.session(name)
-	if n == nil || !s.Alive()[name] || n.machine == m {
-		return nil
+// sessions for ever. A machine that changed its address is such a second one until its former session has been silent for
+// GoneAfter. It waits for that here: sent away, it would come back seconds too late. The first one is alive if it is heard of meanwhile.
+func (s *Server) checkMachine(ctx context.Context, name string, m machine) error {
+	for asked := time.Now(); ; {
+		n, heard := s.session(name), s.Heard(name)
+		left := time.Until(heard.Add(GoneAfter))
+		if n == nil || n.machine == m || left <= 0 {
+			return nil
+		}
+		if heard.After(asked) {
+			return status.Errorf(codes.AlreadyExists,
+				"another machine (%s) is connected as node %s: is this one a copy of it? Remove its identity with `wp-agent uninstall` and join under a name of its own", n.machine.address, name)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-n.done:
+		case <-time.After(min(left, HeartbeatEvery/4)):
+		}
 	}
-	return status.Errorf(codes.AlreadyExists,
-		"another machine (%s) is connected as node %s: is this one a copy of it? Remove its identity with `wp-agent uninstall` and join under a name of its own", n.machine.address, name)
 }
 
 // register makes or refreshes the Node of an agent and returns its part of the pod range.

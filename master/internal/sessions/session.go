@@ -112,7 +112,7 @@ func (s *Server) Session(stream agentv1.Agent_SessionServer) error {
 	if err != nil {
 		return err
 	}
-	if err := s.checkMachine(node, machineOf(said)); err != nil {
+	if err := s.checkMachine(stream.Context(), node, machineOf(said)); err != nil {
 		return err
 	}
 	cidr, err := s.register(stream.Context(), said)

@@ -123,6 +123,43 @@ func TestHeardOutlivesTheSession(t *testing.T) {
 	})
 }
 
+// A machine that comes back with another address waits until it is sure that nobody answers at the former one.
+func TestSecondMachine(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		first func(s *Server, n *session)
+		m     machine
+		after time.Duration
+		err   string
+	}{
+		{"the same", func(*Server, *session) {}, machine{"id", "192.0.2.1"}, 0, ""},
+		{"the first is silent", func(*Server, *session) {}, machine{"id", "192.0.2.2"}, GoneAfter - time.Second, ""},
+		{"the first ends", func(s *Server, n *session) { n.cancel(nil); s.remove(n) }, machine{"id", "192.0.2.2"}, HeartbeatEvery / 2, ""},
+		{"the first lives", func(s *Server, n *session) { s.heard(n) }, machine{"id", "192.0.2.2"}, HeartbeatEvery, "another machine (192.0.2.1) is connected as node n1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newServer(nil, "10.244.0.0/16")
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				n := newSession(ctx, "n1", cancel)
+				n.machine = machine{"id", "192.0.2.1"}
+				s.add(n)
+				time.Sleep(time.Second)
+				began := time.Now()
+				time.AfterFunc(HeartbeatEvery/2, func() { c.first(s, n) })
+				err := s.checkMachine(t.Context(), "n1", c.m)
+				if took := time.Since(began); took < c.after-HeartbeatEvery/2 || took > c.after {
+					t.Errorf("that took %s, want %s", took, c.after)
+				}
+				if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
 func TestMergePodStatus(t *testing.T) {
 	early, late := metav1.Unix(100, 0), metav1.Unix(200, 0)
 	into := &corev1.PodStatus{

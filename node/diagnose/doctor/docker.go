@@ -55,9 +55,9 @@ func docker(ctx context.Context, s System, p *Place) []Finding {
 	out := []Finding{good("Docker Engine %s, storage %s, cgroups %s%s", info.ServerVersion, info.Driver, info.CgroupDriver, version(info.CgroupVersion))}
 	switch info.Driver {
 	case "vfs":
-		out = append(out, warn(`put {"storage-driver": "overlay2"} into /etc/docker/daemon.json and restart Docker (images are pulled anew)`, "storage driver vfs copies a whole image for every container"))
+		out = append(out, warn(`put {"storage-driver": "overlay2"} into /etc/docker/daemon.json and restart Docker: all containers and images are gone then, and come anew (those of `+"`wpctl image load`"+` must be loaded again)`, "storage driver vfs copies a whole image for every container"))
 	case "devicemapper", "aufs":
-		out = append(out, warn(`put {"storage-driver": "overlay2"} into /etc/docker/daemon.json and restart Docker (images are pulled anew)`, "storage driver %s is slow, and newer engines do not have it", info.Driver))
+		out = append(out, warn(`put {"storage-driver": "overlay2"} into /etc/docker/daemon.json and restart Docker: all containers and images are gone then, and come anew (those of `+"`wpctl image load`"+` must be loaded again)`, "storage driver %s is slow, and newer engines do not have it", info.Driver))
 	}
 	if !info.LiveRestoreEnabled {
 		out = append(out, warn(liveRestore, "all containers end when Docker is restarted or updated"))

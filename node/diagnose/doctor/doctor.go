@@ -72,6 +72,8 @@ type Place struct {
 	NodeIP, DNS            netip.Addr
 	Pods, Services         netip.Prefix
 	GossipPort             int
+	// Floors at which pods are evicted, by the kubelet's signals; nil: its defaults.
+	Floors map[string]Floor
 	// MTU of pods; 0 if not known.
 	MTU   int
 	Peers []Peer

@@ -221,11 +221,29 @@ func TestFindings(t *testing.T) {
 		"no wp-agent":      {func(f *fake, _ *Place) { f.reach["198.51.100.13:7946"] = errors.New("connection refused") }, "reach", Bad, "n3 cannot be reached", "see whether wp-agent runs on n3"},
 		"gossip silent":    {func(_ *fake, p *Place) { p.Peers[1].Alive = false }, "gossip", Bad, "does not hear from n3", "7946/udp"},
 		"small mtu":        {func(f *fake, _ *Place) { f.mtu = 1412 }, "mtu", Bad, "packets of more than 1412 bytes to n2 are lost", "--mtu 1410 on all nodes"},
-		"pods not reached": {func(f *fake, p *Place) { f.deaf = p.Peers[0].Gateway }, "mtu", Bad, "pods of n2 cannot be reached from here: 10.244.2.1 does not answer", "--always-vxlan"},
+		"pods not reached": {func(f *fake, p *Place) {
+			f.deaf = p.Peers[0].Gateway
+			f.reach["10.244.2.1:7946"] = errors.New("i/o timeout")
+		}, "mtu", Bad, "pods of n2 cannot be reached from here: 10.244.2.1 does not answer", "--always-vxlan"},
 		"overlap": {func(f *fake, _ *Place) {
 			f.runs["ip -4 -o route show table main"] += "10.244.64.0/20 via 198.51.100.2 dev eth0\n"
 		}, "addresses", Bad, "route to 10.244.64.0/20, within the range of pods 10.244.0.0/16", "--pod-cidr"},
-		"overlap services":  {func(f *fake, _ *Place) { f.runs["ip -4 -o route show table main"] += "10.0.0.0/8 dev tun0\n" }, "addresses", Bad, "route to 10.0.0.0/8", "--service-cidr"},
+		"pings dropped": {func(f *fake, p *Place) {
+			f.deaf = p.Peers[0].Gateway
+			f.reach["10.244.2.1:7946"] = errors.New("connection refused")
+		}, "mtu", Unknown, "n2 answers no pings", ""},
+		"around services": {func(f *fake, _ *Place) { f.runs["ip -4 -o route show table main"] += "10.0.0.0/8 dev tun0\n" }, "addresses", Warning, "route to 10.0.0.0/8, around the range of Services", "--service-cidr"},
+		"legacy rules beside nf_tables": {func(f *fake, _ *Place) {
+			f.runs["iptables --version"], f.files["/proc/net/ip_tables_names"] = "iptables v1.8.9 (nf_tables)\n", "nat\nfilter\n"
+			f.runs["iptables-legacy-save -t filter"] = ":INPUT DROP [0:0]\n:FORWARD ACCEPT [0:0]\n-A INPUT -p udp -m multiport --dports 7946,8472 -j ACCEPT\n"
+		}, "firewall", Bad, "7946/tcp (gossip) is blocked: iptables-legacy: -P INPUT DROP", "iptables-legacy -I INPUT -p tcp --dport 7946 -j ACCEPT"},
+		"nf_tables' rules beside legacy": {func(f *fake, _ *Place) {
+			f.runs["iptables --version"] = "iptables v1.8.9 (legacy)\n"
+			f.runs["iptables-nft-save -t filter"] = ":INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n"
+		}, "firewall", Bad, "packets of pods are dropped: iptables-nft: -P FORWARD DROP", "iptables-nft -I FORWARD -s 10.244.0.0/16 -j ACCEPT"},
+		"nftables, a table called as iptables' is": {func(f *fake, _ *Place) {
+			f.runs["nft list ruleset"] = "table ip filter {\n\tchain input {\n\t\ttype filter hook input priority filter; policy drop;\n\t\tudp dport { 7946, 8472 } accept\n\t}\n}\n"
+		}, "firewall", Warning, "table ip filter, chain input, seems to drop 7946/tcp", "nft insert rule ip filter input tcp dport { 7946 } accept; nft insert rule ip filter input udp dport"},
 		"own address":       {func(_ *fake, p *Place) { p.NodeIP = netip.MustParseAddr("10.254.3.4") }, "addresses", Bad, "own address 10.254.3.4", "--service-cidr"},
 		"no resolv.conf":    {func(f *fake, _ *Place) { delete(f.files, "/etc/resolv.conf") }, "dns", Bad, "no name servers", "nameserver ADDRESS"},
 		"only ourselves":    {func(f *fake, _ *Place) { f.files["/etc/resolv.conf"] = "nameserver 10.254.254.1\n" }, "dns", Bad, "only the cluster's own", "nameserver ADDRESS"},
@@ -238,7 +256,11 @@ func TestFindings(t *testing.T) {
 		"clock in the past": {func(_ *fake, p *Place) { p.Certificates[0].NotBefore = day.Add(time.Hour) }, "certificates", Bad, "valid from 2026-05-01 13:00:00 on, and the clock here says 2026-05-01 12:00:00", "set the clock"},
 		"disk full":         {func(f *fake, _ *Place) { f.disks["/var/lib/docker"] = Disk{100 * gib, 14 * gib, 0, 0} }, "disk", Bad, "images: 14 % of 100.0 GiB is free on /var/lib/docker", "docker image prune"},
 		"disk nearly full":  {func(f *fake, _ *Place) { f.disks["/var/lib/whalepod"] = Disk{100 * gib, 14 * gib, 0, 0} }, "disk", Warning, "data: 14 %", "docker image prune"},
-		"inodes":            {func(f *fake, _ *Place) { f.disks["/var/lib/whalepod"] = Disk{100 * gib, 50 * gib, 1000, 30} }, "disk", Bad, "3 % of the inodes", "du --inodes"},
+		"disk full, in bytes": {func(f *fake, p *Place) {
+			p.Floors = map[string]Floor{"imagefs.available": {Bytes: 2 * gib}}
+			f.disks["/var/lib/docker"], f.disks["/var/lib/whalepod"] = Disk{100 * gib, gib, 0, 0}, Disk{100 * gib, gib, 1000, 1}
+		}, "disk", Bad, "images: 1 % of 100.0 GiB is free on /var/lib/docker, below the 2.0 GiB at which pods are evicted", "docker image prune"},
+		"inodes": {func(f *fake, _ *Place) { f.disks["/var/lib/whalepod"] = Disk{100 * gib, 50 * gib, 1000, 30} }, "disk", Bad, "3 % of the inodes", "du --inodes"},
 		"memory": {func(f *fake, _ *Place) {
 			f.files["/proc/meminfo"] = "MemTotal: 2000000 kB\nMemAvailable: 50000 kB\nSwapTotal: 0 kB\n"
 		}, "memory", Bad, "49 MiB of 1.9 GiB memory are left", "wpctl top pods"},
@@ -303,6 +325,20 @@ func TestNoFalseAlarms(t *testing.T) {
 			}
 			f.runs["firewall-cmd --get-zone-of-source=10.244.0.0/16"] = "trusted\n"
 		},
+		"firewalld, a service": func(f *fake, _ *Place) {
+			f.programs += " firewall-cmd"
+			f.runs["firewall-cmd --state"] = "running\n"
+			f.runs["firewall-cmd --query-port=8472/udp"] = "yes\n"
+			f.runs["firewall-cmd --list-all"] = "public (active)\n  target: default\n  services: ssh whalepod\n  ports: 8472/udp\n"
+			f.runs["firewall-cmd --info-service=whalepod"] = "whalepod\n  ports: 7946/tcp 7946/udp\n  source-ports: \n"
+			f.runs["firewall-cmd --get-zone-of-source=10.244.0.0/16"] = "trusted\n"
+		},
+		"firewalld, a zone that accepts": func(f *fake, _ *Place) {
+			f.programs += " firewall-cmd"
+			f.runs["firewall-cmd --state"] = "running\n"
+			f.runs["firewall-cmd --list-all"] = "lan (active)\n  target: ACCEPT\n  services: \n"
+			f.runs["firewall-cmd --get-zone-of-source=10.244.0.0/16"] = "trusted\n"
+		},
 		"nft of docker and iptables": func(f *fake, _ *Place) {
 			f.runs["nft list ruleset"] = "# Warning: table ip filter is managed by iptables-nft, do not touch!\ntable ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy drop;\n\t}\n}\ntable inet firewalld {\n\tchain x {\n\t\ttype filter hook input priority filter; policy drop;\n\t}\n}\ntable inet open {\n\tchain input {\n\t\ttype filter hook input priority filter; policy accept;\n\t\tip saddr 192.0.2.9 drop\n\t}\n}\n"
 		},
@@ -313,6 +349,14 @@ func TestNoFalseAlarms(t *testing.T) {
 				}
 			}
 			f.programs = "iptables-save ip"
+		},
+		"little room, as somebody wants it": func(f *fake, p *Place) {
+			p.Floors = map[string]Floor{"imagefs.available": {Bytes: 2 * gib}}
+			f.disks["/var/lib/docker"], f.disks["/var/lib/whalepod"] = Disk{100 * gib, 4 * gib, 0, 0}, Disk{100 * gib, gib, 1000, 1}
+		},
+		"no legacy tables": func(f *fake, _ *Place) {
+			f.runs["iptables --version"], f.files["/proc/net/ip_tables_names"] = "iptables v1.8.9 (nf_tables)\n", "nat\n"
+			f.runs["iptables-legacy-save -t filter"] = ":INPUT DROP [0:0]\n"
 		},
 		"a program on 127.0.0.1": func(f *fake, _ *Place) {
 			f.listeners = append(f.listeners, Listener{"tcp", netip.MustParseAddrPort("127.0.0.1:7946"), "x"})
@@ -349,6 +393,40 @@ func TestSizes(t *testing.T) {
 	}
 }
 
+// A packet that was not answered because time was up is not lost.
+func TestSizesWithoutTime(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	f := &hasty{fake: fake{mtu: 1400, link: 1500}, cancel: cancel}
+	if small, full, _ := Sizes(ctx, f, netip.MustParseAddr("10.244.2.7")); small || full {
+		t.Error(small, full)
+	}
+}
+
+// hasty has no more time after the first packet.
+type hasty struct {
+	fake
+	cancel context.CancelFunc
+}
+
+func (h *hasty) Ping(ctx context.Context, to netip.Addr, size int) error {
+	if size > smallPing {
+		h.cancel()
+	}
+	return h.fake.Ping(ctx, to, size)
+}
+
+// A node that gossip does not hear is told of by gossip, not also by pings that cannot arrive.
+func TestSilentNodesAreNotPinged(t *testing.T) {
+	f, p := healthy()
+	p.Peers[0].Alive, f.deaf = false, p.Peers[0].Gateway
+	f.reach["10.244.2.1:7946"] = errors.New("i/o timeout")
+	for _, x := range Examine(t.Context(), f, p) {
+		if x.State != OK && x.Check != "gossip" {
+			t.Errorf("also: %+v", x)
+		}
+	}
+}
+
 func TestMarks(t *testing.T) {
 	if got := OK.Mark() + Warning.Mark() + Bad.Mark() + Unknown.Mark(); got != "✓!✗–" {
 		t.Error(got)
@@ -359,10 +437,33 @@ func TestMarks(t *testing.T) {
 }
 
 func TestMentions(t *testing.T) {
-	text := "-A FORWARD -d 10.244.2.3/32 -j DROP\n-A WP-REFUSE -d 10.244.2.3/32 -j DROP\n-A mine -s 10.244.2.0/24 -p tcp -j REJECT\n-A FORWARD ! -d 10.244.2.3/32 -j DROP\n-A FORWARD -d 10.244.9.9/32 -j DROP\n-A FORWARD -d 10.244.2.3/32 -j ACCEPT\n"
-	got := ParseTables(text).Mentions([]netip.Addr{netip.MustParseAddr("10.244.2.3")})
-	if want := "-A FORWARD -d 10.244.2.3/32 -j DROP|-A mine -s 10.244.2.0/24 -p tcp -j REJECT"; strings.Join(got, "|") != want {
+	text := "-A FORWARD -d 10.244.2.3/32 -j DROP\n-A FORWARD -p udp -j DROP\n-A WP-REFUSE -d 10.244.2.3/32 -j DROP\n-A mine -s 10.244.2.0/24 -p tcp -j REJECT\n-A FORWARD ! -d 10.244.2.3/32 -j DROP\n-A FORWARD -d 10.244.9.9/32 -j DROP\n-A FORWARD -d 10.244.2.3/32 -j ACCEPT\n-A FORWARD -j WP-FORWARD\n-A FORWARD -s 10.244.2.3/32 -j DROP\n-A FORWARD -j DROP\n"
+	got := ParseTables("iptables", text).Mentions([]netip.Addr{netip.MustParseAddr("10.244.2.3")})
+	if want := "iptables -A FORWARD -d 10.244.2.3/32 -j DROP|iptables -A FORWARD -p udp -j DROP|iptables -A mine -s 10.244.2.0/24 -p tcp -j REJECT"; strings.Join(got, "|") != want {
 		t.Errorf("%q", got)
+	}
+}
+
+func TestDrops(t *testing.T) {
+	p := Packet{Protocol: "tcp", Port: 8080, From: netip.MustParseAddr("198.51.100.11"), To: netip.MustParseAddr("10.244.2.3")}
+	for rule, want := range map[string]bool{
+		"iptables -A FORWARD -d 10.244.2.3/32 -j DROP":                                             true,
+		"iptables-legacy -A FORWARD -d 10.244.0.0/16 -i eth0 -p tcp -m tcp --dport 8080 -j REJECT": true,
+		"-A FORWARD -p tcp -j DROP":                                                                true,
+		"iptables -A FORWARD -s 10.244.2.3/32 -j DROP":                                             true, // answers
+		"iptables -A FORWARD -s 10.244.2.3/32 -m conntrack --ctstate RELATED,ESTABLISHED -j DROP":  true,
+		"iptables -A FORWARD -s 10.244.2.3/32 -m conntrack --ctstate NEW -j DROP":                  false,
+		"iptables -A FORWARD -d 10.244.2.3/32 -p udp -j DROP":                                      false,
+		"iptables -A FORWARD -d 10.244.2.3/32 -p tcp -m tcp --dport 22 -j DROP":                    false,
+		"iptables -A FORWARD -d 10.244.2.4/32 -j DROP":                                             false,
+		"iptables -A FORWARD -s 198.51.100.12/32 -d 10.244.2.3/32 -j DROP":                         false,
+		"iptables -A FORWARD -d 10.244.2.3/32 -j ACCEPT":                                           false,
+		"iptables -A FORWARD -d 10.244.2.3/32 -m limit --limit 5/min -j DROP":                      false, // not understood
+		"nothing": false,
+	} {
+		if Drops(rule, p) != want {
+			t.Errorf("%s: %v", rule, !want)
+		}
 	}
 }
 
@@ -370,7 +471,7 @@ func FuzzTables(f *testing.F) {
 	f.Add(noRules)
 	f.Add(":a - [0:0]\n-A a -j a\n-A INPUT ! -s x -p -m --dport 7:x -g a\n-A INPUT -j INPUT\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		tables := ParseTables(text)
+		tables := ParseTables("iptables", text)
 		tables.Dropped("INPUT", Packet{Protocol: "tcp", Port: 7946, From: netip.MustParseAddr("192.0.2.1")})
 		tables.Mentions([]netip.Addr{netip.MustParseAddr("192.0.2.1")})
 		for _, c := range nftChains(text) {

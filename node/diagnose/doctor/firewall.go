@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -69,8 +71,15 @@ func firewalld(ctx context.Context, s System, p *Place) []Finding {
 	}
 	var closed, words []string
 	if zone != "trusted" {
+		served := ""
 		for _, n := range p.needed() {
 			if _, err := s.Run(ctx, "firewall-cmd", in("--query-port="+n.String())...); err != nil {
+				if served == "" {
+					served = firewalldServices(ctx, s, in)
+				}
+				if served == everything || strings.Contains(served, " "+n.String()+" ") {
+					continue
+				}
 				closed = append(closed, "--add-port="+n.String())
 				words = append(words, n.String())
 			}
@@ -95,6 +104,33 @@ func firewalld(ctx context.Context, s System, p *Place) []Finding {
 	return out
 }
 
+// everything is what a zone lets through whose target is ACCEPT.
+const everything = "everything"
+
+// firewalldServices are the ports that a zone's services open, between blanks: queries for ports do not count them.
+func firewalldServices(ctx context.Context, s System, in func(...string) []string) string {
+	all, err := s.Run(ctx, "firewall-cmd", in("--list-all")...)
+	if err != nil {
+		return " "
+	}
+	out := " "
+	for line := range strings.Lines(all) {
+		name, values, _ := strings.Cut(strings.TrimSpace(line), ":")
+		switch {
+		case name == "target" && strings.TrimSpace(values) == "ACCEPT":
+			return everything
+		case name == "services":
+			for _, service := range strings.Fields(values) {
+				info, _ := s.Run(ctx, "firewall-cmd", "--info-service="+service) // what cannot be told opens nothing
+				_, ports, _ := strings.Cut(info, "ports:")
+				ports, _, _ = strings.Cut(ports, "\n")
+				out += strings.TrimSpace(ports) + " "
+			}
+		}
+	}
+	return out
+}
+
 // deviceOf is the link that holds an address.
 func deviceOf(ctx context.Context, s System, ip netip.Addr) string {
 	if !ip.IsValid() {
@@ -109,14 +145,21 @@ func deviceOf(ctx context.Context, s System, ip netip.Addr) string {
 
 // byTables follows iptables' rules, which are also those of ufw and of iptables-services.
 func byTables(ctx context.Context, s System, p *Place, ufw bool) []Finding {
-	text, err := s.Run(ctx, "iptables-save", "-t", "filter")
+	tables, err := ReadTables(ctx, s)
 	if err != nil {
 		if errors.Is(err, ErrNoProgram) && p.Agent {
 			return []Finding{bad("apt-get install iptables, or dnf install iptables", "iptables is not installed, and an agent needs it")}
 		}
 		return []Finding{unknown("iptables' rules: %v", err)}
 	}
-	t := ParseTables(text)
+	var out []Finding
+	for _, t := range tables {
+		out = append(out, t.inTheWay(p, ufw)...)
+	}
+	return out
+}
+
+func (t Tables) inTheWay(p *Place, ufw bool) []Finding {
 	// Somebody who is not named in any rule, and each peer, who may be.
 	sources := []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, 1})}
 	if len(p.Peers) > 0 {
@@ -134,8 +177,8 @@ func byTables(ctx context.Context, s System, p *Place, ufw bool) []Finding {
 				continue
 			}
 			told[n.String()] = true
-			fix := fmt.Sprintf("iptables -I INPUT -p %s --dport %d -j ACCEPT, and the same where the rules are kept", n.protocol, n.number)
-			if ufw {
+			fix := fmt.Sprintf("%s -I INPUT -p %s --dport %d -j ACCEPT, and the same where the rules are kept", t.program, n.protocol, n.number)
+			if ufw && t.program == "iptables" {
 				fix = "ufw allow " + n.String()
 			}
 			out = append(out, bad(fix, "%s (%s) is blocked: %s", n, n.what, rule))
@@ -144,7 +187,11 @@ func byTables(ctx context.Context, s System, p *Place, ufw bool) []Finding {
 	if p.Running && p.Pods.IsValid() {
 		pod := p.Pods.Addr().Next().Next()
 		if rule := t.Dropped("FORWARD", Packet{Protocol: "tcp", Port: 80, From: pod, To: pod.Next()}); rule != "" {
-			out = append(out, bad("remove the rule, or put it behind ours: rules for containers belong into the chain DOCKER-USER", "packets of pods are dropped: %s", rule))
+			fix := "remove the rule, or put it behind ours: rules for containers belong into the chain DOCKER-USER"
+			if t.program != "iptables" {
+				fix = fmt.Sprintf("the kernel obeys these rules beside those of iptables; let pods through (%s -I FORWARD -s %s -j ACCEPT; %[1]s -I FORWARD -d %[2]s -j ACCEPT), or do without them", t.program, p.Pods)
+			}
+			out = append(out, bad(fix, "packets of pods are dropped: %s", rule))
 		}
 	}
 	return out
@@ -159,6 +206,7 @@ var nftHook = regexp.MustCompile(`type filter hook (\w+) priority [^;]+;(?: poli
 func nftChains(text string) []nftChain {
 	var out []nftChain
 	table, skip, warned := "", false, false
+	theirs := false // a table of the name that iptables' has; people give it to theirs, too
 	var chain *nftChain
 	for l := range strings.Lines(text) {
 		trimmed := strings.TrimSpace(l)
@@ -167,9 +215,12 @@ func nftChains(text string) []nftChain {
 			warned = true // said before the table: iptables-save tells of it
 		case len(f) >= 3 && f[0] == "table":
 			table = strings.Join(f[1:3], " ")
-			skip = warned || f[1] == "ip6" || f[1] == "bridge" || f[1] == "arp" || f[1] == "ip" && (f[2] == "filter" || f[2] == "nat") || f[2] == "firewalld" ||
+			theirs = f[1] == "ip" && (f[2] == "filter" || f[2] == "nat")
+			skip = warned || f[1] == "ip6" || f[1] == "bridge" || f[1] == "arp" || f[2] == "firewalld" ||
 				strings.HasPrefix(f[2], "docker") || strings.HasPrefix(f[2], "wp") || strings.HasPrefix(f[2], "whalepod")
 			warned, chain = false, nil
+		case len(f) >= 2 && f[0] == "chain" && theirs && strings.ToUpper(f[1]) == f[1]:
+			chain = nil // iptables-save tells of it
 		case len(f) >= 2 && f[0] == "chain" && !skip:
 			out = append(out, nftChain{table: table, name: f[1]})
 			chain = &out[len(out)-1]
@@ -205,7 +256,7 @@ func byNFT(ctx context.Context, s System, p *Place) []Finding {
 				}
 			}
 			if len(closed) > 0 {
-				out = append(out, warn(fmt.Sprintf("nft insert rule %s %s %s, and the same in /etc/nftables.conf", c.table, c.name, acceptWords(p)), "nftables, table %s, chain %s, seems to drop %s", c.table, c.name, strings.Join(closed, ", ")))
+				out = append(out, warn(acceptWords(c, p)+"; and the same in /etc/nftables.conf", "nftables, table %s, chain %s, seems to drop %s", c.table, c.name, strings.Join(closed, ", ")))
 			}
 		case "forward":
 			if p.Agent && p.Pods.IsValid() && !strings.Contains(c.body, p.Pods.String()) && !strings.Contains(c.body, "wp0") {
@@ -216,15 +267,17 @@ func byNFT(ctx context.Context, s System, p *Place) []Finding {
 	return out
 }
 
-func acceptWords(p *Place) string {
+// acceptWords are commands that every version of nft takes.
+func acceptWords(c nftChain, p *Place) string {
 	by := map[string][]string{}
 	for _, n := range p.needed() {
 		by[n.protocol] = append(by[n.protocol], strconv.Itoa(n.number))
 	}
-	if len(by["tcp"]) == 0 {
-		return fmt.Sprintf("udp dport { %s } accept", strings.Join(by["udp"], ", "))
+	var out []string
+	for _, protocol := range slices.Sorted(maps.Keys(by)) {
+		out = append(out, fmt.Sprintf("nft insert rule %s %s %s dport { %s } accept", c.table, c.name, protocol, strings.Join(by[protocol], ", ")))
 	}
-	return fmt.Sprintf("meta l4proto { tcp, udp } th dport { %s } accept", strings.Join(append(by["tcp"], by["udp"]...), ", "))
+	return strings.Join(out, "; ")
 }
 
 var nftNumbers = regexp.MustCompile(`\d+(-\d+)?`)

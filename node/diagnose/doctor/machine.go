@@ -10,51 +10,75 @@ import (
 	"time"
 )
 
-// The kubelet's eviction thresholds, as node/pressure has them, in percent: below these pods are evicted.
-const (
-	nodeFsFree  = 10
-	imageFsFree = 15
-	inodesFree  = 5
-	// nearly: below so many times the threshold it is time to say something.
-	nearly = 1.5
-)
+// Floor is how much must stay free: with less, pods are evicted. Bytes (or inodes), or if 0 a Fraction of all there is.
+type Floor struct {
+	Bytes    uint64
+	Fraction float64
+}
+
+// usual are the kubelet's eviction thresholds.
+var usual = map[string]Floor{"nodefs.available": {Fraction: 0.1}, "imagefs.available": {Fraction: 0.15}, "nodefs.inodesFree": {Fraction: 0.05}, "imagefs.inodesFree": {Fraction: 0.05}}
+
+// nearly: below so many times the floor it is time to say something.
+const nearly = 1.5
+
+// floor of a signal of the kubelet's; zero, if there is none.
+func (p *Place) floor(signal string) Floor {
+	if p.Floors == nil {
+		return usual[signal]
+	}
+	return p.Floors[signal]
+}
+
+func (f Floor) of(size uint64) float64 {
+	if f.Bytes > 0 {
+		return float64(f.Bytes)
+	}
+	return f.Fraction * float64(size)
+}
+
+func (f Floor) text(unit func(uint64) string) string {
+	if f.Bytes > 0 {
+		return unit(f.Bytes)
+	}
+	return fmt.Sprintf("%.0f %%", 100*f.Fraction)
+}
 
 func disks(ctx context.Context, s System, p *Place) []Finding {
 	var out []Finding
-	look := func(path, what string, limit float64) {
+	look := func(path, what, fs string) {
 		d, err := s.Disk(path)
 		if err != nil || d.Size == 0 {
 			out = append(out, unknown("%s: cannot look at %s: %v", what, path, err))
 			return
 		}
-		out = append(out, space(d, path, what, limit))
+		out = append(out, space(d, path, what, p.floor(fs+".available"), p.floor(fs+".inodesFree")))
 	}
 	if p.DataDir != "" {
-		look(p.DataDir, "data", nodeFsFree)
+		look(p.DataDir, "data", "nodefs")
 	}
 	if !p.Agent {
 		return out
 	}
 	if info, err := inspectDocker(ctx, s, p); err == nil && info.DockerRootDir != "" {
-		look(info.DockerRootDir, "images", imageFsFree)
+		look(info.DockerRootDir, "images", "imagefs")
 	}
 	return out
 }
 
-func space(d Disk, path, what string, limit float64) Finding {
-	free := 100 * float64(d.Free) / float64(d.Size)
-	inodes := 100.0
-	if d.Inodes > 0 { // some file systems have no fixed number
-		inodes = 100 * float64(d.FreeInodes) / float64(d.Inodes)
-	}
-	const clean = "docker system df shows what takes room; docker image prune -a removes images that no container uses; or move %s to a larger disk"
+func space(d Disk, path, what string, room, inodes Floor) Finding {
+	free, least := float64(d.Free), room.of(d.Size)
+	percent := 100 * free / float64(d.Size)
+	const clean = "docker system df shows what takes room; docker image prune -a removes images that no container uses (those of `wpctl image load` must be loaded again then); or move %s to a larger disk"
 	switch {
-	case free < limit:
-		return bad(fmt.Sprintf(clean, path), "%s: %.0f %% of %s is free on %s, below the %.0f %% at which pods are evicted", what, free, bytesOf(d.Size), path, limit)
-	case inodes < inodesFree:
-		return bad("find out who made so many small files: du --inodes -xd2 "+path+" | sort -n | tail", "%s: %.0f %% of the inodes are free on %s, below the %d %% at which pods are evicted", what, inodes, path, inodesFree)
-	case free < nearly*limit:
-		return warn(fmt.Sprintf(clean, path), "%s: %.0f %% of %s is free on %s; at %.0f %% pods are evicted", what, free, bytesOf(d.Size), path, limit)
+	case free < least:
+		return bad(fmt.Sprintf(clean, path), "%s: %.0f %% of %s is free on %s, below the %s at which pods are evicted", what, percent, bytesOf(d.Size), path, room.text(bytesOf))
+	case d.Inodes > 0 && float64(d.FreeInodes) < inodes.of(d.Inodes): // some file systems have no fixed number
+		plain := func(n uint64) string { return strconv.FormatUint(n, 10) }
+		return bad("find out who made so many small files: du --inodes -xd2 "+path+" | sort -n | tail", "%s: %.0f %% of the inodes are free on %s, below the %s at which pods are evicted",
+			what, 100*float64(d.FreeInodes)/float64(d.Inodes), path, inodes.text(plain))
+	case free < nearly*least:
+		return warn(fmt.Sprintf(clean, path), "%s: %.0f %% of %s is free on %s; at %s pods are evicted", what, percent, bytesOf(d.Size), path, room.text(bytesOf))
 	}
 	return good("%s: %s of %s free on %s", what, bytesOf(d.Free), bytesOf(d.Size), path)
 }

@@ -27,7 +27,8 @@ func Sizes(ctx context.Context, s System, to netip.Addr) (small, full bool, size
 		return false, false, size
 	}
 	full, size = fullPing(ctx, s, to, size)
-	return true, full, size
+	// When there is no more time, a packet that was not answered says nothing.
+	return full || ctx.Err() == nil, full, size
 }
 
 // fullPing sends packets of a size; when somebody on the way says that they are too large, as he should, the kernel has learned
@@ -52,9 +53,14 @@ func mtu(ctx context.Context, s System, p *Place) []Finding {
 	if p.MTU == 0 || len(p.Peers) == 0 {
 		return nil
 	}
-	found := make([]Finding, len(p.Peers))
+	// Those from whom gossip does not hear are told of there.
+	peers := slices.DeleteFunc(slices.Clone(p.Peers), func(peer Peer) bool { return p.Running && !peer.Alive })
+	if len(peers) == 0 {
+		return nil
+	}
+	found := make([]Finding, len(peers))
 	var wg sync.WaitGroup
-	for i, peer := range p.Peers {
+	for i, peer := range peers {
 		wg.Go(func() { found[i] = mtuTo(ctx, s, p, peer) })
 	}
 	wg.Wait()
@@ -76,6 +82,9 @@ func mtuTo(ctx context.Context, s System, p *Place, peer Peer) Finding {
 		return unknown("%s has no range of pod addresses yet", peer.Name)
 	}
 	if err := ping(ctx, s, peer.Gateway, smallPing); err != nil {
+		if refused(s.Reach(ctx, netip.AddrPortFrom(peer.Gateway, uint16(p.GossipPort)).String())) {
+			return unknown("%s answers no pings: whether large packets arrive there cannot be told", peer.Name)
+		}
 		return bad(fmt.Sprintf("open 8472/udp between the nodes if they are on different links; if the provider drops packets with addresses that it did not assign: wp-agent run --always-vxlan on both; wpctl doctor --node %s looks from there", peer.Name),
 			"pods of %s cannot be reached from here: %s does not answer: %v", peer.Name, peer.Gateway, err)
 	}
@@ -105,6 +114,9 @@ func mtuTo(ctx context.Context, s System, p *Place, peer Peer) Finding {
 	// Links let a few bytes more through than their MTU says (for VLAN tags): a round number is safe, and costs nothing.
 	return bad(fmt.Sprintf("start wp-agent with --mtu %d on all nodes (or correct the MTU of the link between them)", fits-fits%10), "packets of more than %d bytes to %s are lost without a word: large answers hang", fits, peer.Name)
 }
+
+// refused: somebody is there, be it that nobody listens.
+func refused(err error) bool { return err == nil || strings.Contains(err.Error(), "refused") }
 
 func ping(ctx context.Context, s System, to netip.Addr, size int) (err error) {
 	for range tries {
@@ -138,7 +150,12 @@ func addresses(ctx context.Context, s System, p *Place) []Finding {
 			name, flag string
 			prefix     netip.Prefix
 		}{{"pods", "--pod-cidr", p.Pods}, {"Services", "--service-cidr", p.Services}} {
-			if r.prefix.IsValid() && to.Bits() > 0 && r.prefix.Overlaps(to) {
+			switch {
+			case !r.prefix.IsValid() || to.Bits() == 0 || !r.prefix.Overlaps(to):
+			case to.Bits() < r.prefix.Bits(): // ours are narrower, and so come first
+				out = append(out, warn(fmt.Sprintf("nothing, if nobody needs machines there with these addresses; else give the master another range with %s before nodes join", r.flag),
+					"the machine has a route to %s, around the range of %s %s: what is there under these addresses cannot be reached from here", to, r.name, r.prefix))
+			default:
 				out = append(out, bad(fmt.Sprintf("give the master another range with %s before nodes join, or move the other network (route: %s)", r.flag, strings.TrimSpace(line)),
 					"the machine has a route to %s, within the range of %s %s: one of the two cannot be reached", to, r.name, r.prefix))
 			}

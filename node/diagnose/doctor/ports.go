@@ -100,8 +100,8 @@ func reach(ctx context.Context, s System, p *Place) []Finding {
 			return
 		}
 		_, number, _ := strings.Cut(address, ":")
-		fix := fmt.Sprintf("open %s/tcp on %s, in its own firewall (wpctl doctor there names the command) and in the provider's", number, who)
-		if strings.Contains(err.Error(), "refused") {
+		fix := fmt.Sprintf("if %[2]s runs: open %[1]s/tcp on %[2]s, in its own firewall (wpctl doctor there names the command) and in the provider's", number, who)
+		if refused(err) {
 			fix = fmt.Sprintf("nothing listens there: see whether %s runs on %s", portName, who)
 		}
 		out = append(out, bad(fix, "%s cannot be reached at %s: %v", who, address, err))

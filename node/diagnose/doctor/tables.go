@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,13 +10,40 @@ import (
 
 // Tables are the chains of iptables' table filter, as iptables-save prints them.
 type Tables struct {
-	policy map[string]string
-	rules  map[string][]string
+	// program that lists and changes them: a kernel may have those of iptables-legacy beside those of nf_tables, and obeys both.
+	program string
+	policy  map[string]string
+	rules   map[string][]string
 }
 
-// ParseTables reads iptables-save.
-func ParseTables(text string) Tables {
-	t := Tables{policy: map[string]string{}, rules: map[string][]string{}}
+// ReadTables reads the table filter, with root also the one of the other back end of iptables, if it has any rules.
+func ReadTables(ctx context.Context, s System) ([]Tables, error) {
+	text, err := s.Run(ctx, "iptables-save", "-t", "filter")
+	if err != nil {
+		return nil, err
+	}
+	out := []Tables{ParseTables("iptables", text)}
+	version, err := s.Run(ctx, "iptables", "--version")
+	if err != nil {
+		return out, nil
+	}
+	other := "iptables-nft"
+	if strings.Contains(version, "nf_tables") {
+		// Asked for a table that is not there, iptables-legacy-save would make it.
+		if there, err := s.ReadFile("/proc/net/ip_tables_names"); err != nil || !slices.Contains(strings.Fields(string(there)), "filter") {
+			return out, nil
+		}
+		other = "iptables-legacy"
+	}
+	if text, err := s.Run(ctx, other+"-save", "-t", "filter"); err == nil {
+		out = append(out, ParseTables(other, text))
+	}
+	return out, nil
+}
+
+// ParseTables reads what PROGRAM-save prints.
+func ParseTables(program, text string) Tables {
+	t := Tables{program: program, policy: map[string]string{}, rules: map[string][]string{}}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		f := strings.Fields(line)
@@ -57,7 +85,7 @@ func (t Tables) walk(chain string, p Packet, depth int) (rule string, done bool)
 		case r.target == "ACCEPT":
 			return "", true
 		case r.target == "DROP" || r.target == "REJECT":
-			return "iptables: " + line, true
+			return t.program + ": " + line, true
 		case r.target == "RETURN":
 			return "", false
 		case strings.HasPrefix(r.target, "WP-FORWARD"):
@@ -73,31 +101,59 @@ func (t Tables) walk(chain string, p Packet, depth int) (rule string, done bool)
 		}
 	}
 	if t.policy[chain] == "DROP" {
-		return fmt.Sprintf("iptables: -P %s DROP, and no rule accepts it", chain), true
+		return fmt.Sprintf("%s: -P %s DROP, and no rule accepts it", t.program, chain), true
 	}
 	return "", false
 }
 
-// Mentions lists the rules of others that drop or refuse and name one of the addresses as source or destination, or name no
-// address at all and come before our chains.
+// Mentions lists the rules of others that drop or refuse and name one of the addresses as source or destination, and those of FORWARD
+// that name none. What comes in FORWARD behind our chain is of no consequence to pods. Which packets a rule drops says Drops.
 func (t Tables) Mentions(addrs []netip.Addr) []string {
 	var out []string
 	for chain, lines := range t.rules {
-		if strings.HasPrefix(chain, "WP-") || strings.HasPrefix(chain, "DOCKER") {
+		if strings.HasPrefix(chain, "WP-") || strings.HasPrefix(chain, "DOCKER") && chain != dockerUser {
 			continue
 		}
 		for _, line := range lines {
 			r := read(line)
+			if r.target == "WP-FORWARD" {
+				break
+			}
 			if r.target != "DROP" && r.target != "REJECT" {
 				continue
 			}
-			if slices.ContainsFunc(addrs, func(a netip.Addr) bool { return r.names(a) }) {
-				out = append(out, line)
+			if slices.ContainsFunc(addrs, r.names) || chain == "FORWARD" && r.from == nil && r.to == nil {
+				out = append(out, t.program+" "+line)
 			}
 		}
 	}
 	slices.Sort(out)
 	return out
+}
+
+// dockerUser is the chain that Docker leaves to people.
+const dockerUser = "DOCKER-USER"
+
+// Drops tells whether a rule, as Mentions has it, drops a packet that begins a connection, or those that come back. By which device
+// it comes is not known, and so not asked.
+func Drops(rule string, p Packet) bool {
+	at := strings.Index(rule, "-A ")
+	if at < 0 {
+		return false
+	}
+	l := read(rule[at:])
+	if l.target != "DROP" && l.target != "REJECT" {
+		return false
+	}
+	l.device = nil
+	if l.matches(p) {
+		return true
+	}
+	if l.ports != nil || l.state != nil && slices.Contains(strings.Split(l.state.value, ","), "ESTABLISHED") == l.state.not {
+		return false
+	}
+	l.state = nil
+	return l.matches(Packet{Protocol: p.Protocol, From: p.To, To: p.From})
 }
 
 type match struct {

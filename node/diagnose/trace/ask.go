@@ -21,13 +21,15 @@ const (
 	askAtOnce = 8
 	// askWithin is more than an agent takes.
 	askWithin = diagnose.AnswerWithin + 5*time.Second
+	// collectWithin is how long the API server may take for all that is asked of it.
+	collectWithin = 20 * time.Second
 	// again is when rules that are not those of the slices are looked at once more: a change may be on its way.
 	again = time.Second
 )
 
 // Run traces, and says how every step went.
 func Run(ctx context.Context, c kubernetes.Interface, ask Asker, o Options) (*Report, error) {
-	f, err := collect(ctx, c, o)
+	f, err := collectInTime(ctx, c, o)
 	if err != nil {
 		return nil, err
 	}
@@ -42,13 +44,19 @@ func Run(ctx context.Context, c kubernetes.Interface, ask Asker, o Options) (*Re
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		if f, err = collect(ctx, c, o); err != nil {
+		if f, err = collectInTime(ctx, c, o); err != nil {
 			return nil, err
 		}
 		f.askAll(ctx, ask)
 		report = f.judge()
 	}
 	return report, ctx.Err()
+}
+
+func collectInTime(ctx context.Context, c kubernetes.Interface, o Options) (*facts, error) {
+	ctx, cancel := context.WithTimeout(ctx, collectWithin)
+	defer cancel()
+	return collect(ctx, c, o)
 }
 
 // askAll asks every view, and the nodes of the endpoints.
@@ -78,6 +86,9 @@ func (f *facts) askAll(ctx context.Context, ask Asker) {
 			if j.v.err == nil && j.v.answer == nil {
 				j.v.err = errors.New("no answer")
 			}
+			if j.v.err != nil {
+				j.v.answer = nil // an asker may have begun to read one
+			}
 		})
 	}
 	wg.Wait()
@@ -91,6 +102,9 @@ func (f *facts) question(v *view, nth int) *diagnose.Question {
 	}
 	for _, e := range f.readyEndpoints() {
 		q.Dial = appendTarget(q.Dial, e.protocol, e.at)
+		if !slices.Contains(q.Drops, e.at.Addr()) {
+			q.Drops = append(q.Drops, e.at.Addr())
+		}
 		if !slices.Contains(q.Pings, e.at.Addr()) && e.pod != nil && !e.pod.Spec.HostNetwork {
 			q.Pings = append(q.Pings, e.at.Addr())
 		}
@@ -158,6 +172,9 @@ func (f *facts) ways(v *view, nth int) (out []way) {
 			add(externalIP, ip, p.Port, "")
 		}
 		for _, in := range s.Status.LoadBalancer.Ingress {
+			if len(s.Spec.LoadBalancerSourceRanges) > 0 {
+				continue // nodes may not be in the ranges; see limits
+			}
 			if in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP {
 				add(balancerIP, in.IP, p.Port, "")
 			}

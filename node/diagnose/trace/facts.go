@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -54,7 +55,9 @@ type facts struct {
 	nodes    map[string]*corev1.Node
 	policies []networkingv1.NetworkPolicy
 	events   map[string]string // pod → its last warning
-	balancer []corev1.Event    // of a Service that has, or waits for, a load balancer's address; oldest first
+	// namespaces are the labels of those that could be read, where there are policies.
+	namespaces map[string]map[string]string
+	balancer   []corev1.Event // of a Service that has, or waits for, a load balancer's address; oldest first
 
 	endpoints []endpoint
 	cut       int // so many endpoints were left out
@@ -71,6 +74,7 @@ type endpoint struct {
 	name     string // for people
 	node     string
 	ready    bool
+	last     bool // it ends, and serves as long as nothing else is ready
 }
 
 // view is from where things are tried.
@@ -131,9 +135,7 @@ func collect(ctx context.Context, c kubernetes.Interface, o Options) (*facts, er
 		return nil, err
 	}
 	f.collectTroubles(ctx, c)
-	if list, err := c.NetworkingV1().NetworkPolicies(o.Namespace).List(ctx, metav1.ListOptions{}); err == nil {
-		f.policies = list.Items // not everybody may read them: then they are not suspected
-	}
+	f.collectPolicies(ctx, c)
 	return f, f.collectViews(ctx, c)
 }
 
@@ -200,7 +202,7 @@ func (f *facts) collectTroubles(ctx context.Context, c kubernetes.Interface) {
 		if err != nil || len(list.Items) == 0 {
 			continue
 		}
-		last := slices.MaxFunc(list.Items, func(a, b corev1.Event) int { return a.LastTimestamp.Compare(b.LastTimestamp.Time) })
+		last := slices.MaxFunc(list.Items, func(a, b corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
 		f.events[p.Name] = last.Reason + ": " + last.Message
 	}
 }
@@ -295,11 +297,24 @@ func (f *facts) serviceEndpoints() {
 				}
 			}
 		}
+		f.letLastServe(portName(port))
 	}
 	slices.SortFunc(f.endpoints, func(a, b endpoint) int { return cmp.Or(cmp.Compare(a.port, b.port), a.at.Compare(b.at)) })
 	f.endpoints = slices.CompactFunc(f.endpoints, func(a, b endpoint) bool { return a.at == b.at && a.port == b.port })
 	if n := len(f.endpoints); n > maxEndpoints {
 		f.endpoints, f.cut = f.endpoints[:maxEndpoints], n-maxEndpoints
+	}
+}
+
+// letLastServe: while nothing else is ready, proxies send to endpoints that end and still serve.
+func (f *facts) letLastServe(port string) {
+	if slices.ContainsFunc(f.endpoints, func(e endpoint) bool { return e.port == port && e.ready }) {
+		return
+	}
+	for i := range f.endpoints {
+		if e := &f.endpoints[i]; e.port == port {
+			e.ready = e.last
+		}
 	}
 }
 
@@ -312,6 +327,8 @@ func (f *facts) addEndpoint(e *discoveryv1.Endpoint, port uint16, name, proto st
 		return
 	}
 	out := endpoint{at: netip.AddrPortFrom(ip, port), protocol: proto, port: name, ready: e.Conditions.Ready == nil || *e.Conditions.Ready}
+	c := e.Conditions
+	out.last = c.Terminating != nil && *c.Terminating && c.Serving != nil && *c.Serving
 	out.name = out.at.String()
 	if e.NodeName != nil {
 		out.node = *e.NodeName
@@ -345,9 +362,8 @@ func (f *facts) podEndpoints() {
 			}
 		}
 	}
-	var n int32
-	if _, err := fmt.Sscan(f.Port, &n); err == nil && n > 0 && n < 1<<16 && len(f.endpoints) == 0 {
-		add(n, "TCP")
+	if n, err := strconv.ParseUint(f.Port, 10, 16); err == nil && n > 0 && len(f.endpoints) == 0 {
+		add(int32(n), "TCP")
 	}
 }
 
@@ -358,6 +374,28 @@ func (f *facts) readyEndpoints() (out []endpoint) {
 		}
 	}
 	return out
+}
+
+// readyAddresses are what the name of a headless Service stands for, whatever their ports, and all of them. Some of them may be on
+// machines that are not ready, which DNS may leave out.
+func (f *facts) readyAddresses() (all, sure []netip.Addr) {
+	for _, s := range f.slices {
+		for i := range s.Endpoints {
+			e := &s.Endpoints[i]
+			if len(e.Addresses) == 0 || e.Conditions.Ready != nil && !*e.Conditions.Ready && !f.service.Spec.PublishNotReadyAddresses {
+				continue
+			}
+			ip, err := netip.ParseAddr(e.Addresses[0])
+			if err != nil || !ip.Is4() {
+				continue
+			}
+			all = append(all, ip)
+			if e.NodeName == nil || nodeReady(f.nodes[*e.NodeName]) {
+				sure = append(sure, ip)
+			}
+		}
+	}
+	return all, sure
 }
 
 func isReady(p *corev1.Pod) bool {

@@ -25,11 +25,14 @@ func (f *facts) judge() *Report {
 	case f.service.Spec.Type == corev1.ServiceTypeExternalName:
 		r.add(f.judgeService())
 		f.judgeViews(r)
-		r.add(f.judgeNames())
+		f.addNames(r)
 		return r
 	default:
 		r.add(f.judgeService())
 		if len(f.servicePorts()) == 0 {
+			if r.Broken == "" {
+				f.judgeOnlyName(r)
+			}
 			return r
 		}
 		if len(f.service.Spec.Selector) > 0 {
@@ -41,15 +44,16 @@ func (f *facts) judge() *Report {
 				r.add(s, c)
 			}
 		}
-		s, c := f.judgeSlices()
+		s, lagging := f.judgeSlices()
 		s.Follows = s.State == doctor.Bad && r.cause != noCause
-		r.add(s, c)
+		r.lagging = lagging
+		r.add(s, causeSlices)
 		f.judgeViews(r)
-		r.add(f.judgeNames())
+		f.addNames(r)
 		if !f.headless() {
 			s, lagging := f.judgeRules()
 			r.add(s, causeRules)
-			r.lagging = lagging
+			r.lagging = r.lagging || lagging
 		}
 	}
 	f.judgeEndpoints(r)
@@ -57,6 +61,24 @@ func (f *facts) judge() *Report {
 		f.judgeWays(r)
 	}
 	return r
+}
+
+func (f *facts) addNames(r *Report) {
+	s, lagging := f.judgeNames()
+	r.lagging = r.lagging || lagging
+	r.add(s, causeNames)
+}
+
+// judgeOnlyName of a headless Service without ports, as those of StatefulSets often are.
+func (f *facts) judgeOnlyName(r *Report) {
+	if len(f.service.Spec.Selector) > 0 {
+		r.add(f.judgeSelector())
+		if len(f.pods) > 0 {
+			r.add(f.judgePods())
+		}
+	}
+	f.judgeViews(r)
+	f.addNames(r)
 }
 
 func (f *facts) judgeService() (Step, cause) {
@@ -98,7 +120,7 @@ func (f *facts) judgeService() (Step, cause) {
 		s.State = doctor.Bad
 		s.Fix = fmt.Sprintf("the Service has no port %s: use one of those, or add it to spec.ports", f.Port)
 		if f.Port == "" && f.headless() {
-			s.State, s.Fix = doctor.Unknown, ""
+			s.State, s.Fix = doctor.OK, ""
 			s.What = "headless, without ports: only its name can be tried"
 		}
 	}
@@ -225,11 +247,29 @@ func (f *facts) judgePods() (Step, cause) {
 		return s, causePods
 	}
 	s.State = doctor.Warning
-	s.Fix = "wpctl describe pod and wpctl logs tell more; pods that are not ready get no connections"
+	s.Fix = f.tellMore() + "; pods that are not ready get no connections"
 	if ready == 0 && (f.service == nil || !f.service.Spec.PublishNotReadyAddresses) {
 		s.State = doctor.Bad
 	}
 	return s, causePods
+}
+
+// tellMore are the commands that tell more of the first pod that is not ready.
+func (f *facts) tellMore() string {
+	i := slices.IndexFunc(f.pods, func(p *corev1.Pod) bool { return !isReady(p) })
+	p := f.pods[i]
+	text := fmt.Sprintf("wpctl describe pod %s -n %s", p.Name, p.Namespace)
+	for _, t := range why.Of(p, true) {
+		if !t.Logs {
+			continue
+		}
+		text += fmt.Sprintf("; wpctl logs %s -n %s -c %s", p.Name, p.Namespace, t.Container)
+		if t.Previous {
+			text += " --previous"
+		}
+		break
+	}
+	return text
 }
 
 // explain one pod that is not ready, in one line.
@@ -256,7 +296,8 @@ func (f *facts) explain(p *corev1.Pod) string {
 		}
 		parts = append(parts, part)
 	}
-	if event := f.events[p.Name]; event != "" && !strings.Contains(strings.Join(parts, " "), event) {
+	// A back-off is in the status, too.
+	if event := f.events[p.Name]; event != "" && !strings.HasPrefix(event, "BackOff: ") && !strings.Contains(strings.Join(parts, " "), event) {
 		first, _, _ := strings.Cut(event, "\n")
 		parts = append(parts, first)
 	}
@@ -337,8 +378,8 @@ func (f *facts) otherProxy() bool { return f.service.Labels[otherProxyLabel] != 
 const otherProxyLabel = "service.kubernetes.io/service-proxy-name"
 
 // judgeSlices: are there endpoints, and are they the ready pods?
-func (f *facts) judgeSlices() (Step, cause) {
-	s := Step{Name: "endpoints", State: doctor.OK}
+func (f *facts) judgeSlices() (s Step, lagging bool) {
+	s = Step{Name: "endpoints", State: doctor.OK}
 	ready := f.readyEndpoints()
 	var list []string
 	for i, e := range ready {
@@ -350,17 +391,20 @@ func (f *facts) judgeSlices() (Step, cause) {
 		if e.pod != nil {
 			text += " (" + e.pod.Name + " on " + cmp.Or(e.node, "no node") + ")"
 		}
+		if e.last {
+			text += ", which is ending"
+		}
 		list = append(list, text)
 	}
 	s.What = strings.Join(list, ", ")
 	if f.answersItself() {
 		s.What = "every node answers by itself"
-		return s, causeSlices
+		return s, false
 	}
 	if len(f.service.Spec.Selector) == 0 && len(ready) == 0 {
 		s.State, s.What = doctor.Bad, "the Service has no selector, and nobody has given it endpoints"
 		s.Fix = "add a selector, or make an EndpointSlice with the label kubernetes.io/service-name: " + f.Name
-		return s, causeSlices
+		return s, true
 	}
 	var missing []string
 	for _, p := range f.pods {
@@ -374,9 +418,9 @@ func (f *facts) judgeSlices() (Step, cause) {
 		s.State = doctor.Bad
 		s.What = strings.TrimPrefix(s.What+"; ready, but not among them: "+strings.Join(missing, ", "), "; ")
 		s.Fix = "look at targetPort above; if that is right, at the master's log: its controller \"endpoints\" writes EndpointSlices"
-		return s, causeSlices
+		return s, true
 	case len(ready) == 0:
 		s.State, s.What, s.Fix = doctor.Bad, "none: there is nobody to answer", "see to it that a pod becomes ready"
 	}
-	return s, causeSlices
+	return s, false
 }

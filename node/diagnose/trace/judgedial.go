@@ -3,12 +3,10 @@ package trace
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"strings"
-
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/whalepod/whalepod/node/diagnose"
 	"github.com/whalepod/whalepod/node/diagnose/doctor"
@@ -19,7 +17,12 @@ func (f *facts) judgeEndpoints(r *Report) {
 	ready := f.readyEndpoints()
 	if len(ready) == 0 {
 		if f.pod != nil && len(f.endpoints) == 0 {
-			r.add(Step{Name: "container", State: doctor.Unknown, What: "the pod declares no ports: name one with --port"}, noCause)
+			s := Step{Name: "container", State: doctor.Unknown, What: "the pod declares no ports: name one with --port"}
+			if f.Port != "" {
+				s.State, s.What = doctor.Bad, "the pod has no port called "+f.Port
+				s.Fix = "use a number, or one of its names: " + cmp.Or(strings.Join(declaredPorts(f.pod), ", "), "it has none")
+			}
+			r.add(s, causeContainer)
 		}
 		return
 	}
@@ -36,21 +39,27 @@ func (f *facts) judgeContainers(r *Report, ready []endpoint, deaf map[string]boo
 	s := Step{Name: "container", State: doctor.OK}
 	c := causeContainer
 	known := 0
+	var hang []string
 	for _, e := range ready {
 		sockets, ok := f.socketsOf(e)
 		if !ok {
 			continue
 		}
 		known++
+		if n := waiting(e, sockets); n > 0 && !slices.Contains(hang, e.name) {
+			hang = append(hang, e.name)
+			s.Details = append(s.Details, fmt.Sprintf("%s has not taken %d %s to %d/%s: the program hangs, is paused, or has too much to do", e.name, n, plural("connection", n), e.at.Port(), e.protocol))
+			s.State, s.Fix = doctor.Warning, fmt.Sprintf("see what it does: wpctl logs %s -n %s; wpctl top pod %[1]s -n %[2]s; or docker ps on %[3]s, which shows who is paused", podName(e), e.pod.Namespace, e.node)
+			continue
+		}
 		wrong, fix, isTarget := f.listenTrouble(e, sockets)
 		if wrong == "" || f.answered(e) { // rules in the pod's own network may lead to another port: sidecars do that
 			continue
 		}
 		deaf[key(e)] = true
-		s.State = doctor.Bad
 		s.Details = append(s.Details, wrong)
-		if s.Fix == "" {
-			s.Fix = fix
+		if s.State != doctor.Bad {
+			s.State, s.Fix = doctor.Bad, fix
 			if isTarget {
 				s.Name, c = "targetPort", causeTargetPort
 			}
@@ -58,7 +67,7 @@ func (f *facts) judgeContainers(r *Report, ready []endpoint, deaf map[string]boo
 	}
 	switch {
 	case s.State == doctor.Bad:
-		s.What = fmt.Sprintf("nobody listens at %d of %d endpoints", len(s.Details), known)
+		s.What = fmt.Sprintf("nobody listens at %d of %d endpoints", len(deaf), known)
 		if len(s.Details) > maxExplained {
 			s.Details = append(s.Details[:maxExplained], fmt.Sprintf("and %d more", len(s.Details)-maxExplained))
 		}
@@ -67,10 +76,22 @@ func (f *facts) judgeContainers(r *Report, ready []endpoint, deaf map[string]boo
 		if ready[0].pod == nil {
 			s.What = "the endpoints are not pods: where they listen cannot be seen"
 		}
+	case len(hang) > 0:
+		s.What = fmt.Sprintf("listens on %s, and connections wait", strings.Join(f.portsOf(ready), ", "))
 	default:
 		s.What = fmt.Sprintf("listens on %s", strings.Join(f.portsOf(ready), ", "))
 	}
 	r.add(s, c)
+}
+
+// waiting are the connections that the program behind an endpoint has not taken.
+func waiting(e endpoint, sockets []diagnose.Socket) (n int) {
+	for _, s := range sockets {
+		if s.Covers(e.protocol, e.at) {
+			n += s.Waiting
+		}
+	}
+	return n
 }
 
 // answered tells whether somebody has connected to an endpoint.
@@ -109,11 +130,14 @@ func (f *facts) socketsOf(e endpoint) ([]diagnose.Socket, bool) {
 func (f *facts) listenTrouble(e endpoint, sockets []diagnose.Socket) (wrong, fix string, isTarget bool) {
 	var elsewhere, loopback []string
 	var only uint16
+	other := "" // the protocol by which somebody listens at this port
 	for _, s := range sockets {
 		at := s.Address.Addr().Unmap()
 		switch {
 		case s.Covers(e.protocol, e.at):
 			return "", "", false
+		case s.Protocol != e.protocol && s.Covers(s.Protocol, e.at):
+			other = s.Protocol
 		case s.Protocol != e.protocol:
 		case s.Address.Port() == e.at.Port():
 			loopback = append(loopback, s.Address.String())
@@ -128,6 +152,13 @@ func (f *facts) listenTrouble(e endpoint, sockets []diagnose.Socket) (wrong, fix
 	if len(loopback) > 0 {
 		return fmt.Sprintf("%s listens on %s only: nobody else reaches that", who, strings.Join(loopback, ", ")),
 			fmt.Sprintf("let the program in %s listen on 0.0.0.0:%d (its option is often called bind, host or listen)", who, e.at.Port()), false
+	}
+	if other != "" {
+		wrong, fix = fmt.Sprintf("%s: no process listens on %d/%s, but on %[2]d/%[4]s", who, e.at.Port(), e.protocol, other), fmt.Sprintf("try %d/%s", e.at.Port(), other)
+		if f.service != nil {
+			fix = fmt.Sprintf("set protocol: %s in port %s of Service %s (without it, TCP is meant)", other, e.port, f.Name)
+		}
+		return wrong, fix, f.service != nil
 	}
 	if len(elsewhere) == 0 {
 		return fmt.Sprintf("%s: no process listens on %d/%s, nor on any other %[3]s port", who, e.at.Port(), e.protocol),
@@ -151,6 +182,7 @@ func podName(e endpoint) string {
 func (f *facts) judgeReach(r *Report, ready []endpoint, deaf map[string]bool) {
 	s := Step{Name: "connection", State: doctor.OK}
 	tried, failed := 0, map[string][]string{}
+	silent := map[string]bool{} // ports of UDP at which nobody refuses, and nobody says anything
 	var slowest float64
 	var fixes []string
 	follows := 0
@@ -161,8 +193,11 @@ func (f *facts) judgeReach(r *Report, ready []endpoint, deaf map[string]bool) {
 				continue
 			}
 			tried++
-			slowest = max(slowest, d.Millis)
-			if d.OK() {
+			if stopped := f.stopped(v, e, d) != ""; d.Result == diagnose.Silent && !stopped {
+				silent[fmt.Sprintf("%d/%s", e.at.Port(), e.protocol)] = true
+				continue
+			} else if d.OK() && !stopped {
+				slowest = max(slowest, d.Millis)
 				continue
 			}
 			if deaf[key(e)] {
@@ -183,11 +218,23 @@ func (f *facts) judgeReach(r *Report, ready []endpoint, deaf map[string]bool) {
 		s.State, s.What = doctor.Unknown, "no endpoint could be tried"
 	case len(failed) > 0:
 		s.State, s.What, s.Details = doctor.Bad, "not all endpoints answer", byWhom(failed)
+		if len(ready) == 1 {
+			s.What = "the endpoint does not answer"
+		}
 		s.Follows = follows > 0 && s.Fix == ""
+	case slowest == 0:
+		s.State, s.What = doctor.Unknown, nobodyRefuses(silent)
+	case len(silent) > 0:
+		s.What = fmt.Sprintf("endpoints answer directly, the slowest after %.1f ms; %s", slowest, nobodyRefuses(silent))
 	default:
 		s.What = fmt.Sprintf("%s %s directly, the slowest after %.1f ms", endpointsWord(len(ready)), answerWord(len(ready)), slowest)
 	}
 	r.add(s, causeEndpoint)
+}
+
+// nobodyRefuses is all that can be told of a server that speaks UDP and does not answer an empty packet.
+func nobodyRefuses(at map[string]bool) string {
+	return strings.Join(slices.Sorted(maps.Keys(at)), ", ") + ": nobody refuses; that packets arrive cannot be told (UDP)"
 }
 
 // judgeSizes: who can connect may still wait for ever for a large answer. When all is well there is nothing to tell.
@@ -232,17 +279,18 @@ func answerWord(n int) string {
 // reachTrouble: somebody listens, and a view cannot connect. Who is in the way?
 func (f *facts) reachTrouble(v *view, e endpoint, d diagnose.Dialed) (what, fix string) {
 	what = fmt.Sprintf("%s (%s on %s): %s", e.at, podName(e), cmp.Or(e.node, "no node"), resultText(d))
+	if why := f.stopped(v, e, d); why != "" {
+		return what, why
+	}
 	near, tried := f.near[e.node].dialed(e.protocol, e.at)
 	if f.near[e.node] == nil || !tried {
 		return what, fmt.Sprintf("see whether %s can be reached from %s at all", e.at.Addr(), v.node)
 	}
-	if answer := f.near[e.node].answer; answer != nil && len(answer.Drops) > 0 && v.node != e.node {
-		return what, fmt.Sprintf("a rule on %s drops it: iptables %s (remove it with -D in place of -A)", e.node, answer.Drops[0])
-	} else if answer != nil && len(answer.Drops) > 0 {
-		return what, fmt.Sprintf("a rule on %s may drop it: iptables %s", e.node, answer.Drops[0])
+	if sockets, ok := f.socketsOf(e); ok && waiting(e, sockets) > 0 && !near.OK() {
+		return what, fmt.Sprintf("the program in %s does not take its connections, and no more can wait: it hangs, is paused, or has too much to do: wpctl logs %s -n %s", e.name, podName(e), f.Namespace)
 	}
-	if names := f.policiesOn(e.pod, v); len(names) > 0 {
-		return what, fmt.Sprintf("NetworkPolicy %s selects a pod on this way: see whether it allows this connection (wpctl describe networkpolicy)", strings.Join(names, ", "))
+	if fix := f.dropped(v, e); fix != "" {
+		return what, fix
 	}
 	if v.pod == nil && v.node == e.node || !near.OK() {
 		return what, fmt.Sprintf("its own node cannot reach it either, though it listens: look for rules of others there: wpctl doctor --node %s", e.node)
@@ -251,15 +299,39 @@ func (f *facts) reachTrouble(v *view, e endpoint, d diagnose.Dialed) (what, fix 
 		return what, fmt.Sprintf("the node itself reaches it, pods on it do not: look for rules of others: wpctl doctor --node %s", e.node)
 	}
 	through := ""
-	if d.Via == "wpx0" {
+	if d.Via == tunnel {
 		through = " (through the tunnel: 8472/udp must be open between them)"
 	}
 	return what, fmt.Sprintf("%s itself reaches it, so the way from %s to %[1]s is broken%[3]s: wpctl doctor --node %[2]s, and look for rules that drop forwarded packets on both", e.node, v.node, through)
 }
 
+// dropped names the rule of somebody else, on the endpoint's node or on the one that asks, that drops what a view sends to an endpoint.
+func (f *facts) dropped(v *view, e endpoint) string {
+	p := doctor.Packet{Protocol: strings.ToLower(e.protocol), Port: int(e.at.Port()), From: v.ip, To: e.at.Addr()}
+	if v.pod != nil && !v.pod.Spec.HostNetwork {
+		p.From, _ = netip.ParseAddr(v.pod.Status.PodIP)
+	}
+	for _, there := range []*view{f.near[e.node], v} {
+		if there == nil || there.answer == nil {
+			continue
+		}
+		for _, rule := range there.answer.Drops {
+			if !doctor.Drops(rule, p) {
+				continue
+			}
+			program, words, ok := strings.Cut(rule, " -A ") // agents of before say no program
+			if !ok {
+				program, words = "iptables", strings.TrimPrefix(rule, "-A ")
+			}
+			return fmt.Sprintf("a rule on %s drops it: %s -A %s; if nobody needs it, remove it there: %[2]s -D %[3]s", there.node, program, words)
+		}
+	}
+	return ""
+}
+
 func resultText(d diagnose.Dialed) string {
 	switch d.Result {
-	case diagnose.TimedOut:
+	case diagnose.TimedOut, diagnose.Silent:
 		return "no answer"
 	case diagnose.Refused:
 		return "refused"
@@ -269,123 +341,4 @@ func resultText(d diagnose.Dialed) string {
 		return "the node's own rules do not let it out"
 	}
 	return cmp.Or(d.Error, d.Result)
-}
-
-// policiesOn the endpoint's pod or the one that asks.
-func (f *facts) policiesOn(pod *corev1.Pod, v *view) (out []string) {
-	for i := range f.policies {
-		p := &f.policies[i]
-		sel, err := metav1.LabelSelectorAsSelector(&p.Spec.PodSelector)
-		if err != nil {
-			continue
-		}
-		for _, one := range []*corev1.Pod{pod, v.pod} {
-			if one != nil && one.Namespace == p.Namespace && sel.Matches(labels.Set(one.Labels)) {
-				out = append(out, p.Name)
-				break
-			}
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
-// judgeWays: do the Service's own addresses answer?
-func (f *facts) judgeWays(r *Report) {
-	inside := Step{Name: "address", State: doctor.OK}
-	outside := Step{Name: "outside", State: doctor.OK}
-	var triedIn, triedOut []string
-	failIn, failOut := map[string][]string{}, map[string][]string{}
-	for i, v := range f.views {
-		for _, w := range f.ways(v, i) {
-			d, ok := v.dialed(w.protocol, w.at)
-			if !ok || d.Result == diagnose.NotAllowed || f.silentByRight(w) {
-				continue
-			}
-			name := fmt.Sprintf("%s %s", w.kind, w.at)
-			if w.kind == nodePort {
-				name = fmt.Sprintf("node port %d", w.at.Port())
-			}
-			if w.kind == clusterAddress {
-				triedIn = append(triedIn, w.at.String())
-			} else {
-				triedOut = append(triedOut, name)
-			}
-			if d.OK() {
-				continue
-			}
-			at := name
-			if w.other != "" {
-				at += " of " + w.other
-			}
-			if w.kind == clusterAddress {
-				failIn[w.at.String()+": "+resultText(d)] = append(failIn[w.at.String()+": "+resultText(d)], v.String())
-			} else {
-				failOut[at+": "+resultText(d)] = append(failOut[at+": "+resultText(d)], v.String())
-			}
-		}
-	}
-	fix := "the endpoints answer, the Service's address does not: look for rules of others that change or drop its packets: wpctl doctor"
-	if f.service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
-		fix += " (with sessionAffinity a client stays with its endpoint)"
-	}
-	conclude(r, &inside, triedIn, failIn, fix, causeAddress)
-	f.judgeBalancer(&outside)
-	conclude(r, &outside, triedOut, failOut, "the cluster's own address works, this one does not: look for rules of others on the node that does not answer: wpctl doctor", causeOutside)
-}
-
-// judgeBalancer says who announces the address of a load balancer, or why there is none.
-func (f *facts) judgeBalancer(s *Step) {
-	if f.service.Spec.Type != corev1.ServiceTypeLoadBalancer {
-		return
-	}
-	last, warning := "", ""
-	for _, e := range f.balancer {
-		if e.Type == corev1.EventTypeWarning {
-			warning = e.Reason + ": " + e.Message
-		} else if e.Reason == "NodeAssigned" {
-			last = e.Message
-		}
-	}
-	if len(f.service.Status.LoadBalancer.Ingress) == 0 {
-		s.State, s.What = doctor.Bad, "there is no EXTERNAL-IP yet"
-		s.Fix = fmt.Sprintf("wpctl describe service %s -n %s says why (docs/NETWORK.md: a load balancer without a cloud)", f.Name, f.Namespace)
-		last = warning
-	}
-	if last != "" {
-		s.Details = append(s.Details, last)
-	}
-}
-
-func conclude(r *Report, s *Step, tried []string, failed map[string][]string, fix string, c cause) {
-	slices.Sort(tried)
-	tried = slices.Compact(tried)
-	switch {
-	case len(failed) > 0:
-		s.State, s.What, s.Details, s.Fix = doctor.Bad, "does not answer everywhere", append(s.Details, byWhom(failed)...), fix
-	case s.State == doctor.Bad:
-	case len(tried) == 0:
-		return
-	default:
-		s.What = strings.Join(tried, ", ") + " " + answerWord(len(tried))
-	}
-	s.Follows = s.State == doctor.Bad && r.cause != noCause
-	r.add(*s, c)
-}
-
-// silentByRight: nobody has promised an answer there.
-func (f *facts) silentByRight(w way) bool {
-	if len(f.readyEndpoints()) == 0 && !f.answersItself() {
-		return true // refused, and said already
-	}
-	switch {
-	case w.kind == balancerIP && len(f.service.Spec.LoadBalancerSourceRanges) > 0:
-		return true // nodes may not be in the ranges
-	case w.kind == clusterAddress:
-		p := f.service.Spec.InternalTrafficPolicy
-		return p != nil && *p == corev1.ServiceInternalTrafficPolicyLocal
-	case w.other != "" && f.service.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal:
-		return !slices.ContainsFunc(f.readyEndpoints(), func(e endpoint) bool { return e.node == w.other })
-	}
-	return false
 }

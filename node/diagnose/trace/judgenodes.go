@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -27,7 +28,7 @@ func (f *facts) judgeViews(r *Report) {
 			if apierrors.IsForbidden(v.err) {
 				s.State, s.Fix = doctor.Bad, "trace asks the nodes' agents: your user needs the right to create nodes/proxy"
 			}
-			if strings.Contains(v.err.Error(), "404") || strings.Contains(v.err.Error(), "could not find the requested resource") {
+			if strings.Contains(v.err.Error(), "404 page not found") { // the words of an agent's own handler for a path that it does not know
 				s.State = doctor.Unknown
 				s.Fix = "update wp-agent on " + v.node
 			}
@@ -58,18 +59,17 @@ func (f *facts) judgeViews(r *Report) {
 }
 
 // judgeNames compares what DNS answers with the Service.
-func (f *facts) judgeNames() (Step, cause) {
-	s := Step{Name: "name", State: doctor.OK}
-	var want []netip.Addr
+func (f *facts) judgeNames() (s Step, lagging bool) {
+	s = Step{Name: "name", State: doctor.OK}
+	var want, sure []netip.Addr
 	switch {
 	case f.service.Spec.Type == corev1.ServiceTypeExternalName:
 	case f.headless():
-		for _, e := range f.readyEndpoints() {
-			want = append(want, e.at.Addr())
-		}
+		want, sure = f.readyAddresses()
 	default:
 		ip, _ := netip.ParseAddr(f.service.Spec.ClusterIP)
 		want = append(want, ip)
+		sure = want
 	}
 	said, full := map[string][]string{}, ""
 	for _, v := range f.views {
@@ -82,13 +82,13 @@ func (f *facts) judgeNames() (Step, cause) {
 			continue
 		}
 		for _, n := range v.answer.Names {
-			wrong, fix := f.nameTrouble(v, n, want)
+			wrong, fix := f.nameTrouble(v, n, want, sure)
 			if wrong == "" {
 				full = n.Full
 				continue
 			}
 			said[wrong] = append(said[wrong], v.String())
-			s.Fix = fix
+			s.Fix, lagging = fix, lagging || n.RCode != ""
 		}
 	}
 	s.What = fmt.Sprintf("%s → %s", strings.TrimSuffix(full, "."), addrsText(want))
@@ -101,15 +101,21 @@ func (f *facts) judgeNames() (Step, cause) {
 	} else if full == "" {
 		s.State, s.What = doctor.Unknown, "could not be asked"
 	}
-	return s, causeNames
+	return s, lagging
 }
 
 // nameTrouble says what is wrong with an answer; empty when nothing is.
-func (f *facts) nameTrouble(v *view, n diagnose.Name, want []netip.Addr) (wrong, fix string) {
+func (f *facts) nameTrouble(v *view, n diagnose.Name, want, sure []netip.Addr) (wrong, fix string) {
 	doc := "wpctl doctor --node " + v.node
 	switch {
 	case n.RCode == "":
-		return fmt.Sprintf("%s does not answer: %s", n.Server, n.Error), doc
+		return fmt.Sprintf("%s does not answer: %s", cmp.Or(n.Server, "nobody is asked, or the server"), n.Error), cmp.Or(f.stoppedDNS(v, n.Server), doc)
+	case f.service.Spec.Type == corev1.ServiceTypeExternalName && sameName(n.CNAME, f.service.Spec.ExternalName):
+		if n.RCode == "NOERROR" && len(n.Addresses) > 0 {
+			return "", ""
+		}
+		return fmt.Sprintf("it leads to %s, and that has no IPv4 address: %s answers %s", f.service.Spec.ExternalName, n.Server, n.RCode),
+			fmt.Sprintf("see whether spec.externalName is right, and whether %s reaches name servers for names outside the cluster: %s", v.node, doc)
 	case f.service.Spec.Type != corev1.ServiceTypeExternalName && f.headless() && len(want) == 0 && len(n.Addresses) == 0 && (n.RCode == "NXDOMAIN" || n.RCode == "NOERROR"):
 		return "", "" // there is nobody to name
 	case n.RCode == "NXDOMAIN" && v.pod != nil && v.pod.Spec.DNSPolicy != corev1.DNSClusterFirst && v.pod.Spec.DNSPolicy != corev1.DNSClusterFirstWithHostNet:
@@ -118,28 +124,33 @@ func (f *facts) nameTrouble(v *view, n diagnose.Name, want []netip.Addr) (wrong,
 	case n.RCode == "NXDOMAIN" && v.pod != nil && v.pod.Spec.HostNetwork && v.pod.Spec.DNSPolicy == corev1.DNSClusterFirst:
 		return fmt.Sprintf("%s knows no %s: with hostNetwork, dnsPolicy ClusterFirst asks the node's servers", n.Server, n.Asked),
 			fmt.Sprintf("set dnsPolicy: ClusterFirstWithHostNet in pod %s", v.pod.Name)
+	case f.service.Spec.Type == corev1.ServiceTypeExternalName && n.RCode == "SERVFAIL":
+		return fmt.Sprintf("%s cannot follow it to %s: no name server for names outside the cluster helps (%s)", n.Server, f.service.Spec.ExternalName, n.RCode), doc + " looks at the name servers"
 	case n.RCode != "NOERROR":
 		return fmt.Sprintf("%s answers %s for %s", n.Server, n.RCode, n.Full), "the node may not have heard of the Service: see whether its agent has a session (wpctl get nodes), then " + doc
 	case f.service.Spec.Type == corev1.ServiceTypeExternalName:
-		if strings.TrimSuffix(n.CNAME, ".") != strings.TrimSuffix(f.service.Spec.ExternalName, ".") {
-			return fmt.Sprintf("%s answers %q for %s", n.Server, n.CNAME, n.Full), doc
-		}
-		return "", ""
+		return fmt.Sprintf("%s answers %q for %s", n.Server, n.CNAME, n.Full), doc
 	}
-	have := slices.Clone(n.Addresses)
-	slices.SortFunc(have, netip.Addr.Compare)
-	want = slices.Clone(want)
-	slices.SortFunc(want, netip.Addr.Compare)
-	if !slices.Equal(slices.Compact(have), slices.Compact(want)) {
-		return fmt.Sprintf("%s answers %s for %s, not %s", n.Server, addrsText(have), n.Full, addrsText(want)), "if it stays so: the node does not hear of changes; see whether its agent has a session, then " + doc
+	lacks := func(list []netip.Addr) func(netip.Addr) bool {
+		return func(a netip.Addr) bool { return !slices.Contains(list, a) }
+	}
+	if slices.ContainsFunc(n.Addresses, lacks(want)) || slices.ContainsFunc(sure, lacks(n.Addresses)) {
+		return fmt.Sprintf("%s answers %s for %s, not %s", n.Server, addrsText(n.Addresses), n.Full, addrsText(want)), "if it stays so: the node does not hear of changes; see whether its agent has a session, then " + doc
 	}
 	return "", ""
+}
+
+func sameName(a, b string) bool {
+	return strings.EqualFold(strings.TrimSuffix(a, "."), strings.TrimSuffix(b, "."))
 }
 
 func addrsText(list []netip.Addr) string {
 	if len(list) == 0 {
 		return "no address"
 	}
+	list = slices.Clone(list)
+	slices.SortFunc(list, netip.Addr.Compare)
+	list = slices.Compact(list)
 	var out []string
 	for i, a := range list {
 		if i == 5 {
@@ -190,7 +201,7 @@ func (f *facts) judgeRules() (s Step, lagging bool) {
 		s.State, s.What = doctor.Unknown, "could not be read"
 		return s, false
 	}
-	to := leadTo(len(f.readyEndpoints()))
+	to := leadTo(len(f.readyEndpoints()) + f.cut)
 	if f.answersItself() {
 		to = "left to the node itself"
 	}
@@ -246,6 +257,8 @@ func (f *facts) rulesTrouble(node string, r *diagnose.Rules) (out []ruleTrouble)
 			out = append(out, ruleTrouble{text, repair(node), true})
 		case w.Want.Action == diagnose.ToEndpoints && !slices.Equal(w.Have.Endpoints, w.Want.Endpoints):
 			out = append(out, ruleTrouble{at + "/" + w.Protocol + " leads to " + difference(w.Have.Endpoints, w.Want.Endpoints), repair(node), true})
+		case w.Want.Action != diagnose.ToEndpoints && w.Have.Action == diagnose.ToEndpoints:
+			out = append(out, ruleTrouble{at + "/" + w.Protocol + " leads to endpoints that are gone: " + difference(w.Have.Endpoints, nil), repair(node), true})
 		case f.late(w):
 			out = append(out, ruleTrouble{"the node knows other endpoints of " + at + "/" + w.Protocol + " than the API server: " + difference(w.Want.Endpoints, f.wanted(w)), session, true})
 		}

@@ -50,6 +50,7 @@ const (
 	causeRules
 	causeEndpoint // somebody listens, but cannot be reached
 	causeSize     // it can, but not with large packets
+	causePolicy
 	causeAddress
 	causeOutside
 )
@@ -72,7 +73,7 @@ func (r *Report) Print(w io.Writer) {
 		fmt.Fprintf(w, ", tried from %s", strings.Join(r.From, ", "))
 	}
 	fmt.Fprint(w, "\n\n")
-	unsure := false
+	unsure, warned := false, false
 	for _, s := range r.Steps {
 		if s.Follows {
 			fmt.Fprintf(w, "%s %-*s %s (follows from %s)\n", s.State.Mark(), nameWidth, s.Name, s.What, r.Broken)
@@ -82,12 +83,14 @@ func (r *Report) Print(w io.Writer) {
 		for _, d := range s.Details {
 			fmt.Fprintf(w, "  %-*s %s\n", nameWidth, "", d)
 		}
-		unsure = unsure || s.State == doctor.Unknown
+		unsure, warned = unsure || s.State == doctor.Unknown, warned || s.State == doctor.Warning
 		if s.State != doctor.Bad && s.Fix != "" {
 			fmt.Fprintf(w, "  %-*s → %s\n", nameWidth, "", s.Fix)
 		}
 	}
 	switch {
+	case r.Broken == "" && warned:
+		fmt.Fprintln(w, "\nNothing that could be tried is broken, but look at what is marked with !.")
 	case r.Broken == "" && unsure:
 		fmt.Fprintln(w, "\nNothing that could be tried is broken.")
 	case r.Broken == "":

@@ -17,6 +17,7 @@ func TestForPod(t *testing.T) {
 	node := ParseResolv([]byte("# comment\nnameserver 127.0.0.53\nnameserver 198.51.100.53\nnameserver 198.51.100.54\nnameserver 198.51.100.55\nsearch example.com.\noptions rotate\n"))
 	plain := node
 	plain.Searches = nil
+	stub := ParseResolv([]byte("nameserver 127.0.0.53\noptions edns0 trust-ad\noptions timeout:3\noptions timeout:2\nsearch .\n"))
 	cluster := Cluster{Domain: "cluster.local", DNS: "10.254.254.1"}
 	const search = "search default.svc.cluster.local svc.cluster.local cluster.local"
 	tests := []struct {
@@ -25,11 +26,15 @@ func TestForPod(t *testing.T) {
 		spec corev1.PodSpec
 		want string
 	}{
-		{"as in the article", plain, corev1.PodSpec{DNSPolicy: "ClusterFirst"}, search + "\nnameserver 10.254.254.1\nnameserver 198.51.100.53\nnameserver 198.51.100.54\noptions ndots:5\n"},
-		{"node's searches after ours", node, corev1.PodSpec{DNSPolicy: "ClusterFirst"}, search + " example.com\nnameserver 10.254.254.1\nnameserver 198.51.100.53\nnameserver 198.51.100.54\noptions ndots:5\n"},
+		{"as in the article", plain, corev1.PodSpec{DNSPolicy: "ClusterFirst"}, search + "\nnameserver 10.254.254.1\noptions ndots:5\n"},
+		{"node's searches after ours", node, corev1.PodSpec{DNSPolicy: "ClusterFirst"}, search + " example.com\nnameserver 10.254.254.1\noptions ndots:5\n"},
+		{"a search list of the root alone", stub, corev1.PodSpec{DNSPolicy: "ClusterFirst"}, search + "\nnameserver 10.254.254.1\noptions ndots:5\n"},
+		{"default, and the node asks itself", stub, corev1.PodSpec{DNSPolicy: "Default"}, "nameserver 10.254.254.1\noptions edns0 trust-ad timeout:2\n"},
+		{"default, and the node has IPv6", ParseResolv([]byte("nameserver 2001:db8::53\nnameserver 2001:db8::54\nnameserver fe80::1%eth0\nnameserver 198.51.100.53\n")), corev1.PodSpec{DNSPolicy: "Default"}, "nameserver 198.51.100.53\n"},
+		{"host network, and the node asks itself", stub, corev1.PodSpec{DNSPolicy: "Default", HostNetwork: true}, "nameserver 127.0.0.53\noptions edns0 trust-ad timeout:2\n"},
 		{"default", node, corev1.PodSpec{DNSPolicy: "Default"}, "search example.com\nnameserver 198.51.100.53\nnameserver 198.51.100.54\nnameserver 198.51.100.55\noptions rotate\n"},
 		{"host network", node, corev1.PodSpec{DNSPolicy: "ClusterFirst", HostNetwork: true}, "search example.com\nnameserver 127.0.0.53\nnameserver 198.51.100.53\nnameserver 198.51.100.54\noptions rotate\n"},
-		{"host network, cluster first", plain, corev1.PodSpec{DNSPolicy: "ClusterFirstWithHostNet", HostNetwork: true}, search + "\nnameserver 10.254.254.1\nnameserver 198.51.100.53\nnameserver 198.51.100.54\noptions ndots:5\n"},
+		{"host network, cluster first", plain, corev1.PodSpec{DNSPolicy: "ClusterFirstWithHostNet", HostNetwork: true}, search + "\nnameserver 10.254.254.1\noptions ndots:5\n"},
 		{"none", node, corev1.PodSpec{DNSPolicy: "None", DNSConfig: &corev1.PodDNSConfig{Nameservers: []string{"192.0.2.1"}, Searches: []string{"a.b"}, Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: ref("2")}, {Name: "edns0"}}}}, "search a.b\nnameserver 192.0.2.1\noptions ndots:2 edns0\n"},
 		{"config on top", plain, corev1.PodSpec{DNSPolicy: "ClusterFirst", DNSConfig: &corev1.PodDNSConfig{Nameservers: []string{"192.0.2.1"}, Searches: []string{"a.b"}, Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: ref("2")}}}}, search + " a.b\nnameserver 10.254.254.1\nnameserver 192.0.2.1\noptions ndots:2\n"},
 	}
@@ -58,11 +63,11 @@ func TestLimits(t *testing.T) {
 		servers, searches int
 		omitted           []string
 	}{
-		"node's servers":         {"ClusterFirst", nil, 3, 3, nil},
+		"node's servers":         {"ClusterFirst", nil, 1, 3, nil},
 		"node's servers alone":   {"Default", nil, 3, 0, []string{"Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: 192.0.2.1 192.0.2.2 192.0.2.3"}},
 		"own servers":            {"ClusterFirst", &corev1.PodDNSConfig{Nameservers: servers[:3]}, 3, 3, []string{"Nameserver limits"}},
-		"32 searches":            {"ClusterFirst", &corev1.PodDNSConfig{Searches: numbered(29, 20)}, 3, 32, nil},
-		"33 searches":            {"ClusterFirst", &corev1.PodDNSConfig{Searches: numbered(30, 20)}, 3, 32, []string{"Search Line limits were exceeded, some search paths have been omitted, the applied search line is: default.svc.cluster.local svc."}},
+		"32 searches":            {"ClusterFirst", &corev1.PodDNSConfig{Searches: numbered(29, 20)}, 1, 32, nil},
+		"33 searches":            {"ClusterFirst", &corev1.PodDNSConfig{Searches: numbered(30, 20)}, 1, 32, []string{"Search Line limits were exceeded, some search paths have been omitted, the applied search line is: default.svc.cluster.local svc."}},
 		"2,048 characters":       {"None", &corev1.PodDNSConfig{Searches: append(numbered(20, 100), strings.Repeat("y", 28))}, 0, 21, nil},
 		"2,049 characters":       {"None", &corev1.PodDNSConfig{Searches: append(numbered(20, 100), strings.Repeat("y", 29))}, 0, 20, []string{"Search Line limits"}},
 		"one that is too long":   {"None", &corev1.PodDNSConfig{Searches: []string{"a.b", strings.Repeat("y", 254), "c.d"}}, 0, 2, []string{"the applied search line is: a.b c.d"}},

@@ -46,21 +46,23 @@ func ParseResolv(data []byte) Resolv {
 		case "search", "domain": // the last one counts, says resolv.conf(5)
 			r.Searches = nil
 			for _, s := range fields[1:] {
-				if s != "." {
-					s = strings.TrimSuffix(s, ".")
+				// systemd-resolved writes "search ." where there are no domains; musl, with one in the list, finds no name at all.
+				if s = strings.TrimSuffix(s, "."); s != "" {
+					r.Searches = append(r.Searches, s)
 				}
-				r.Searches = append(r.Searches, s)
 			}
-		case "options":
-			r.Options = fields[1:]
+		case "options": // all lines count
+			for _, o := range fields[1:] {
+				r.Options = setOption(r.Options, o)
+			}
 		}
 	}
 	return r
 }
 
-// ForPod is the pod's resolv.conf by its dnsPolicy and dnsConfig. With ClusterFirst the cluster's server comes first and
-// the node's own servers after it, so that names outside the cluster resolve even while the node's DNS restarts; those
-// on loopback are left out, for a pod has a loopback of its own.
+// ForPod is the pod's resolv.conf by its dnsPolicy and dnsConfig. With ClusterFirst it names the cluster's server alone: a resolver
+// that asks another one as well (musl asks all at once, glibc the next after a failure, or in turn with "rotate") believes its
+// "no such name" for the cluster's names.
 func ForPod(pod *corev1.Pod, node Resolv, c Cluster) Resolv {
 	var r Resolv
 	policy := pod.Spec.DNSPolicy
@@ -76,34 +78,36 @@ func ForPod(pod *corev1.Pod, node Resolv, c Cluster) Resolv {
 		r = Resolv{Nameservers: slices.Clone(node.Nameservers), Searches: slices.Clone(node.Searches), Options: slices.Clone(node.Options)}
 		if !pod.Spec.HostNetwork {
 			r.Nameservers = reachable(r.Nameservers)
+			if len(r.Nameservers) == 0 && c.DNS != "" { // the cluster's server, on the node itself, can
+				r.Nameservers = []string{c.DNS}
+			}
 		}
 	default: // ClusterFirst, ClusterFirstWithHostNet
-		r.Nameservers = append([]string{c.DNS}, reachable(node.Nameservers)...)
+		r.Nameservers = []string{c.DNS}
 		r.Searches = append([]string{pod.Namespace + ".svc." + c.Domain, "svc." + c.Domain, c.Domain}, node.Searches...)
 		r.Options = []string{"ndots:5"}
 	}
 	if d := pod.Spec.DNSConfig; d != nil {
-		if len(d.Nameservers) > 0 { // what the pod asks for must not be pushed out by the node's
-			if policy != corev1.DNSNone && policy != corev1.DNSDefault {
-				r.Nameservers = r.Nameservers[:1]
-			}
-			r.Nameservers = append(r.Nameservers, d.Nameservers...)
-		}
+		r.Nameservers = append(r.Nameservers, d.Nameservers...)
 		r.Searches = append(r.Searches, d.Searches...)
-		r.Options = mergeOptions(r.Options, d.Options)
+		for _, o := range d.Options {
+			word := o.Name
+			if o.Value != nil && *o.Value != "" {
+				word += ":" + *o.Value
+			}
+			r.Options = setOption(r.Options, word)
+		}
 	}
 	r.Nameservers, r.Searches = unique(r.Nameservers), unique(r.Searches)
-	r.limit(policy == corev1.DNSNone || policy == corev1.DNSDefault || pod.Spec.DNSConfig != nil && len(pod.Spec.DNSConfig.Nameservers) > 0)
+	r.limit()
 	return r
 }
 
-// limit leaves out what resolvers do not take. Nobody asked for the node's servers behind the cluster's: those are no loss.
-func (r *Resolv) limit(asked bool) {
+// limit leaves out what resolvers do not take.
+func (r *Resolv) limit() {
 	if len(r.Nameservers) > maxNameservers {
 		r.Nameservers = r.Nameservers[:maxNameservers]
-		if asked {
-			r.Omitted = append(r.Omitted, "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: "+strings.Join(r.Nameservers, " "))
-		}
+		r.Omitted = append(r.Omitted, "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: "+strings.Join(r.Nameservers, " "))
 	}
 	before := len(r.Searches)
 	if r.Searches = limitSearches(r.Searches); len(r.Searches) < before {
@@ -111,10 +115,11 @@ func (r *Resolv) limit(asked bool) {
 	}
 }
 
+// reachable are those that a pod can ask, which has a loopback of its own and no IPv6.
 func reachable(servers []string) []string {
 	return slices.DeleteFunc(slices.Clone(servers), func(s string) bool {
 		a, err := netip.ParseAddr(s)
-		return err != nil || a.IsLoopback() || a.IsUnspecified()
+		return err != nil || !a.Is4() || a.IsLoopback() || a.IsUnspecified()
 	})
 }
 
@@ -141,25 +146,16 @@ func limitSearches(list []string) []string {
 	return list
 }
 
-// mergeOptions lets the pod's options replace those of the same name.
-func mergeOptions(base []string, more []corev1.PodDNSConfigOption) []string {
-	out := slices.Clone(base)
-	for _, o := range more {
-		word := o.Name
-		if o.Value != nil && *o.Value != "" {
-			word += ":" + *o.Value
-		}
-		i := slices.IndexFunc(out, func(have string) bool {
-			name, _, _ := strings.Cut(have, ":")
-			return name == o.Name
-		})
-		if i >= 0 {
-			out[i] = word
-		} else {
-			out = append(out, word)
+// setOption lets an option replace one of the same name.
+func setOption(list []string, option string) []string {
+	name, _, _ := strings.Cut(option, ":")
+	for i, have := range list {
+		if was, _, _ := strings.Cut(have, ":"); was == name {
+			list[i] = option
+			return list
 		}
 	}
-	return out
+	return append(list, option)
 }
 
 // Bytes is the file's content.
