@@ -437,9 +437,9 @@ func TestMarks(t *testing.T) {
 }
 
 func TestMentions(t *testing.T) {
-	text := "-A FORWARD -d 10.244.2.3/32 -j DROP\n-A FORWARD -p udp -j DROP\n-A WP-REFUSE -d 10.244.2.3/32 -j DROP\n-A mine -s 10.244.2.0/24 -p tcp -j REJECT\n-A FORWARD ! -d 10.244.2.3/32 -j DROP\n-A FORWARD -d 10.244.9.9/32 -j DROP\n-A FORWARD -d 10.244.2.3/32 -j ACCEPT\n-A FORWARD -j WP-FORWARD\n-A FORWARD -s 10.244.2.3/32 -j DROP\n-A FORWARD -j DROP\n"
+	text := "-A FORWARD -d 10.244.2.3/32 -j DROP\n-A FORWARD -p udp -j DROP\n-A OUTPUT -p tcp -j REJECT\n-A INPUT -j DROP\n-A WP-REFUSE -d 10.244.2.3/32 -j DROP\n-A mine -s 10.244.2.0/24 -p tcp -j REJECT\n-A FORWARD ! -d 10.244.2.3/32 -j DROP\n-A FORWARD -d 10.244.9.9/32 -j DROP\n-A FORWARD -d 10.244.2.3/32 -j ACCEPT\n-A FORWARD -j WP-FORWARD\n-A FORWARD -s 10.244.2.3/32 -j DROP\n-A FORWARD -j DROP\n"
 	got := ParseTables("iptables", text).Mentions([]netip.Addr{netip.MustParseAddr("10.244.2.3")})
-	if want := "iptables -A FORWARD -d 10.244.2.3/32 -j DROP|iptables -A FORWARD -p udp -j DROP|iptables -A mine -s 10.244.2.0/24 -p tcp -j REJECT"; strings.Join(got, "|") != want {
+	if want := "iptables -A FORWARD -d 10.244.2.3/32 -j DROP|iptables -A FORWARD -p udp -j DROP|iptables -A OUTPUT -p tcp -j REJECT|iptables -A mine -s 10.244.2.0/24 -p tcp -j REJECT"; strings.Join(got, "|") != want {
 		t.Errorf("%q", got)
 	}
 }

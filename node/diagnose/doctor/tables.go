@@ -107,7 +107,7 @@ func (t Tables) walk(chain string, p Packet, depth int) (rule string, done bool)
 }
 
 // Mentions lists the rules of others that drop or refuse and name one of the addresses as source or destination, and those of FORWARD
-// that name none. What comes in FORWARD behind our chain is of no consequence to pods. Which packets a rule drops says Drops.
+// and OUTPUT that name none. What comes in FORWARD behind our chain is of no consequence to pods. Which packets a rule drops says Drops.
 func (t Tables) Mentions(addrs []netip.Addr) []string {
 	var out []string
 	for chain, lines := range t.rules {
@@ -122,7 +122,7 @@ func (t Tables) Mentions(addrs []netip.Addr) []string {
 			if r.target != "DROP" && r.target != "REJECT" {
 				continue
 			}
-			if slices.ContainsFunc(addrs, r.names) || chain == "FORWARD" && r.from == nil && r.to == nil {
+			if slices.ContainsFunc(addrs, r.names) || (chain == "FORWARD" || chain == "OUTPUT") && r.from == nil && r.to == nil {
 				out = append(out, t.program+" "+line)
 			}
 		}

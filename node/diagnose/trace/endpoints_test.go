@@ -40,7 +40,7 @@ func TestEndpointsBroken(t *testing.T) {
 				if n == "n1" {
 					dials(a, diagnose.TimedOut, func(d diagnose.Dialed) bool { return d.Address == at("10.244.2.7:8080") })
 					if len(q.Names) > 0 { // asked as the one who asks
-						a.Drops = []string{"-A OUTPUT -d 10.244.2.7/32 -j DROP"}
+						a.Drops = []string{"-A FORWARD -d 10.244.2.7/32 -j DROP", "-A OUTPUT -d 10.244.2.7/32 -j DROP"}
 					}
 				}
 				return nil
@@ -52,6 +52,9 @@ func TestEndpointsBroken(t *testing.T) {
 					dials(a, diagnose.TimedOut, func(d diagnose.Dialed) bool { return d.Address == at("10.244.2.7:8080") })
 				}
 				a.Drops = []string{"iptables -A FORWARD -d 10.244.2.7/32 -p tcp -m tcp --dport 22 -j DROP"}
+				if n == "n2" {
+					a.Drops = append(a.Drops, "iptables -A OUTPUT -j DROP")
+				}
 				return nil
 			}
 		}, Options{}, "connection", []string{"the way from n1 to n2 is broken"}},

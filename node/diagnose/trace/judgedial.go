@@ -315,13 +315,16 @@ func (f *facts) dropped(v *view, e endpoint) string {
 		if there == nil || there.answer == nil {
 			continue
 		}
+		// What a node sends itself passes its OUTPUT, and nothing else does; what is forwarded passes FORWARD.
+		own := there == v && (v.pod == nil || v.pod.Spec.HostNetwork)
 		for _, rule := range there.answer.Drops {
-			if !doctor.Drops(rule, p) {
-				continue
-			}
 			program, words, ok := strings.Cut(rule, " -A ") // agents of before say no program
 			if !ok {
 				program, words = "iptables", strings.TrimPrefix(rule, "-A ")
+			}
+			chain, _, _ := strings.Cut(words, " ")
+			if !doctor.Drops(rule, p) || chain == "OUTPUT" && !own || chain == "FORWARD" && own {
+				continue
 			}
 			return fmt.Sprintf("a rule on %s drops it: %s -A %s; if nobody needs it, remove it there: %[2]s -D %[3]s", there.node, program, words)
 		}

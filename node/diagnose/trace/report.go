@@ -84,7 +84,7 @@ func (r *Report) Print(w io.Writer) {
 			fmt.Fprintf(w, "  %-*s %s\n", nameWidth, "", d)
 		}
 		unsure, warned = unsure || s.State == doctor.Unknown, warned || s.State == doctor.Warning
-		if s.State != doctor.Bad && s.Fix != "" {
+		if s.Fix != "" && s.Fix != r.Fix { // what is broken beside the cause has one of its own
 			fmt.Fprintf(w, "  %-*s → %s\n", nameWidth, "", s.Fix)
 		}
 	}

@@ -51,6 +51,17 @@ func TestRulesBroken(t *testing.T) {
 				return nil
 			}
 		}, Options{}, "endpoints", []string{"✗ rules", "n2: 10.254.7.9:80/TCP leads to endpoints that are gone: 10.244.1.5:8080 is too many"}},
+		"and a connection beside": {func(w *world) {
+			w.answer = func(n string, q *diagnose.Question, a *diagnose.Answer) error {
+				if n == "n2" && a.Rules != nil {
+					a.Rules.Ways[0].Have = diagnose.Verdict{Action: diagnose.Reject}
+				}
+				if n == "n1" {
+					dials(a, diagnose.TimedOut, func(d diagnose.Dialed) bool { return d.Address == at("10.244.2.7:8080") })
+				}
+				return nil
+			}
+		}, Options{}, "rules", []string{"✗ connection  not all endpoints answer\n              n1: 10.244.2.7:8080 (web-2 on n2): no answer\n              → n2 itself reaches it, so the way from n1 to n2 is broken"}},
 		"no plane": {func(w *world) {
 			w.answer = func(n string, q *diagnose.Question, a *diagnose.Answer) error {
 				if q.Rules && n == "n1" {
