@@ -280,10 +280,10 @@ func TestSilentServers(t *testing.T) {
 		ask("h.test.", "SERVFAIL", hedgeAfter+tryTimeout)
 		// Of many, as many are asked as a client has patience for; then it may be a loop.
 		silentToo := []string{"192.0.2.1", "192.0.2.1:54", "192.0.2.1:55", "192.0.2.1:56", "192.0.2.1:57"}
-		u.reply = func(string, string, *dns.Msg) (*dns.Msg, error) {
+		u.replies(func(string, string, *dns.Msg) (*dns.Msg, error) {
 			time.Sleep(tryTimeout)
 			return nil, errors.New("i/o timeout")
-		}
+		})
 		s.SetForwarding(Forwarding{Upstreams: silentToo})
 		for len(s.forward.suspect) > 0 {
 			<-s.forward.suspect

@@ -181,7 +181,7 @@ func podName(e endpoint) string {
 // judgeReach: who cannot connect to an endpoint directly?
 func (f *facts) judgeReach(r *Report, ready []endpoint, deaf map[string]bool) {
 	s := Step{Name: "connection", State: doctor.OK}
-	tried, failed := 0, map[string][]string{}
+	tried, answered, failed := 0, 0, map[string][]string{}
 	silent := map[string]bool{} // ports of UDP at which nobody refuses, and nobody says anything
 	var slowest float64
 	var fixes []string
@@ -197,6 +197,7 @@ func (f *facts) judgeReach(r *Report, ready []endpoint, deaf map[string]bool) {
 				silent[fmt.Sprintf("%d/%s", e.at.Port(), e.protocol)] = true
 				continue
 			} else if d.OK() && !stopped {
+				answered++
 				slowest = max(slowest, d.Millis)
 				continue
 			}
@@ -222,7 +223,7 @@ func (f *facts) judgeReach(r *Report, ready []endpoint, deaf map[string]bool) {
 			s.What = "the endpoint does not answer"
 		}
 		s.Follows = follows > 0 && s.Fix == ""
-	case slowest == 0:
+	case answered == 0:
 		s.State, s.What = doctor.Unknown, nobodyRefuses(silent)
 	case len(silent) > 0:
 		s.What = fmt.Sprintf("endpoints answer directly, the slowest after %.1f ms; %s", slowest, nobodyRefuses(silent))
