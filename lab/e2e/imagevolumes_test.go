@@ -46,7 +46,6 @@ func imageFiles(t testing.TB, n *lab.Node) []string {
 
 // TestImageVolumes: pods of a node share the files of an image, which nobody can write, over restarts of the agent.
 func TestImageVolumes(t *testing.T) {
-	t.Parallel()
 	k, n := newest.in(t, namespace(t)), cluster.Node(2)
 	const image = "redis:latest"
 	k.feed(t, volumePod(n, "one", image, "Always", "")+volumePod(n, "two", image, "IfNotPresent", "")+volumePod(n, "sub", image, "IfNotPresent", "etc")+

@@ -85,7 +85,6 @@ my $c = IO::Socket::INET->new(PeerAddr => %q, PeerPort => %s, Proto => "tcp") or
 
 // TestNetworkPolicy is what people do with policies, in the order of tutorials.
 func TestNetworkPolicy(t *testing.T) {
-	t.Parallel()
 	p := &policed{services: startServices(t, answererService("outside", "srv: srv3", "type: NodePort, externalTrafficPolicy: Local,")), ips: map[string]string{}}
 	ns := p.k.run(t, "config", "view", "--minify", "-o", "jsonpath={..namespace}")
 	other := ns + "-guest"

@@ -39,7 +39,6 @@ spec:
 // TestLogsOfEveryKind: of which container, from when on, which stream, and the kubelet's words when there is none; an
 // agent that starts anew changes nothing.
 func TestLogsOfEveryKind(t *testing.T) {
-	t.Parallel()
 	k := newest.in(t, namespace(t))
 	k.run(t, "create", "-f", manifest(t, talkers))
 	eventually(t, settle, "everything was said", func() error {
