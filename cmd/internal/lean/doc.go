@@ -5,4 +5,7 @@
 // reads the state. Little of that is needed again, yet the pages stay mapped, and
 // the kernel holds mapped pages of programs longer than others. On a server with
 // 1 GB that is memory the pods do not get.
+//
+// The heap is much the same: what a burst of work took is given back only when
+// there is more work. See keepHeap and Limit.
 package lean

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,10 +16,14 @@ import (
 // every so often; with nothing mapped since, it costs about a millisecond.
 const every = time.Minute
 
-// Keep unmaps the pages of the program's own file now and then, until ctx ends.
-// They stay in the page cache while nobody else needs the memory, and what is in
-// use comes back by itself, 16 pages at a fault: some milliseconds in all.
+// Keep gives memory back that the program does not need, until ctx ends: pages of
+// its own file now and then, and of the heap when it has come to rest. The former
+// stay in the page cache while nobody else needs the memory, and what is in use
+// comes back by itself, 16 pages at a fault: some milliseconds in all.
 func Keep(ctx context.Context) {
+	var heap sync.WaitGroup
+	defer heap.Wait()
+	heap.Go(func() { keepHeap(ctx) })
 	t := time.NewTicker(every)
 	defer t.Stop()
 	for {

@@ -91,15 +91,15 @@ func mountsAt(c *corev1.Container, path string) bool {
 	return false
 }
 
-// tokenSuffix is random as in Kubernetes, but the same for all pods of one controller: they then share one copy of their
-// spec in the master's memory (see share.go).
+// tokenSuffix looks as random as Kubernetes' does, but is the same for all pods of one controller, and for those of one account that have
+// none: pods of one template then share one copy of their spec in the master's memory (see share.go).
 func tokenSuffix(pod *corev1.Pod) string {
-	owner := metav1.GetControllerOfNoCopy(pod)
-	if owner == nil {
-		return rand.String(5)
+	of := pod.Namespace + "/" + pod.Spec.ServiceAccountName
+	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
+		of = string(owner.UID)
 	}
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(owner.UID))
+	_, _ = h.Write([]byte(of))
 	return rand.SafeEncodeString(fmt.Sprintf("%010d", h.Sum32())[5:])
 }
 

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	quantity "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/whalepod/whalepod/api/server"
@@ -154,5 +155,31 @@ func TestAdmission(t *testing.T) {
 	})
 	if got = mustCreate(e, robot); len(got.Spec.ImagePullSecrets) != 1 || got.Spec.ImagePullSecrets[0].Name != "regcred" {
 		t.Errorf("pull secrets %v", got.Spec.ImagePullSecrets)
+	}
+}
+
+// What is added to each pod when it is created keeps nobody from sharing: of one template there is one copy in memory, with and
+// without a controller.
+func TestAdmittedPodsShareTheirTemplate(t *testing.T) {
+	e := start(t)
+	yes := true
+	for what, owners := range map[string][]metav1.OwnerReference{
+		"alone":    nil,
+		"replicas": {{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", UID: "rs", Controller: &yes}},
+	} {
+		of := func(name string) *corev1.Pod {
+			p := pod(what + name)
+			p.OwnerReferences = owners
+			p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{"cpu": quantity.MustParse("100m")}
+			got, err := get(e, mustCreate(e, p))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got
+		}
+		first, second := of("1"), of("2")
+		if &first.Spec.Containers[0] != &second.Spec.Containers[0] || &first.Spec.Volumes[0] != &second.Spec.Volumes[0] {
+			t.Errorf("%s: two copies of\n%+v\n%+v", what, first.Spec, second.Spec)
+		}
 	}
 }
