@@ -87,9 +87,9 @@ func (e *Enforcer) plan(ctx context.Context) (*turn, error) {
 	if !ready {
 		return nil, nil
 	}
-	e.openSets()
-	whole := e.have == nil
-	if whole {
+	whole := false
+	for e.openSets(); e.have == nil; e.openSets() {
+		whole = true
 		have, err := e.read(ctx)
 		if err != nil && e.idle() {
 			// A machine without the table, or without the program, can do without as long as there are no policies.
@@ -104,7 +104,7 @@ func (e *Enforcer) plan(ctx context.Context) (*turn, error) {
 			e.inherited = true
 			e.mu.Lock()
 			e.model.inherit(have)
-			e.model.flush()
+			e.model.flush() // with all that came since, which may be what needs sets
 			e.mu.Unlock()
 		}
 	}

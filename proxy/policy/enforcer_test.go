@@ -223,6 +223,40 @@ func TestDeletedPodStaysIsolatedWhenTheAgentRestarts(t *testing.T) {
 	}
 }
 
+// interrupted does something while the tables are read for the first time.
+type interrupted struct {
+	*fakeKernel
+	meanwhile func()
+}
+
+func (k *interrupted) Read(ctx context.Context) (map[string]map[string]string, error) {
+	if do := k.meanwhile; do != nil {
+		k.meanwhile = nil
+		do()
+	}
+	return k.fakeKernel.Read(ctx)
+}
+
+// The first policy comes while an agent that starts reads what there is.
+func TestFirstPolicyComesWhileTablesAreRead(t *testing.T) {
+	k := &interrupted{fakeKernel: newKernel()}
+	e := New(Config{Tables: k, OpenSets: func() (Sets, error) { return k, nil }})
+	k.meanwhile = func() {
+		e.SetPolicy(deny("deny", web))
+		e.SetPod(onePod(web))
+		e.Adopt("one", ip(addrs[0]))
+	}
+	e.Synced()
+	for range 2 { // what comes too late for the first turn is in the second
+		if err := e.sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if k.passes("FORWARD", toOne) {
+		t.Error("the pod is free:", dump(k.fakeKernel))
+	}
+}
+
 // An agent that starts leaves what is in force until it knows everything.
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
