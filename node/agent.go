@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -81,6 +82,9 @@ type Agent struct {
 	welcome chan struct{} // closed once cluster is known
 	pods    *pods.Manager // of the data plane, to be measured
 	plane   *dataPlane    // nil until it is set up
+	engine  engineSeen
+	// setUpBy is until when a plane that is not there yet is no trouble; zero at the first start.
+	setUpBy time.Time
 	// policyTrouble is why network policies cannot be enforced; empty if they can.
 	policyTrouble string
 	planeUp       chan struct{} // closed then
@@ -137,6 +141,7 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Identity.PodCIDR == "" {
 		return a, nil // first start: the master will say
 	}
+	a.setUpBy = time.Now().Add(setUpPatience)
 	c, err := cfg.Identity.ClusterConfig()
 	if err == nil {
 		err = a.welcomed(c, cfg.Identity.PodCIDR)

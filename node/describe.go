@@ -93,9 +93,10 @@ func diskSize(path string) int64 {
 	return int64(fs.Blocks) * fs.Bsize
 }
 
-// node describes this machine as a Node.
-func (a *Agent) node(ctx context.Context) (*corev1.Node, error) {
-	info, infoErr := a.engineInfo(ctx)
+// node describes this machine as a Node, for the beginning of a session. It asks nobody: an engine that starts and ends
+// containers takes seconds to tell of itself (Docker's /info waits for each container's lock), and until the session is
+// there the master counts the node as silent.
+func (a *Agent) node(context.Context) (*corev1.Node, error) {
 	n := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: a.cfg.Identity.Node,
@@ -119,11 +120,14 @@ func (a *Agent) node(ctx context.Context) (*corev1.Node, error) {
 	} else {
 		a.log.Warn("the node's link is not known", "err", err)
 	}
-	n.Status = *a.nodeStatus(info, infoErr)
+	n.Status = *a.nodeStatus()
 	return n, nil
 }
 
-func (a *Agent) nodeStatus(info runtime.Info, infoErr error) *corev1.NodeStatus {
+// nodeStatus is what is known now. What the agent does not know yet it leaves out, and the master keeps what it was told
+// before: condition Ready, the engine's version, the size of the engine's disk.
+func (a *Agent) nodeStatus() *corev1.NodeStatus {
+	engine := a.engineSeen()
 	capacity := a.capacity()
 	s := &corev1.NodeStatus{
 		Capacity: capacity, Allocatable: a.allocatable(),
@@ -134,10 +138,15 @@ func (a *Agent) nodeStatus(info runtime.Info, infoErr error) *corev1.NodeStatus 
 		NodeInfo: corev1.NodeSystemInfo{
 			MachineID: a.machine.machineID, BootID: a.machine.bootID, SystemUUID: a.machine.systemUUID,
 			KernelVersion: a.machine.kernel, OSImage: a.machine.osImage,
-			ContainerRuntimeVersion: "docker://" + cmp.Or(info.Version, "unknown"),
-			KubeletVersion:          a.cfg.Version, OperatingSystem: "linux", Architecture: goruntime.GOARCH,
+			KubeletVersion: a.cfg.Version, OperatingSystem: "linux", Architecture: goruntime.GOARCH,
 		},
-		Conditions: a.conditions(infoErr, time.Now()),
+		Conditions: a.conditions(engine, time.Now()),
+	}
+	if engine.asked {
+		s.NodeInfo.ContainerRuntimeVersion = "docker://" + cmp.Or(engine.info.Version, "unknown")
+	} else {
+		delete(s.Capacity, corev1.ResourceEphemeralStorage)
+		delete(s.Allocatable, corev1.ResourceEphemeralStorage)
 	}
 	return s
 }
@@ -160,17 +169,29 @@ func (a *Agent) allocatable() corev1.ResourceList {
 	return pressure.Allocatable(a.capacity(), a.cfg.Reserved, a.guard.cfg.Thresholds)
 }
 
-// conditions in the kubelet's words.
-func (a *Agent) conditions(engine error, now time.Time) []corev1.NodeCondition {
+// conditions in the kubelet's words; without Ready while that is not known.
+func (a *Agent) conditions(engine engineSeen, now time.Time) []corev1.NodeCondition {
 	at := metav1.NewTime(now)
+	known := append(a.guard.tell(now), a.policyCondition(at)...)
+	if !engine.asked || a.returning(now) {
+		return known
+	}
 	ready := corev1.NodeCondition{
 		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status",
 	}
-	if reason := a.notReady(engine); reason != "" {
+	if reason := a.notReady(engine.err); reason != "" {
 		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", reason
 	}
 	ready.LastHeartbeatTime, ready.LastTransitionTime = at, at
-	return append(append(a.guard.tell(now), a.policyCondition(at)...), ready)
+	return append(known, ready)
+}
+
+// returning says that the agent was here before and has not had the time yet to find its network again. A node whose agent
+// was restarted is not told of as one that is not ready.
+func (a *Agent) returning(now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.plane == nil && a.trouble == "" && now.Before(a.setUpBy)
 }
 
 func (a *Agent) notReady(engine error) string {

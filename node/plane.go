@@ -26,6 +26,8 @@ const (
 	dnsPort = 53
 	// Setting up links and rules is tried again between these pauses.
 	setupRetryMin, setupRetryMax = time.Second, 30 * time.Second
+	// setUpPatience is how long an agent that was started again looks for its network before it is said to be missing.
+	setUpPatience = 10 * time.Second
 )
 
 // dataPlane is what makes traffic flow on this node. It needs the master only to change.

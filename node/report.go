@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,14 +25,31 @@ const (
 	engineTimeout                = 10 * time.Second
 )
 
-func (a *Agent) engineInfo(ctx context.Context) (runtime.Info, error) {
-	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
-	defer cancel()
-	info, err := a.cfg.Engine.Info(ctx)
+// engineSeen is what is known of the container engine.
+type engineSeen struct {
+	info runtime.Info // of its last answer
+	err  error        // why there was none last time
+	// asked: it has answered or failed to since the agent started.
+	asked bool
+}
+
+func (a *Agent) engineSeen() engineSeen {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.engine
+}
+
+// sawEngine answer, or not.
+func (a *Agent) sawEngine(info runtime.Info, err error) {
 	if err == nil {
 		a.guard.found(info.RootDir)
 	}
-	return info, err
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.engine.asked, a.engine.err = true, err
+	if err == nil {
+		a.engine.info = info
+	}
 }
 
 // nodeReport tells the master of this node: at the start, when the engine comes or goes, when the data plane is there, and
@@ -122,7 +140,9 @@ func (r *nodeReport) whileConnected(ctx context.Context, ready <-chan struct{}, 
 // look asks the engine, and tells what is new or was not told for long. It returns whether the engine answers.
 func (r *nodeReport) look(ctx context.Context) bool {
 	asked := time.Now()
-	info, err := r.engineInfo(ctx)
+	asking, cancel := context.WithTimeout(ctx, engineTimeout)
+	info, err := r.cfg.Engine.Info(asking)
+	cancel()
 	now := time.Now()
 	switch {
 	case err == nil:
@@ -146,13 +166,20 @@ func (r *nodeReport) status(ctx context.Context, info runtime.Info, engine error
 	if ctx.Err() != nil {
 		return
 	}
-	s := r.nodeStatus(info, engine)
+	r.sawEngine(info, engine)
+	s := r.nodeStatus()
 	if engine == nil {
 		r.guard.saw(images)
 		s.Images = imageList(images)
 	}
-	r.told, r.healthy = time.Now(), engine == nil
+	if r.healthy = engine == nil; isReadyKnown(s) {
+		r.told = time.Now()
+	}
 	r.tell(s)
+}
+
+func isReadyKnown(s *corev1.NodeStatus) bool {
+	return slices.ContainsFunc(s.Conditions, func(c corev1.NodeCondition) bool { return c.Type == corev1.NodeReady })
 }
 
 func (a *Agent) repairRules() {

@@ -20,8 +20,9 @@ import (
 	"github.com/whalepod/whalepod/proxy/policy"
 )
 
-// reporting runs a nodeReport of an agent whose data plane is up; told is what it told of readiness.
-func reporting(t *testing.T, engine *fake.Engine) (told func() []corev1.ConditionStatus) {
+// testAgent is one whose data plane is up; nothing of it runs.
+func testAgent(t *testing.T, engine *fake.Engine) *Agent {
+	t.Helper()
 	prefix := netip.MustParsePrefix("10.244.0.0/16")
 	services, err := proxy.New(proxy.Config{PodCIDR: prefix, ClusterPodCIDR: prefix, ServiceCIDR: prefix, Applier: struct{ proxy.Applier }{}})
 	if err != nil {
@@ -37,13 +38,27 @@ func reporting(t *testing.T, engine *fake.Engine) (told func() []corev1.Conditio
 		log:     slog.New(slog.DiscardHandler), plane: &dataPlane{proxy: services, policy: policy.New(policy.Config{})}, planeUp: make(chan struct{}),
 	}
 	a.guard = newGuard(guardConfig{DataDir: a.cfg.DataDir, Log: a.log})
+	return a
+}
+
+// readiness that a status tells of; empty if it says nothing of it.
+func readiness(s *corev1.NodeStatus) corev1.ConditionStatus {
+	for _, c := range s.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status
+		}
+	}
+	return ""
+}
+
+// reporting runs a nodeReport; told is what it told of readiness.
+func reporting(t *testing.T, a *Agent) (told func() []corev1.ConditionStatus) {
 	var mu sync.Mutex
 	var all []corev1.ConditionStatus
 	r := &nodeReport{Agent: a, tell: func(s *corev1.NodeStatus) {
 		mu.Lock()
 		defer mu.Unlock()
-		i := slices.IndexFunc(s.Conditions, func(c corev1.NodeCondition) bool { return c.Type == corev1.NodeReady })
-		all = append(all, s.Conditions[i].Status)
+		all = append(all, readiness(s))
 	}}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -66,7 +81,7 @@ func TestReportOfTheEngine(t *testing.T) {
 	const yes, no = corev1.ConditionTrue, corev1.ConditionFalse
 	synctest.Test(t, func(t *testing.T) {
 		engine := fake.New("n1")
-		told := reporting(t, engine)
+		told := reporting(t, testAgent(t, engine))
 		want := func(what string, want ...corev1.ConditionStatus) {
 			t.Helper()
 			if got := told(); !slices.Equal(got, want) {
@@ -94,5 +109,66 @@ func TestReportOfTheEngine(t *testing.T) {
 		engine.Up()
 		time.Sleep(engineRetryMost)
 		want("it is back", yes)
+	})
+}
+
+// Docker answers /info once it has had each container's lock, which takes seconds while it starts and ends some.
+func TestSessionDoesNotWaitForABusyEngine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := fake.New("n1")
+		engine.Delay("Info", 8*time.Second)
+		a := testAgent(t, engine)
+		told := reporting(t, a)
+		describe := func() *corev1.Node {
+			t.Helper()
+			asked := time.Now()
+			n, err := a.node(t.Context())
+			if took := time.Since(asked); err != nil || took != 0 {
+				t.Errorf("described after %v: %v", took, err)
+			}
+			return n
+		}
+		_, sized := describe().Status.Capacity[corev1.ResourceEphemeralStorage]
+		if n := describe(); sized || readiness(&n.Status) != "" || n.Status.NodeInfo.ContainerRuntimeVersion != "" {
+			t.Errorf("says what it cannot know: %+v", n.Status)
+		}
+		time.Sleep(9 * time.Second)
+		if got := told(); !slices.Equal(got, []corev1.ConditionStatus{corev1.ConditionTrue}) {
+			t.Errorf("told %v", got)
+		}
+		_, sized = describe().Status.Capacity[corev1.ResourceEphemeralStorage]
+		if n := describe(); !sized || readiness(&n.Status) != corev1.ConditionTrue || n.Status.NodeInfo.ContainerRuntimeVersion != "docker://28.5.2" {
+			t.Errorf("does not say what it knows: %+v", n.Status)
+		}
+	})
+}
+
+// The network of an agent that was started again is there; it takes the agent a moment to find it.
+func TestAgentThatReturnsIsNotUnready(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := testAgent(t, fake.New("n1"))
+		plane := a.plane
+		a.plane, a.setUpBy = nil, time.Now().Add(setUpPatience)
+		told := reporting(t, a)
+		if got := told(); !slices.Equal(got, []corev1.ConditionStatus{""}) {
+			t.Errorf("at the start told %v", got)
+		}
+		time.Sleep(100 * time.Millisecond)
+		a.mu.Lock()
+		a.plane = plane
+		a.mu.Unlock()
+		close(a.planeUp)
+		if got := told(); !slices.Equal(got, []corev1.ConditionStatus{corev1.ConditionTrue}) {
+			t.Errorf("with its network told %v", got)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		a := testAgent(t, fake.New("n1"))
+		a.plane, a.setUpBy = nil, time.Now().Add(setUpPatience)
+		told := reporting(t, a)
+		time.Sleep(setUpPatience + engineCheck)
+		if got := told(); got[len(got)-1] != corev1.ConditionFalse {
+			t.Errorf("its network is missing; told %v", got)
+		}
 	})
 }

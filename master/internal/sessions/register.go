@@ -164,15 +164,18 @@ func copyOwnLabels(into, said map[string]string) {
 }
 
 // mergeNodeStatus takes what an agent says of its node. Conditions of others (nodelife's NetworkUnavailable, say) stay, and so do
-// extended resources, which people or device plugins tell of.
+// extended resources, which people or device plugins tell of, and what an agent that has just started does not know yet.
 func mergeNodeStatus(into, said *corev1.NodeStatus) {
 	conditions := into.Conditions
-	images, attached := into.Images, into.VolumesAttached
+	images, attached, engine := into.Images, into.VolumesAttached, into.NodeInfo.ContainerRuntimeVersion
 	capacity, allocatable := into.Capacity, into.Allocatable
 	said.DeepCopyInto(into)
-	keepExtended(into.Capacity, capacity)
-	keepExtended(into.Allocatable, allocatable)
+	keepUnsaid(into.Capacity, capacity)
+	keepUnsaid(into.Allocatable, allocatable)
 	into.VolumesAttached = attached
+	if said.NodeInfo.ContainerRuntimeVersion == "" {
+		into.NodeInfo.ContainerRuntimeVersion = engine
+	}
 	if said.Images == nil {
 		into.Images = images
 	}
@@ -188,10 +191,10 @@ func mergeNodeStatus(into, said *corev1.NodeStatus) {
 	keepTransitionTimes(into.Conditions, conditions)
 }
 
-// keepExtended resources, whose names have a domain.
-func keepExtended(into, before corev1.ResourceList) {
+// keepUnsaid keeps extended resources, whose names have a domain, and the size of the engine's disk.
+func keepUnsaid(into, before corev1.ResourceList) {
 	for name, q := range before {
-		if _, said := into[name]; !said && into != nil && strings.Contains(string(name), "/") {
+		if _, said := into[name]; !said && into != nil && (strings.Contains(string(name), "/") || name == corev1.ResourceEphemeralStorage) {
 			into[name] = q
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/whalepod/whalepod/master/internal/controllers/controllertest"
@@ -185,5 +187,29 @@ func TestLabelsOfANode(t *testing.T) {
 	want := map[string]string{"kubernetes.io/hostname": "n1", "kubernetes.io/arch": "arm64", "role": "db"}
 	if !maps.Equal(into, want) {
 		t.Errorf("%v, want %v: labels of the admin's were taken from the node", into, want)
+	}
+}
+
+// What an agent that has just started does not know yet stays as it was told before.
+func TestUnsaidOfANode(t *testing.T) {
+	disk, memory, dongles := resource.MustParse("10Gi"), resource.MustParse("1Gi"), resource.MustParse("2")
+	into := &corev1.NodeStatus{
+		Capacity:   corev1.ResourceList{"ephemeral-storage": disk, "memory": disk, "cpu": dongles, "example.com/dongle": dongles},
+		NodeInfo:   corev1.NodeSystemInfo{ContainerRuntimeVersion: "docker://28.5.2", KubeletVersion: "old"},
+		Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}, {Type: corev1.NodeDiskPressure, Status: corev1.ConditionTrue}},
+		Images:     []corev1.ContainerImage{{SizeBytes: 1}},
+	}
+	mergeNodeStatus(into, &corev1.NodeStatus{
+		Capacity: corev1.ResourceList{"memory": memory}, NodeInfo: corev1.NodeSystemInfo{KubeletVersion: "new"},
+		Conditions: []corev1.NodeCondition{{Type: corev1.NodeDiskPressure, Status: corev1.ConditionFalse}},
+	})
+	want := &corev1.NodeStatus{
+		Capacity:   corev1.ResourceList{"ephemeral-storage": disk, "memory": memory, "example.com/dongle": dongles},
+		NodeInfo:   corev1.NodeSystemInfo{ContainerRuntimeVersion: "docker://28.5.2", KubeletVersion: "new"},
+		Conditions: []corev1.NodeCondition{{Type: corev1.NodeDiskPressure, Status: corev1.ConditionFalse}, {Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
+		Images:     []corev1.ContainerImage{{SizeBytes: 1}},
+	}
+	if !apiequality.Semantic.DeepEqual(into, want) {
+		t.Errorf("%+v\nwant %+v", into, want)
 	}
 }
