@@ -149,8 +149,7 @@ func (a *Agent) everybodyIsHere(p *dataPlane) bool {
 	return true
 }
 
-// feedPeersOfEdge tells the others that this node announces, and the announcer who of the others does. While a machine has only
-// just fallen silent nothing moves; feedPeers pokes when that is certain.
+// feedPeersOfEdge tells the others that this node announces, and the announcer who of the others does.
 func (a *Agent) feedPeersOfEdge(p *dataPlane) {
 	links, err := announceLinks(p.network.Links, a.cfg.NodeIP)
 	if err != nil {
@@ -158,9 +157,6 @@ func (a *Agent) feedPeersOfEdge(p *dataPlane) {
 		return
 	}
 	p.members.Tell(announce.Meta(links, membership.MaxMeta))
-	if _, unsure := confirmed(p.members.Dead(), time.Now()); unsure > 0 {
-		return
-	}
 	p.announcer.SetPeers(announcePeers(a.cfg.Identity.Node, links, p.members.Members(), a.desired.Node))
 }
 

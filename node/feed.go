@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -107,25 +106,6 @@ func (f *serviceFeed) give(to serviceSink, ref desired.Ref) {
 	}
 }
 
-// confirmDead is how long a machine must have been called dead before its endpoints go. One that was only too busy to answer
-// hears that it is thought dead and contradicts at once, and withdrawing them ends connections.
-const confirmDead = 150 * time.Millisecond
-
-// confirmed are the machines that have been dead for long enough, and when to look again for the others.
-func confirmed(dead map[string]time.Time, now time.Time) (names map[string]bool, next time.Duration) {
-	names = map[string]bool{}
-	for name, since := range dead {
-		left := confirmDead - now.Sub(since)
-		switch {
-		case left <= 0:
-			names[name] = true
-		case next == 0 || left < next:
-			next = left
-		}
-	}
-	return names, next
-}
-
 // feedPeers keeps routes to the other nodes, and takes endpoints on machines that gossip calls dead out of service without asking anybody.
 func (a *Agent) feedPeers(ctx context.Context, p *dataPlane) error {
 	sub := a.desired.Subscribe(desired.Nodes)
@@ -135,16 +115,13 @@ func (a *Agent) feedPeers(ctx context.Context, p *dataPlane) error {
 		if err := p.network.SetPeers(ctx, a.peers()); err != nil && ctx.Err() == nil {
 			a.log.Error("routes to other nodes are incomplete", "err", err)
 		}
-		dead, left := confirmed(p.members.Dead(), time.Now())
-		var confirm <-chan time.Time
-		if left > 0 {
-			confirm = time.After(left)
+		dead := map[string]bool{}
+		for name := range p.members.Dead() {
+			dead[name] = true
 		}
 		p.proxy.SetDeadNodes(dead)
 		p.zone.SetDeadNodes(dead)
-		if left == 0 {
-			a.pokeEdge()
-		}
+		a.pokeEdge()
 		if machines {
 			a.log.Info("machines changed", "alive", len(p.members.Members()), "dead", slices.Sorted(maps.Keys(dead)))
 		}
@@ -154,8 +131,6 @@ func (a *Agent) feedPeers(ctx context.Context, p *dataPlane) error {
 			return nil
 		case <-sub.C():
 			sub.Take()
-		case <-confirm:
-			machines = true
 		case <-p.members.Changed():
 			machines = true
 		}

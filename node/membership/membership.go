@@ -91,6 +91,7 @@ type Membership struct {
 	died    chan struct{} // somebody died, or nobody answers: time for a survey
 	told    chan struct{} // poked by Tell
 	claimed chan struct{} // poked when claims have come
+	doubted chan struct{} // poked when doubts have
 
 	mu      sync.Mutex
 	meta    string
@@ -101,14 +102,17 @@ type Membership struct {
 	silent map[string]Member
 	// claims are where machines say to be that are known by another address, with the time when that was first heard.
 	claims map[string]time.Time
+	// doubts are members that memberlist calls dead and that we are asking ourselves, if judging.
+	doubts  map[string]*doubt
+	judging bool
 }
 
 // New makes a membership; Run starts it.
 func New(cfg Config) *Membership {
 	return &Membership{
 		cfg: cfg, log: cfg.Logger.With("component", "membership"), changed: make(chan struct{}, 1), died: make(chan struct{}, 1), told: make(chan struct{}, 1),
-		claimed: make(chan struct{}, 1), members: map[string]Member{}, dead: map[string]time.Time{}, silent: map[string]Member{},
-		claims: map[string]time.Time{},
+		claimed: make(chan struct{}, 1), doubted: make(chan struct{}, 1), members: map[string]Member{}, dead: map[string]time.Time{}, silent: map[string]Member{},
+		claims: map[string]time.Time{}, doubts: map[string]*doubt{},
 	}
 }
 
@@ -176,6 +180,9 @@ func (m *Membership) Run(ctx context.Context) error {
 	defer quiet.Stop()
 	c.Ping = answered{quiet}
 	c.Logger = log.New(bridge{m.log}, "", 0)
+	m.mu.Lock()
+	m.judging = true
+	m.mu.Unlock()
 	list, err := memberlist.Create(c)
 	if err != nil {
 		return fmt.Errorf("gossip on %s: %w; is the port in use, or the address not this machine's?", net.JoinHostPort(m.cfg.Addr, strconv.Itoa(m.cfg.Port)), err)
@@ -189,6 +196,7 @@ func (m *Membership) Run(ctx context.Context) error {
 		_ = list.Shutdown()
 	}()
 	joining.Go(func() { m.keepJoining(ctx, list) })
+	joining.Go(func() { m.judge(ctx, askNow(list)) })
 	joining.Go(func() {
 		for ctx.Err() == nil {
 			select {
@@ -318,19 +326,25 @@ func memberOf(n *memberlist.Node) Member {
 
 func (m *Membership) note(n *memberlist.Node, alive bool) {
 	v := memberOf(n)
-	m.set(v, alive, !alive && v.Meta != leavingMeta)
+	died := !alive && v.Meta != leavingMeta
+	if died && m.doubt(v) {
+		return
+	}
+	m.set(v, alive, died)
 }
 
 // set notes that a machine is alive, or that it is not, and whether it died without a word.
 func (m *Membership) set(v Member, alive, died bool) {
 	m.mu.Lock()
 	delete(m.silent, v.Name)
+	delete(m.doubts, v.Name)
 	if alive {
 		m.members[v.Name] = v
 		delete(m.dead, v.Name)
 		delete(m.claims, v.host())
 	} else {
 		delete(m.members, v.Name)
+		delete(m.claims, v.host())
 		if _, known := m.dead[v.Name]; died && !known {
 			m.dead[v.Name] = time.Now()
 			poke(m.died)

@@ -100,13 +100,7 @@ func (m *Membership) ask(ctx context.Context, list *memberlist.Memberlist, membe
 
 func answers(ctx context.Context, list *memberlist.Memberlist, v Member) bool {
 	dialed := make(chan bool, 1)
-	go func() {
-		c, err := (&net.Dialer{Timeout: surveyDial}).DialContext(ctx, "tcp", v.host())
-		if err == nil {
-			_ = c.Close()
-		}
-		dialed <- err == nil
-	}()
+	go func() { dialed <- dials(ctx, v, surveyDial) }()
 	addr := net.UDPAddr{IP: net.ParseIP(v.Addr), Port: int(v.Port)}
 	for range surveyTries {
 		if _, err := list.Ping(v.Name, &addr); err == nil || ctx.Err() != nil {
