@@ -142,8 +142,8 @@ func (a *Agent) nodeStatus() *corev1.NodeStatus {
 		},
 		Conditions: a.conditions(engine, time.Now()),
 	}
-	if engine.asked {
-		s.NodeInfo.ContainerRuntimeVersion = "docker://" + cmp.Or(engine.info.Version, "unknown")
+	if engine.known {
+		s.NodeInfo.ContainerRuntimeVersion = "docker://" + engine.info.Version
 	} else {
 		delete(s.Capacity, corev1.ResourceEphemeralStorage)
 		delete(s.Allocatable, corev1.ResourceEphemeralStorage)

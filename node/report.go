@@ -15,7 +15,7 @@ const (
 	// The node's status is told again this often when nothing changes, as the kubelet does.
 	statusEvery = 5 * time.Minute
 	// How often the engine is asked whether it still answers, and how often one that did not. That it hangs is no event, so
-	// this bounds how long nobody is told; an answer costs it 8 ms.
+	// this bounds how long nobody is told.
 	engineCheck, engineRecheck = 15 * time.Second, 5 * time.Second
 	// enginePatience is how long it may be silent before the node counts as not ready: on a small server a pull can hold
 	// it up for some seconds. (The kubelet's is 30 s too.)
@@ -23,12 +23,16 @@ const (
 	// How often an engine that is away is called again.
 	engineRetry, engineRetryMost = 2 * time.Second, 15 * time.Second
 	engineTimeout                = 10 * time.Second
+	// infoTimeout is how long the node's status waits for what the engine tells of itself, which a single container that hangs in
+	// its start can keep for good.
+	infoTimeout = time.Second
 )
 
 // engineSeen is what is known of the container engine.
 type engineSeen struct {
-	info runtime.Info // of its last answer
-	err  error        // why there was none last time
+	info  runtime.Info // what it told of itself last
+	known bool         // whether it has
+	err   error        // why it did not answer when it was asked last
 	// asked: it has answered or failed to since the agent started.
 	asked bool
 }
@@ -40,16 +44,25 @@ func (a *Agent) engineSeen() engineSeen {
 }
 
 // sawEngine answer, or not.
-func (a *Agent) sawEngine(info runtime.Info, err error) {
-	if err == nil {
-		a.guard.found(info.RootDir)
-	}
+func (a *Agent) sawEngine(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.engine.asked, a.engine.err = true, err
-	if err == nil {
-		a.engine.info = info
+}
+
+// askEngine what it is like.
+func (a *Agent) askEngine(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
+	defer cancel()
+	info, err := a.cfg.Engine.Info(ctx)
+	if err != nil {
+		a.log.Debug("the container engine has no time to tell of itself", "err", err)
+		return
 	}
+	a.guard.found(info.RootDir)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.engine.info, a.engine.known = info, true
 }
 
 // nodeReport tells the master of this node: at the start, when the engine comes or goes, when the data plane is there, and
@@ -82,7 +95,7 @@ func (r *nodeReport) run(ctx context.Context) error {
 		default:
 		}
 		if r.healthy || time.Since(r.told) >= statusEvery {
-			r.status(ctx, runtime.Info{}, errors.Join(runtime.ErrUnavailable, err))
+			r.status(ctx, errors.Join(runtime.ErrUnavailable, err))
 		}
 		r.log.Warn("the container engine does not answer", "err", err, "retry", pause)
 		r.wait(ctx, pause, err)
@@ -102,7 +115,7 @@ func (r *nodeReport) wait(ctx context.Context, pause time.Duration, err error) {
 		case <-timer.C:
 			return
 		case <-r.guard.changed:
-			r.status(ctx, runtime.Info{}, errors.Join(runtime.ErrUnavailable, err))
+			r.status(ctx, errors.Join(runtime.ErrUnavailable, err))
 		}
 	}
 }
@@ -141,7 +154,7 @@ func (r *nodeReport) whileConnected(ctx context.Context, ready <-chan struct{}, 
 func (r *nodeReport) look(ctx context.Context) bool {
 	asked := time.Now()
 	asking, cancel := context.WithTimeout(ctx, engineTimeout)
-	info, err := r.cfg.Engine.Info(asking)
+	err := r.cfg.Engine.Ping(asking)
 	cancel()
 	now := time.Now()
 	switch {
@@ -150,23 +163,24 @@ func (r *nodeReport) look(ctx context.Context) bool {
 	case r.silent.IsZero():
 		r.silent = asked
 	}
-	due := now.Sub(r.told) >= statusEvery
+	due := now.Sub(r.told) >= statusEvery || err == nil && !r.engineSeen().known
 	switch {
 	case err == nil && (due || !r.healthy), err != nil && (due && !r.healthy || r.healthy && now.Sub(r.silent) >= enginePatience):
-		r.status(ctx, info, err)
+		r.status(ctx, err)
 	}
 	return err == nil
 }
 
-func (r *nodeReport) status(ctx context.Context, info runtime.Info, engine error) {
+func (r *nodeReport) status(ctx context.Context, engine error) {
 	var images []runtime.Image
 	if engine == nil {
+		r.askEngine(ctx)
 		images, _ = r.cfg.Engine.Images(ctx) // the list only helps the scheduler
 	}
 	if ctx.Err() != nil {
 		return
 	}
-	r.sawEngine(info, engine)
+	r.sawEngine(engine)
 	s := r.nodeStatus()
 	if engine == nil {
 		r.guard.saw(images)

@@ -89,17 +89,17 @@ func TestReportOfTheEngine(t *testing.T) {
 			}
 		}
 		want("start", yes)
-		engine.Fail("Info", errors.New("slow"), errors.New("slow"))
+		engine.Fail("Ping", errors.New("slow"), errors.New("slow"))
 		time.Sleep(10 * time.Minute)
 		want("a hiccup", yes) // told again because five minutes have passed
 		time.Sleep(15 * time.Second)
 		told()
-		engine.Delay("Info", time.Hour)
+		engine.Delay("Ping", time.Hour)
 		time.Sleep(enginePatience)
 		want("it is silent for a moment")
 		time.Sleep(30 * time.Second)
 		want("it hangs", no)
-		engine.Delay("Info", 0)
+		engine.Delay("Ping", 0)
 		time.Sleep(30 * time.Second)
 		want("it goes on", yes)
 		engine.Down()
@@ -116,30 +116,39 @@ func TestReportOfTheEngine(t *testing.T) {
 func TestSessionDoesNotWaitForABusyEngine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := fake.New("n1")
-		engine.Delay("Info", 8*time.Second)
+		engine.Delay("Info", time.Hour)
 		a := testAgent(t, engine)
 		told := reporting(t, a)
-		describe := func() *corev1.Node {
+		type facts struct {
+			ready   corev1.ConditionStatus
+			version string
+			sized   bool
+		}
+		says := func(what string, want facts) {
 			t.Helper()
 			asked := time.Now()
 			n, err := a.node(t.Context())
 			if took := time.Since(asked); err != nil || took != 0 {
-				t.Errorf("described after %v: %v", took, err)
+				t.Fatalf("described after %v: %v", took, err)
 			}
-			return n
+			_, sized := n.Status.Capacity[corev1.ResourceEphemeralStorage]
+			if got := (facts{readiness(&n.Status), n.Status.NodeInfo.ContainerRuntimeVersion, sized}); got != want {
+				t.Errorf("%s: says %+v, want %+v", what, got, want)
+			}
 		}
-		_, sized := describe().Status.Capacity[corev1.ResourceEphemeralStorage]
-		if n := describe(); sized || readiness(&n.Status) != "" || n.Status.NodeInfo.ContainerRuntimeVersion != "" {
-			t.Errorf("says what it cannot know: %+v", n.Status)
-		}
-		time.Sleep(9 * time.Second)
+		says("at the start", facts{})
+		time.Sleep(infoTimeout)
 		if got := told(); !slices.Equal(got, []corev1.ConditionStatus{corev1.ConditionTrue}) {
 			t.Errorf("told %v", got)
 		}
-		_, sized = describe().Status.Capacity[corev1.ResourceEphemeralStorage]
-		if n := describe(); !sized || readiness(&n.Status) != corev1.ConditionTrue || n.Status.NodeInfo.ContainerRuntimeVersion != "docker://28.5.2" {
-			t.Errorf("does not say what it knows: %+v", n.Status)
+		says("the engine answers and has no time for more", facts{ready: corev1.ConditionTrue})
+		time.Sleep(10 * time.Minute)
+		if got := told(); slices.Contains(got, corev1.ConditionFalse) {
+			t.Errorf("a container that hangs in its start makes the node unready: %v", got)
 		}
+		engine.Delay("Info", 0)
+		time.Sleep(engineCheck + infoTimeout)
+		says("it has time again", facts{corev1.ConditionTrue, "docker://28.5.2", true})
 	})
 }
 

@@ -296,6 +296,9 @@ type Engine interface {
 	Streamer
 	Resizer
 	Exporter
-	// Info asks the engine about itself; ErrUnavailable when it does not answer.
+	// Ping asks whether the engine answers at all; ErrUnavailable when it does not. It waits for no container.
+	Ping(ctx context.Context) error
+	// Info asks the engine about itself; ErrUnavailable when it does not answer. Docker waits for the lock of each container, which
+	// takes seconds while it starts and ends some.
 	Info(ctx context.Context) (Info, error)
 }

@@ -172,6 +172,14 @@ func (d *Engine) features(ctx context.Context) (features, error) {
 	return f, nil
 }
 
+// Ping implements runtime.Engine.
+func (d *Engine) Ping(ctx context.Context) error {
+	ctx, cancel := bounded(ctx, readLimit)
+	defer cancel()
+	_, err := d.cli.Load().Ping(ctx)
+	return classify(err)
+}
+
 // Info implements runtime.Engine.
 func (d *Engine) Info(ctx context.Context) (runtime.Info, error) {
 	ctx, cancel := bounded(ctx, readLimit)

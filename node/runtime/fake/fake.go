@@ -189,6 +189,8 @@ func (w *world) id() (string, int) {
 }
 
 // Info implements runtime.Engine.
+func (w *world) Ping(ctx context.Context) error { return w.enter(ctx, "Ping") }
+
 func (w *world) Info(ctx context.Context) (runtime.Info, error) {
 	if err := w.enter(ctx, "Info"); err != nil {
 		return runtime.Info{}, err

@@ -88,6 +88,7 @@ func testImages(h *harness) {
 }
 
 func testInfo(h *harness) {
+	h.check(h.e.Ping(h.ctx))
 	info, err := h.e.Info(h.ctx)
 	h.check(err)
 	if info.Version == "" || info.KernelVersion == "" || info.Architecture == "" || info.CgroupVersion < 1 || info.CgroupVersion > 2 {
