@@ -157,8 +157,8 @@ func (f failure) String() string {
 }
 
 const (
-	// requestLimit is when a user gives up.
-	requestLimit = 10 * time.Second
+	// requestLimit is when a request counts as lost that nobody has refused: on a busy machine an answer may take a while.
+	requestLimit = 20 * time.Second
 	// inFlight bounds the load where nothing answers any more.
 	inFlight = 4000
 )
