@@ -15,7 +15,8 @@ import (
 )
 
 // Backend keeps the objects; the registry implements it. Objects that come out are shared and must not be changed.
-// All objects are in the storage version of their resource. Errors are apierrors (Status) where the caller is to blame;
+// All objects are in the storage version of their resource, which for custom kinds is that of the Resource; those whose versions
+// differ by name alone may come out as they are kept, in another one. Errors are apierrors (Status) where the caller is to blame;
 // the server writes anything else as an internal error.
 type Backend interface {
 	// Get returns an object. resourceVersion as in GetOptions: "" or "0" any, else not older than.

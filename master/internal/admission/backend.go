@@ -3,7 +3,6 @@ package admission
 import (
 	"context"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/whalepod/whalepod/api/resource"
 	"github.com/whalepod/whalepod/api/server"
 	"github.com/whalepod/whalepod/master/internal/registry"
+	"github.com/whalepod/whalepod/master/internal/webhook"
 )
 
 // deleteTries is how often a deletion is asked about when the object is replaced meanwhile.
@@ -24,7 +24,7 @@ type Config struct {
 	Registry *registry.Registry
 	Table    *resource.Table
 	// DialService connects to one of a Service's endpoints.
-	DialService func(ctx context.Context, namespace, name string, port int32) (net.Conn, error)
+	DialService webhook.Dial
 	// Authorize answers the questions that expressions ask about rights; nil for never.
 	Authorize func(u server.User, a server.Attributes) (allowed bool, reason string)
 	Logger    *slog.Logger
@@ -39,7 +39,7 @@ type Backend struct {
 	last     atomic.Pointer[hooks]
 	building sync.Mutex
 	// callers by what they are made from; guarded by building.
-	callers map[callerID]*caller
+	callers map[webhook.ID]*caller
 }
 
 // New puts webhooks before a backend.
@@ -54,10 +54,14 @@ func newAttributes(ctx context.Context, op admissionv1.OperationType, r *resourc
 	if !r.Namespaced {
 		namespace = ""
 	}
-	return &attributes{
+	a := &attributes{
 		operation: op, res: r, sub: sub, gv: resource.VersionOf(ctx, r.Storage), namespace: namespace, name: name,
 		user: o.User, dryRun: o.DryRun, warn: o.Warn,
 	}
+	if r.AsksWebhook() {
+		a.conversions = &conversions{}
+	}
+	return a
 }
 
 // of gives the attributes objects; the name of a new object is its own.

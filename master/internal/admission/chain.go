@@ -44,7 +44,7 @@ func (b *Backend) mutateBy(ctx context.Context, h *hook, a *attributes) (changed
 	if err != nil || answer == nil {
 		return false, true, err
 	}
-	next, changed, err := b.patched(q, a, answer)
+	next, changed, err := b.patched(ctx, q, a, answer)
 	if next != nil {
 		a.object = next
 	}

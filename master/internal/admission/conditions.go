@@ -25,7 +25,7 @@ func (b *Backend) meetsConditions(ctx context.Context, q question, a *attributes
 	if len(q.conditions) == 0 {
 		return true, nil
 	}
-	in, err := b.input(q, a)
+	in, err := b.input(ctx, q, a)
 	if err != nil {
 		return false, apierrors.NewInternalError(err)
 	}
@@ -54,12 +54,12 @@ func (b *Backend) meetsConditions(ctx context.Context, q question, a *attributes
 }
 
 // input are the variables of match conditions.
-func (b *Backend) input(q question, a *attributes) (resource.CELInput, error) {
-	object, err := b.celObject(a, a.object, q)
+func (b *Backend) input(ctx context.Context, q question, a *attributes) (resource.CELInput, error) {
+	object, err := b.celObject(ctx, a, a.object, q)
 	if err != nil {
 		return nil, err
 	}
-	old, err := b.celObject(a, a.old, q)
+	old, err := b.celObject(ctx, a, a.old, q)
 	if err != nil {
 		return nil, err
 	}
@@ -75,11 +75,11 @@ func (b *Backend) input(q question, a *attributes) (resource.CELInput, error) {
 	}, nil
 }
 
-func (b *Backend) celObject(a *attributes, obj runtime.Object, q question) (any, error) {
+func (b *Backend) celObject(ctx context.Context, a *attributes, obj runtime.Object, q question) (any, error) {
 	if obj == nil {
 		return nil, nil
 	}
-	v, err := b.versioned(a, obj, q.gv)
+	v, err := b.versioned(ctx, a, obj, q.gv)
 	if err != nil {
 		return nil, err
 	}

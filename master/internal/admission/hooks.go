@@ -10,6 +10,7 @@ import (
 
 	"github.com/whalepod/whalepod/api/resource"
 	"github.com/whalepod/whalepod/master/internal/registry"
+	"github.com/whalepod/whalepod/master/internal/webhook"
 )
 
 // Keys of the kinds in the registry.
@@ -76,17 +77,17 @@ func (b *Backend) current() (h *hooks) {
 // compile makes the hooks of a state; building is held.
 func (b *Backend) compile(v *registry.View) *hooks {
 	before := b.callers
-	b.callers = map[callerID]*caller{}
+	b.callers = map[webhook.ID]*caller{}
 	h := b.compileState(v, before)
 	for id, c := range before {
 		if b.callers[id] == nil && c.client != nil {
-			c.client.CloseIdleConnections()
+			c.client.CloseIdle()
 		}
 	}
 	return h
 }
 
-func (b *Backend) compileState(v *registry.View, before map[callerID]*caller) *hooks {
+func (b *Backend) compileState(v *registry.View, before map[webhook.ID]*caller) *hooks {
 	h := &hooks{stamps: stampsOf(v)}
 	for c := range registry.List[*admissionv1.MutatingWebhookConfiguration](v, "") {
 		h.mutating = append(h.mutating, b.compileAll(c, before)...)
@@ -101,7 +102,7 @@ func (b *Backend) compileState(v *registry.View, before map[callerID]*caller) *h
 	return h
 }
 
-func (b *Backend) compileAll(config resource.Object, before map[callerID]*caller) []*hook {
+func (b *Backend) compileAll(config resource.Object, before map[webhook.ID]*caller) []*hook {
 	var out []*hook
 	for _, w := range resource.Webhooks(config) {
 		h := &hook{Webhook: w, caller: b.callerOf(&w.ClientConfig, before)}

@@ -29,6 +29,8 @@ type attributes struct {
 	warn            func(string)
 	// fixed says that the objects are of one version and not the resource's.
 	fixed bool
+	// conversions is there for kinds that another webhook converts.
+	conversions *conversions
 }
 
 // ruleNamespace is the namespace as rules and selectors see it: a namespace is in itself.

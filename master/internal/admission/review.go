@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sync"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	admissionapi "k8s.io/api/admission/v1"
@@ -85,12 +86,44 @@ func (h *hook) failure(err error) error {
 }
 
 // versioned gives an object of the request in a version.
-func (b *Backend) versioned(a *attributes, obj runtime.Object, gv schema.GroupVersion) (runtime.Object, error) {
+func (b *Backend) versioned(ctx context.Context, a *attributes, obj runtime.Object, gv schema.GroupVersion) (runtime.Object, error) {
 	stored, ok := obj.(resource.Object)
 	if obj == nil || a.fixed || !ok {
 		return obj, nil
 	}
-	return b.cfg.Table.FromStorage(stored, gv)
+	if a.res.AsksWebhook() && gv != a.gv {
+		return a.conversions.once(conversion{stored, gv}, func() (runtime.Object, error) { return b.cfg.Table.In(ctx, a.res, stored, gv) })
+	}
+	return b.cfg.Table.In(ctx, a.res, stored, gv)
+}
+
+// conversion of an object to a version.
+type conversion struct {
+	obj resource.Object
+	gv  schema.GroupVersion
+}
+
+// conversions by another webhook are made once for a request, however many webhooks want an object in the same version.
+type conversions struct {
+	mu   sync.Mutex
+	made map[conversion]runtime.Object
+}
+
+func (c *conversions) once(k conversion, convert func() (runtime.Object, error)) (runtime.Object, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if made := c.made[k]; made != nil {
+		return made, nil
+	}
+	made, err := convert()
+	if err != nil {
+		return nil, err
+	}
+	if c.made == nil {
+		c.made = map[conversion]runtime.Object{}
+	}
+	c.made[k] = made
+	return made, nil
 }
 
 // request makes the question; objects are added by those who need them.
@@ -159,7 +192,7 @@ func (b *Backend) ask(ctx context.Context, q question, a *attributes) (*admissio
 		obj  runtime.Object
 		into *runtime.RawExtension
 	}{{a.object, &req.Object}, {a.old, &req.OldObject}} {
-		raw, err := b.encode(a, part.obj, q.gv)
+		raw, err := b.encode(ctx, a, part.obj, q.gv)
 		if err != nil {
 			return nil, apierrors.NewInternalError(err)
 		}
@@ -185,11 +218,11 @@ func (b *Backend) ask(ctx context.Context, q question, a *attributes) (*admissio
 	return answer, nil
 }
 
-func (b *Backend) encode(a *attributes, obj runtime.Object, gv schema.GroupVersion) ([]byte, error) {
+func (b *Backend) encode(ctx context.Context, a *attributes, obj runtime.Object, gv schema.GroupVersion) ([]byte, error) {
 	if obj == nil {
 		return nil, nil
 	}
-	v, err := b.versioned(a, obj, gv)
+	v, err := b.versioned(ctx, a, obj, gv)
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +252,7 @@ func denied(name string, result *metav1.Status) error {
 }
 
 // patched applies what a mutating webhook answers to the object, and says whether that changed anything.
-func (b *Backend) patched(q question, a *attributes, answer *admissionapi.AdmissionResponse) (resource.Object, bool, error) {
+func (b *Backend) patched(ctx context.Context, q question, a *attributes, answer *admissionapi.AdmissionResponse) (resource.Object, bool, error) {
 	if len(answer.Patch) == 0 {
 		return nil, false, nil
 	}
@@ -236,7 +269,7 @@ func (b *Backend) patched(q question, a *attributes, answer *admissionapi.Admiss
 	if *answer.PatchType != admissionapi.PatchTypeJSONPatch {
 		return nil, false, q.failure(fmt.Errorf("unsupported patch type %q", *answer.PatchType))
 	}
-	before, err := b.versioned(a, a.object, q.gv)
+	before, err := b.versioned(ctx, a, a.object, q.gv)
 	if err != nil {
 		return nil, false, apierrors.NewInternalError(err)
 	}
@@ -253,7 +286,22 @@ func (b *Backend) patched(q question, a *attributes, answer *admissionapi.Admiss
 	}
 	changed := !apiequality.Semantic.DeepEqual(before, next)
 	stored, err := b.cfg.Table.ToStorage(next)
-	return stored, changed, err
+	if err != nil {
+		return nil, false, err
+	}
+	return b.back(ctx, a, stored, changed)
+}
+
+// back gives an object of a custom kind in the version of the request again; others are in the storage version.
+func (b *Backend) back(ctx context.Context, a *attributes, obj resource.Object, changed bool) (resource.Object, bool, error) {
+	if !a.res.IsCustom() {
+		return obj, changed, nil
+	}
+	out, err := b.cfg.Table.In(ctx, a.res, obj, a.gv)
+	if err != nil {
+		return nil, false, err
+	}
+	return out.(resource.Object), changed, nil
 }
 
 // decode reads a patched object of the kind that it was.
