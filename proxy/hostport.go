@@ -75,7 +75,7 @@ func (p HostPort) rules(pod string) string {
 	if p.HostIP.Is4() && !p.HostIP.IsUnspecified() {
 		to = fmt.Sprintf("-d %s/32 ", p.HostIP)
 	}
-	match := fmt.Sprintf("-p %s -m comment --comment \"%s%s\" -m %s --dport %d", proto, clean(pod), HostPortNote, proto, p.Port)
+	match := fmt.Sprintf("-p %s -m comment --comment \"%s%s\" %s", proto, clean(pod), HostPortNote, dport(proto, int(p.Port), int(p.Port)))
 	return fmt.Sprintf("-A %s -s 127.0.0.0/8 %s%s -j MARK --set-xmark %s\n-A %s %s%s -j DNAT --to-destination %s\n",
 		chainHostPorts, to, match, masqMark, chainHostPorts, to, match, p.Pod)
 }

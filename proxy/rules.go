@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -123,7 +124,7 @@ func (p *servicePort) enter(chain, dst string, port uint16, kind string) {
 	if dst == "" {
 		where += " -m addrtype --dst-type LOCAL"
 	}
-	rule := fmt.Sprintf("%s-p %s %s -m %s --dport %d", from, p.Protocol, where, p.Protocol, port)
+	rule := fmt.Sprintf("%s-p %s %s %s", from, p.Protocol, where, dport(p.Protocol, int(port), int(port)))
 	switch {
 	case p.Dead():
 		p.share(tableFilter, chainRefuse, rule+" -j REJECT --reject-with icmp-port-unreachable")
@@ -193,7 +194,20 @@ func (p *servicePort) chain(kind string) string { return hashed(kind, p.id()) }
 
 // match selects the port; the comment stands before it so that it is seen first.
 func (p *servicePort) match(port uint16) string {
-	return fmt.Sprintf("-p %s %s -m %s --dport %d", p.Protocol, p.comment, p.Protocol, port)
+	return fmt.Sprintf("-p %s %s %s", p.Protocol, p.comment, dport(p.Protocol, int(port), int(port)))
+}
+
+// dport selects the ports from lo to hi. For SCTP that is multiport's: some distributions have xt_sctp in a package of its own,
+// and a rule that the kernel does not know holds up all others of its turn.
+func dport(protocol string, lo, hi int) string {
+	ports := strconv.Itoa(lo)
+	if hi != lo {
+		ports += ":" + strconv.Itoa(hi)
+	}
+	if protocol == "sctp" {
+		return "-m multiport --dports " + ports
+	}
+	return "-m " + protocol + " --dport " + ports
 }
 
 func (s *serviceRules) share(table, chain, rule string) {

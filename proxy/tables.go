@@ -224,7 +224,7 @@ func parentOf(chain string) (parent, rule string, ok bool) {
 		var n int
 		_, err := fmt.Sscanf(number, "%d", &n)
 		parent, ok = chainNodePorts, cut && err == nil
-		rule = fmt.Sprintf("-p %s -m %s --dport %d:%d", proto, proto, n*bucketPorts, (n+1)*bucketPorts-1)
+		rule = fmt.Sprintf("-p %s %s", proto, dport(proto, n*bucketPorts, (n+1)*bucketPorts-1))
 	}
 	return parent, "-A " + parent + " " + rule + " -j " + chain + "\n", ok
 }

@@ -236,7 +236,7 @@ func parseRule(line string) (r rule) {
 			r.notDst = not
 		case "-p":
 			r.proto = next()
-		case "--dport":
+		case "--dport", "--dports":
 			if n, _ := fmt.Sscanf(next(), "%d:%d", &r.port, &r.last); n < 2 {
 				r.last = r.port
 			}

@@ -33,9 +33,11 @@ func (m *model) groupOf(p *pod, d direction) (g *group, isolated bool) {
 	var id strings.Builder
 	fmt.Fprintf(&id, "%d %s", d, p.object.Namespace)
 	ports := map[string][]netpolicy.Port{}
-	for _, name := range names {
-		id.WriteString("/" + name)
-		for _, x := range policies[name].compiled[d].matches {
+	rules := make([]*compiled, len(names))
+	for i, name := range names {
+		rules[i] = policies[name].compiled[d]
+		fmt.Fprintf(&id, "/%s@%s", name, rules[i].version)
+		for _, x := range rules[i].matches {
 			if x.named != "" {
 				proto := corev1.Protocol(strings.ToUpper(x.proto))
 				ports[portName(x.named, proto)] = netpolicy.PortsNamed(p.object, x.named, proto)
@@ -48,7 +50,7 @@ func (m *model) groupOf(p *pod, d direction) (g *group, isolated bool) {
 	if g := m.groups[id.String()]; g != nil {
 		return g, true
 	}
-	return m.newGroup(id.String(), d, p.object.Namespace, names, ports), true
+	return m.newGroup(&group{id: id.String(), d: d, namespace: p.object.Namespace, policies: names, rules: rules, ports: ports}), true
 }
 
 // named are the ports that the group's pods call so.
@@ -58,13 +60,10 @@ func (g *group) named(name string, proto corev1.Protocol) []netpolicy.Port {
 
 func portName(name string, proto corev1.Protocol) string { return string(proto) + "/" + name }
 
-func (m *model) newGroup(id string, d direction, namespace string, policies []string, ports map[string][]netpolicy.Port) *group {
-	name := hashed(id)
-	g := &group{
-		id: id, d: d, chain: dir[d].groupChain + name, set: dir[d].groupSet + strings.ToLower(name), namespace: namespace,
-		policies: policies, ports: ports,
-	}
-	m.groups[id] = g
+func (m *model) newGroup(g *group) *group {
+	name := hashed(g.id)
+	g.chain, g.set = dir[g.d].groupChain+name, dir[g.d].groupSet+strings.ToLower(name)
+	m.groups[g.id] = g
 	m.dirtyText[g], m.reshape = struct{}{}, true
 	return g
 }

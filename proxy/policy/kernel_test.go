@@ -233,7 +233,7 @@ func (k *fakeKernel) match(line string, p packet) (target string, jump bool) {
 			ok = p.src == p.dst
 			for n = 1; f[n] != "-j"; n++ {
 			}
-		case "--dport":
+		case "--dport", "--dports":
 			lo, hi, ranged := strings.Cut(f[1], ":")
 			if !ranged {
 				hi = lo

@@ -3,7 +3,6 @@ package policy
 import (
 	"maps"
 	"net/netip"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -30,7 +29,9 @@ type pod struct {
 	isolated [directions]bool
 }
 
-// group is the pods of one direction that the same policies select, whose ports of the policies' names have the same numbers.
+// group is the pods of one direction that the same policies select, whose ports of the policies' names have the same numbers. What
+// its chain says never changes: a pod is in two groups for a moment when it moves, and must find in each what it had or is to have.
+// So a policy that says something else makes other groups.
 type group struct {
 	id        string
 	d         direction
@@ -38,6 +39,7 @@ type group struct {
 	set       string
 	namespace string
 	policies  []string                    // names, in order
+	rules     []*compiled                 // what each of them says
 	ports     map[string][]netpolicy.Port // "TCP/http" → numbers
 	pods      int                         // with an address
 }
@@ -94,7 +96,7 @@ func (m *model) setPolicy(p *networkingv1.NetworkPolicy) {
 		m.policies[p.Namespace] = map[string]*entry{}
 	}
 	m.policies[p.Namespace][p.Name] = &entry{p, [directions]*compiled{compile(p, ingress), compile(p, egress)}}
-	m.policyChanged(key{p.Namespace, p.Name}, old, m.policies[p.Namespace][p.Name])
+	m.policyChanged(p.Namespace, old, m.policies[p.Namespace][p.Name])
 }
 
 func (m *model) deletePolicy(k key) {
@@ -106,20 +108,15 @@ func (m *model) deletePolicy(k key) {
 	if len(m.policies[k.namespace]) == 0 {
 		delete(m.policies, k.namespace)
 	}
-	m.policyChanged(k, old, nil)
+	m.policyChanged(k.namespace, old, nil)
 }
 
 // policyChanged notes whom it concerns.
-func (m *model) policyChanged(k key, old, now *entry) {
+func (m *model) policyChanged(namespace string, old, now *entry) {
 	m.reshape = true
-	for uid, p := range m.podsOf[k.namespace] {
+	for uid, p := range m.podsOf[namespace] {
 		if old.selects(p) || now.selects(p) {
 			m.dirtyPods[uid] = struct{}{}
-		}
-	}
-	for _, g := range m.groups {
-		if g.namespace == k.namespace && slices.Contains(g.policies, k.name) {
-			m.dirtyText[g] = struct{}{}
 		}
 	}
 }

@@ -12,6 +12,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
 )
 
@@ -311,4 +314,60 @@ func onePod(labels map[string]string) *corev1.Pod {
 	p := &corev1.Pod{}
 	p.Namespace, p.Name, p.UID, p.Labels, p.Spec.NodeName, p.Status.PodIP = "x", "one", "one", labels, thisNode, addrs[0]
 	return p
+}
+
+// A pod leaves a policy and another comes under it while what the policy says changes: for no moment is the first one under the new
+// words, nor the second under the old ones.
+func TestPodMovesWhileItsPolicyChanges(t *testing.T) {
+	k := newKernel()
+	x := &told{w: newWorld(), e: newEnforcer(k)}
+	x.e.Synced()
+	leaves, comes := "10.244.1.5", "10.244.1.6"
+	for addr, label := range map[string]string{leaves: "old", comes: "new"} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: label, UID: types.UID(label), Labels: map[string]string{label: "yes"}}}
+		pod.Spec.NodeName, pod.Status.PodIP = thisNode, addr
+		x.w.pods[label] = pod
+		x.e.SetPod(pod)
+		x.e.Adopt(label, ip(addr))
+	}
+	policy := func(name, selects string, port int32) {
+		np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: name}}
+		np.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
+		if selects != "" {
+			np.Spec.PodSelector.MatchLabels = map[string]string{selects: "yes"}
+		}
+		if to := intstr.FromInt32(port); port != 0 {
+			np.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{Ports: []networkingv1.NetworkPolicyPort{{Port: &to}}}}
+		}
+		x.w.policies[key{"x", name}] = np
+		x.e.SetPolicy(np)
+	}
+	outside := ip("203.0.113.200")
+	open := func(from string) (ports []uint16) {
+		for port := uint16(80); port < 83; port++ {
+			if k.through("FORWARD", packet{src: ip(from), dst: outside, proto: "tcp", port: port}) {
+				ports = append(ports, port)
+			}
+		}
+		return ports
+	}
+	policy("z", "", 0) // nothing; its group comes after that of both
+	policy("moves", "old", 80)
+	if err := x.e.sync(t.Context()); err != nil || !slices.Equal(open(leaves), []uint16{80}) || open(comes) != nil {
+		t.Fatal(err, open(leaves), open(comes))
+	}
+	policy("moves", "new", 81)
+	steps := 0
+	k.between = func() {
+		steps++
+		if slices.Contains(open(leaves), 81) || slices.Contains(open(comes), 80) {
+			t.Errorf("step %d: who leaves reaches %v, who comes %v\n%s", steps, open(leaves), open(comes), dump(k))
+		}
+	}
+	if err := x.e.sync(t.Context()); err != nil || open(leaves) != nil || !slices.Equal(open(comes), []uint16{81}) {
+		t.Fatal(err, open(leaves), open(comes))
+	}
+	if steps < 3 {
+		t.Errorf("%d steps seen", steps)
+	}
 }

@@ -94,6 +94,8 @@ type setMatch struct{ name, flags string }
 // compiled is one direction of a policy.
 type compiled struct {
 	comment string
+	// version is the same for the same matches.
+	version string
 	matches []match
 	// sets that the matches name.
 	peers    map[string]netpolicy.Set // by ID
@@ -122,12 +124,21 @@ func compile(p *networkingv1.NetworkPolicy, d direction) *compiled {
 		for i := range p.Spec.Ingress {
 			c.rule(d, p.Namespace, p.Spec.Ingress[i].From, p.Spec.Ingress[i].Ports)
 		}
-		return c
+	} else {
+		for i := range p.Spec.Egress {
+			c.rule(d, p.Namespace, p.Spec.Egress[i].To, p.Spec.Egress[i].Ports)
+		}
 	}
-	for i := range p.Spec.Egress {
-		c.rule(d, p.Namespace, p.Spec.Egress[i].To, p.Spec.Egress[i].Ports)
-	}
+	c.version = c.hash()
 	return c
+}
+
+func (c *compiled) hash() string {
+	var b strings.Builder
+	for _, m := range c.matches {
+		fmt.Fprintf(&b, "%s %v %s %d-%d %s\n", m.prefix, m.sets, m.proto, m.lo, m.hi, m.named)
+	}
+	return hashed(b.String())
 }
 
 // comment is what iptables-save prints for it; only of letters that it does not escape.
@@ -267,12 +278,16 @@ func (m match) line(b *strings.Builder, chain, comment string, d direction) {
 	for _, s := range m.sets {
 		fmt.Fprintf(b, " -m set --match-set %s %s", s.name, s.flags)
 	}
-	switch {
-	case m.lo == 0:
-	case m.lo == m.hi:
-		fmt.Fprintf(b, " -m %s --dport %d", m.proto, m.lo)
-	default:
-		fmt.Fprintf(b, " -m %s --dport %d:%d", m.proto, m.lo, m.hi)
+	if m.lo != 0 {
+		if m.proto == "sctp" {
+			b.WriteString(" -m multiport --dports ") // xt_sctp is not in every kernel
+		} else {
+			fmt.Fprintf(b, " -m %s --dport ", m.proto)
+		}
+		fmt.Fprintf(b, "%d", m.lo)
+		if m.hi != m.lo {
+			fmt.Fprintf(b, ":%d", m.hi)
+		}
 	}
 	b.WriteString(" -j RETURN\n")
 }

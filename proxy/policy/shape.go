@@ -43,7 +43,7 @@ func (m *model) shape() {
 			m.setText(g.chain, "", false)
 			continue
 		}
-		m.setText(g.chain, m.text(g), true)
+		m.setText(g.chain, g.text(), true)
 	}
 	clear(m.dirtyText)
 	m.dispatch(active)
@@ -74,11 +74,7 @@ func (m *model) shapeSets(active bool) {
 		}
 		m.ensure(g.set, Addresses)
 		need[g.set] = struct{}{}
-		for _, name := range g.policies {
-			c := m.compiledOf(g, name)
-			if c == nil {
-				continue
-			}
+		for _, c := range g.rules {
 			for id, s := range c.peers {
 				m.needPeer(id, s)
 				need[peerSet(id)] = struct{}{}
@@ -124,20 +120,11 @@ func (m *model) needPeer(id string, spec netpolicy.Set) {
 	}
 }
 
-func (m *model) compiledOf(g *group, name string) *compiled {
-	if e := m.policies[g.namespace][name]; e != nil {
-		return e.compiled[g.d]
-	}
-	return nil
-}
-
 // text of a group's chain.
-func (m *model) text(g *group) string {
+func (g *group) text() string {
 	var b strings.Builder
-	for _, name := range g.policies {
-		if c := m.compiledOf(g, name); c != nil {
-			c.lines(&b, g.chain, g.d, g.named)
-		}
+	for _, c := range g.rules {
+		c.lines(&b, g.chain, g.d, g.named)
 	}
 	fmt.Fprintf(&b, "-A %s %s -j DROP\n", g.chain, comment("not allowed by "+g.namespace+"/"+strings.Join(g.policies, ", ")))
 	return b.String()
