@@ -123,6 +123,12 @@ func (p *patcher) apply(current resource.Object, force bool) (resource.Object, e
 	if err := yaml.Unmarshal(p.data, &config.Object); err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
 	}
+	if rq.res.IsCustom() { // where whole numbers must stay whole, since no Go type says so
+		var err error
+		if config, _, err = readUnstructured(formatYAML, p.data, false); err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
+		}
+	}
 	fm, err := p.s.managers.get(rq.req.Context(), p.s.Table, managerKey{rq.res, rq.gv, rq.subresource})
 	if err != nil {
 		return nil, err
