@@ -234,19 +234,19 @@ spec:
         type: object
         properties:
           spec: {type: object, properties: {hostPort: {type: string}, replicas: {type: integer, default: 1}}}
-          status: {type: object, properties: {replicas: {type: integer}}}
+          status: {type: object, properties: {replicas: {type: integer}, selector: {type: string}}}
   - name: v2
     served: true
     storage: false
     selectableFields: [{jsonPath: .spec.host}]
     additionalPrinterColumns: [{name: Host, type: string, jsonPath: .spec.host}, {name: Port, type: string, jsonPath: .spec.port}]
-    subresources: {status: {}, scale: {specReplicasPath: .spec.size, statusReplicasPath: .status.replicas}}
+    subresources: {status: {}, scale: {specReplicasPath: .spec.size, statusReplicasPath: .status.replicas, labelSelectorPath: .status.selector}}
     schema:
       openAPIV3Schema:
         type: object
         properties:
           spec: {type: object, properties: {host: {type: string}, port: {type: string, maxLength: 5}, size: {type: integer, default: 1}}}
-          status: {type: object, properties: {replicas: {type: integer}}}
+          status: {type: object, properties: {replicas: {type: integer}, selector: {type: string}}}
 `
 
 // kind is one that the webhook converts; each test has its own group.

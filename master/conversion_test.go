@@ -22,7 +22,7 @@ func TestConversionWebhook(t *testing.T) {
 	for name, test := range map[string]func(*kind){
 		"reads and writes": readsAndWrites, "patches": patches, "subresources": subresources, "lists": lists, "watches": watches,
 		"answers": answers, "metadata": metadata, "storage version": storageVersion, "down": down, "admission": admissionInBetween,
-		"old review": oldReview, "hangs": hangs,
+		"old review": oldReview, "hangs": hangs, "autoscaler": autoscaler,
 	} {
 		t.Run(name, func(t *testing.T) {
 			test(c.with(t).define(strings.ReplaceAll(name, " ", "-") + ".example.com"))
@@ -163,7 +163,7 @@ func subresources(k *kind) {
 
 func lists(k *kind) {
 	ctx := k.Context()
-	const n = 520
+	const n = 60
 	var made errgroup.Group
 	made.SetLimit(32)
 	for i := range n {
@@ -186,7 +186,7 @@ func lists(k *kind) {
 		k.Fatal(err, len(list.Items))
 	}
 	k.is(&list.Items[1], nil, "v2", `{"host":"h1","port":"1","size":1}`)
-	k.wantCalls("in batches", "v2:500", "v2:20")
+	k.wantCalls("all together", "v2:60")
 	list, err = k.v2.List(ctx, metav1.ListOptions{Limit: 10})
 	if err != nil || len(list.Items) != 10 || list.GetContinue() == "" || *list.GetRemainingItemCount() != n-10 {
 		k.Fatal(err, len(list.Items))
@@ -196,7 +196,7 @@ func lists(k *kind) {
 	// Selectors are about the version that is asked for.
 	seen, next := 0, ""
 	for pages := 0; pages == 0 || next != ""; pages++ {
-		list, err = k.v2.List(ctx, metav1.ListOptions{FieldSelector: "spec.host=h1", LabelSelector: "in=v2", Limit: 150, Continue: next})
+		list, err = k.v2.List(ctx, metav1.ListOptions{FieldSelector: "spec.host=h1", LabelSelector: "in=v2", Limit: 20, Continue: next})
 		if err != nil {
 			k.Fatal(err)
 		}
@@ -212,7 +212,7 @@ func lists(k *kind) {
 	if err := k.v2.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{FieldSelector: "spec.host=h1"}); err != nil {
 		k.Fatal(err)
 	}
-	k.wantCalls("a collection is converted to be found, and no more", "v2:500", "v2:20")
+	k.wantCalls("a collection is converted to be found, and no more", "v2:60")
 	if list, err = k.v1.List(ctx, metav1.ListOptions{}); err != nil || len(list.Items) != n/2 {
 		k.Error("left are", len(list.Items), err)
 	}
@@ -367,6 +367,47 @@ func storageVersion(k *kind) {
 		k.Fatal(err)
 	}
 	k.wantCalls("all are kept in v2")
+}
+
+// autoscaler: what can be scaled in v2 alone is scaled there, although it is kept in v1.
+func autoscaler(k *kind) {
+	ctx := k.Context()
+	k.redefine(`[{"op":"remove","path":"/spec/versions/0/subresources/scale"}]`, func() error {
+		if _, err := k.v1.Get(ctx, "none", metav1.GetOptions{}, "scale"); !strings.Contains(err.Error(), "could not find the requested resource") {
+			return err
+		}
+		return nil
+	})
+	u, err := k.v2.Create(ctx, k.object("v2", "a", "{host: h, port: '1', size: 2}"), metav1.CreateOptions{})
+	if err != nil {
+		k.Fatal(err)
+	}
+	u.Object["status"] = map[string]any{"replicas": int64(2), "selector": "app=none"}
+	if _, err := k.v2.UpdateStatus(ctx, u, metav1.UpdateOptions{}); err != nil {
+		k.Fatal(err)
+	}
+	hpas := k.Resource(schema.GroupVersionResource{Group: "autoscaling", Version: "v2", Resource: "horizontalpodautoscalers"}).Namespace("default")
+	hpa := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": map[string]any{"name": "a"},
+		"spec": map[string]any{
+			"scaleTargetRef": map[string]any{"apiVersion": k.group + "/v1", "kind": "Ending", "name": "a"},
+			"minReplicas":    int64(4), "maxReplicas": int64(6),
+		},
+	}}
+	if _, err := hpas.Create(ctx, hpa, metav1.CreateOptions{}); err != nil {
+		k.Fatal(err)
+	}
+	k.served(func() error {
+		u, err := k.v1.Get(ctx, "a", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if n, _, _ := unstructured.NestedInt64(u.Object, "spec", "replicas"); n != 4 {
+			h, err := hpas.Get(ctx, "a", metav1.GetOptions{})
+			return fmt.Errorf("%d replicas, %v %w", n, h.Object["status"], err)
+		}
+		return nil
+	})
 }
 
 func oldReview(k *kind) {

@@ -43,7 +43,7 @@ type Kind struct {
 	terminating atomic.Bool
 	gone        chan struct{}
 
-	// asks is nil for a kind whose versions have the same fields.
+	// asks is nil for a kind that no webhook converts: its versions have the same fields, or there is but one.
 	asks *asker
 }
 
@@ -87,7 +87,7 @@ func New(crd *apiextensionsv1.CustomResourceDefinition, connect Connect) (*Kind,
 	k := &Kind{Definition: crd, Names: names, versions: make(map[string]*Version, len(crd.Spec.Versions)), gone: make(chan struct{})}
 	k.settled.Store(math.MaxInt64)
 	k.terminating.Store(terminating(crd))
-	if c := crd.Spec.Conversion; c != nil && c.Strategy == apiextensionsv1.WebhookConverter {
+	if c := crd.Spec.Conversion; c != nil && c.Strategy == apiextensionsv1.WebhookConverter && len(crd.Spec.Versions) > 1 {
 		k.asks = &asker{kind: k, connect: connect, turns: make(chan struct{}, maxCalls)}
 	}
 	for i := range crd.Spec.Versions {
