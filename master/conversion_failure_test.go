@@ -171,8 +171,17 @@ func down(k *kind) {
 		k.Fatal(err)
 	}
 	inside := k.Resource(schema.GroupVersionResource{Group: k.group, Version: "v1", Resource: "endings"}).Namespace("emptied")
+	quotas := k.Resource(schema.GroupVersionResource{Version: "v1", Resource: "resourcequotas"}).Namespace("emptied")
+	quota := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ResourceQuota", "metadata": map[string]any{"name": "one"},
+		"spec": map[string]any{"hard": map[string]any{"count/endings." + k.group: "1"}}}}
+	if _, err := quotas.Create(ctx, quota, metav1.CreateOptions{}); err != nil {
+		k.Fatal(err)
+	}
 	if _, err := inside.Create(ctx, k.object("v1", "a", "{hostPort: 'h:1'}"), metav1.CreateOptions{}); err != nil {
 		k.Fatal(err)
+	}
+	if _, err := inside.Create(ctx, k.object("v1", "b", "{hostPort: 'h:1'}"), metav1.CreateOptions{}); !apierrors.IsForbidden(err) {
+		k.Error("beyond the quota:", err)
 	}
 	if err := namespaces.Delete(ctx, "emptied", metav1.DeleteOptions{}); err != nil {
 		k.Fatal(err)

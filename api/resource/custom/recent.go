@@ -3,6 +3,7 @@ package custom
 import (
 	"context"
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
@@ -11,6 +12,8 @@ import (
 const (
 	recentObjects = 128
 	recentBytes   = 256 << 10
+	// recentAge: who has mended a webhook wants to see that.
+	recentAge = 5 * time.Second
 )
 
 // recent are the last objects that a webhook converted to a version, by the identity of those that they were made from, which
@@ -27,6 +30,7 @@ type recent struct {
 type conversion struct {
 	of, out *unstructured.Unstructured
 	size    int
+	at      time.Time
 	over    chan struct{}
 }
 
@@ -72,6 +76,7 @@ func (r *recent) claim(objs []*unstructured.Unstructured) (all, mine []*conversi
 	if r.byObject == nil {
 		r.byObject = map[*unstructured.Unstructured]*conversion{}
 	}
+	r.forget()
 	for _, u := range objs {
 		c := r.byObject[u]
 		if c == nil {
@@ -82,6 +87,16 @@ func (r *recent) claim(objs []*unstructured.Unstructured) (all, mine []*conversi
 		all = append(all, c)
 	}
 	return all, mine
+}
+
+// forget what is too old or too much; the lock is held.
+func (r *recent) forget() {
+	for len(r.done) > 0 && (len(r.done) > recentObjects || r.bytes > recentBytes || time.Since(r.done[0].at) > recentAge) {
+		delete(r.byObject, r.done[0].of)
+		r.bytes -= r.done[0].size
+		r.done[0] = nil
+		r.done = r.done[1:]
+	}
 }
 
 // fulfil ends conversions, whatever happens.
@@ -96,7 +111,7 @@ func (r *recent) fulfil(mine []*conversion, ask asking) error {
 		defer r.mu.Unlock()
 		for i, c := range mine {
 			if i < len(out) {
-				c.out, c.size = out[i], sizes[i]
+				c.out, c.size, c.at = out[i], sizes[i], time.Now()
 				r.done = append(r.done, c)
 				r.bytes += c.size
 			} else {
@@ -104,12 +119,7 @@ func (r *recent) fulfil(mine []*conversion, ask asking) error {
 			}
 			close(c.over)
 		}
-		for len(r.done) > recentObjects || r.bytes > recentBytes {
-			delete(r.byObject, r.done[0].of)
-			r.bytes -= r.done[0].size
-			r.done[0] = nil
-			r.done = r.done[1:]
-		}
+		r.forget()
 	}()
 	objs := make([]*unstructured.Unstructured, len(mine))
 	for i, c := range mine {

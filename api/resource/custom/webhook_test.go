@@ -171,6 +171,12 @@ func TestWhoAsksAtTheSameTimeAsksOnce(t *testing.T) {
 			t.Error("it was asked for again")
 		}
 
+		time.Sleep(recentAge + time.Millisecond)
+		ask(t.Context(), u)
+		if later := <-results; later == first || calls.Load() != 3 {
+			t.Error("what was converted long ago was given")
+		}
+
 		// Who goes away takes nobody along.
 		next := written(t, "v1", "spec: {cronSpec: z}")
 		ctx, cancel := context.WithCancel(t.Context())
