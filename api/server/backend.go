@@ -121,6 +121,17 @@ type UpdateOptions struct {
 	CallsOut bool
 	// CreateOnUpdate: the object is made when it does not exist (server-side apply, PUT of some kinds).
 	CreateOnUpdate bool
+	// As says that the object is written through a subresource that shows it otherwise; nil for what Update is told.
+	As *Facet
+}
+
+// Facet is a subresource that shows an object as another kind: scale.
+type Facet struct {
+	Subresource string
+	// Show makes the other kind of an object.
+	Show func(resource.Object) (runtime.Object, error)
+	// Take brings into an object, which it may change, what was changed in what was shown.
+	Take func(resource.Object, runtime.Object) (resource.Object, error)
 }
 
 // DeleteOptions of a deletion; see metav1.DeleteOptions.

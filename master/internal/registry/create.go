@@ -53,6 +53,7 @@ func (r *Registry) Create(ctx context.Context, res *resource.Resource, namespace
 			o.Warn(w)
 		}
 	}
+	r.observe(obj, nil)
 	if o.Check != nil {
 		if err := o.Check(ctx, obj, nil); err != nil {
 			return nil, err

@@ -201,6 +201,9 @@ func (r *Registry) checkUpdate(ctx context.Context, res *resource.Resource, sub,
 			return apierrors.NewInvalid(res.GroupVersionKind().GroupKind(), obj.GetName(), errs)
 		}
 	}
+	if sub == "" {
+		r.observe(obj, old)
+	}
 	if rules.Warnings != nil && o.Warn != nil && sub == "" {
 		for _, w := range rules.Warnings(ctx, obj, old) {
 			o.Warn(w)
