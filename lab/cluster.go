@@ -92,18 +92,40 @@ func (l *Lab) StartAgents(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d nodes ready", len(l.nodes)), nil
 }
 
-// WaitReady waits until the API shows the node as Ready.
+// WaitReady waits until the API shows the node as Ready, and without the marks of one that is not.
 func (n *Node) WaitReady(ctx context.Context, limit time.Duration) error {
-	var last error
-	err := n.lab.until(ctx, n.daemon(agent), n.lab.process(n.daemon(agent)), limit, func(ctx context.Context) error {
-		var out string
-		out, last = n.lab.Wpctl(ctx, "get", "node", n.Name, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
-		if last == nil && strings.TrimSpace(out) != "True" {
-			last = errors.New("the node is not Ready")
+	return n.lab.until(ctx, n.daemon(agent), n.lab.process(n.daemon(agent)), limit, n.isReady)
+}
+
+func (n *Node) isReady(ctx context.Context) error {
+	out, err := n.lab.Wpctl(ctx, "get", "node", n.Name, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status} {.spec.taints[*].key}`)
+	if err != nil {
+		return err
+	}
+	status, taints, _ := strings.Cut(strings.TrimSpace(out), " ")
+	if status != "True" || strings.Contains(taints, "node.kubernetes.io/not-ready") || strings.Contains(taints, "node.kubernetes.io/unreachable") {
+		return fmt.Errorf("the node is not Ready: %s", out)
+	}
+	return nil
+}
+
+// WaitSteady is WaitReady for a node that was away: it may be found lost once more while the witnesses' news of its absence
+// are still on their way, so it must be Ready in two looks, one second apart.
+func (n *Node) WaitSteady(ctx context.Context, limit time.Duration) error {
+	var since time.Time
+	return n.lab.until(ctx, n.daemon(agent), n.lab.process(n.daemon(agent)), limit, func(ctx context.Context) error {
+		if err := n.isReady(ctx); err != nil {
+			since = time.Time{}
+			return err
 		}
-		return last
+		if since.IsZero() {
+			since = time.Now()
+		}
+		if time.Since(since) < time.Second {
+			return errors.New("the node is Ready only since a moment ago")
+		}
+		return nil
 	})
-	return err
 }
 
 // StartAgent starts the node's wp-agent: with a fresh token the first time, with
@@ -155,6 +177,12 @@ func (n *Node) agentArgs(join joinLine) []string {
 // KillAgent kills the node's wp-agent (kill -9). Its containers stay.
 func (n *Node) KillAgent(ctx context.Context) error {
 	return n.lab.process(n.daemon(agent)).kill(ctx)
+}
+
+// AgentLog is what the node's wp-agents have logged.
+func (n *Node) AgentLog() (string, error) {
+	data, err := os.ReadFile(n.lab.logPath(n.daemon(agent)))
+	return string(data), err
 }
 
 // RestartAgent ends the node's wp-agent in order and starts it again.

@@ -152,6 +152,7 @@ func (m *Master) compose() error {
 		Table: m.table, ServiceCIDR: cfg.ServiceCIDR, NodePortFirst: nodePortFirst, NodePortLast: nodePortLast,
 		NotReadySeconds: int64(cfg.NotReadyToleration.Seconds()), UnreachableSeconds: int64(cfg.NodeGrace.Seconds()), Signer: m.tokens, Logger: cfg.Logger,
 	})
+	m.table.ConvertBy(m.connectConversion)
 	if err := m.registry.LoadCustomResources(); err != nil {
 		return err
 	}

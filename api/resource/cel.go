@@ -1,69 +1,103 @@
 package resource
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 
 	"github.com/google/cel-go/cel"
-	"github.com/google/cel-go/common/types/ref"
-	"github.com/google/cel-go/interpreter"
+	"github.com/google/cel-go/common/types"
 	"k8s.io/apimachinery/pkg/util/version"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	apiservercel "k8s.io/apiserver/pkg/cel"
+	"k8s.io/apiserver/pkg/cel/common"
 	"k8s.io/apiserver/pkg/cel/environment"
 	"k8s.io/apiserver/pkg/cel/library"
+	"k8s.io/apiserver/pkg/cel/mutation"
 )
 
 // The expressions of admission are Kubernetes' CEL: its environment and libraries, with the variables of
 // k8s.io/apiserver/pkg/admission/plugin/cel. Nothing is built before the first expression: a compiler's environment is some
 // hundred kilobytes.
 
-// CELVariables say which variables expressions have besides object, oldObject, request and namespaceObject.
-type CELVariables struct{ Params, Authorizer bool }
+// CELVariables say what expressions know besides object, oldObject, request and namespaceObject.
+type CELVariables struct {
+	Params, Authorizer bool
+	// Patches: the types Object and JSONPatch, of which mutations are made.
+	Patches bool
+}
 
-// CELBool is the type of conditions.
-var CELBool = cel.BoolType
+// Types of results: of conditions, messages and the two kinds of patches; CELText or null of audit annotations; anything.
+var (
+	CELBool      = cel.BoolType
+	CELText      = cel.StringType
+	CELNull      = cel.NullType
+	CELObject    = types.NewObjectType(mutation.ObjectTypeName)
+	CELJSONPatch = cel.ListType(types.NewObjectType(mutation.JSONPatchTypeName))
+	celAny       = cel.AnyType
+)
 
 // CELProgram is a compiled expression; it may be used by many goroutines.
 type CELProgram struct {
 	program    cel.Program
 	expression string
+	result     *cel.Type
 }
 
-var celEnvironments = sync.OnceValues(func() (map[CELVariables]*environment.EnvSet, error) {
-	out := map[CELVariables]*environment.EnvSet{}
-	for _, vars := range []CELVariables{{}, {Params: true}, {Authorizer: true}, {Params: true, Authorizer: true}} {
-		options := []cel.EnvOption{
-			cel.Variable("object", cel.DynType), cel.Variable("oldObject", cel.DynType),
-			cel.Variable("namespaceObject", celNamespace.CelType()), cel.Variable("request", celRequest.CelType()),
-		}
-		if vars.Params {
-			options = append(options, cel.Variable("params", cel.DynType))
-		}
-		if vars.Authorizer {
-			options = append(options, cel.Variable("authorizer", library.AuthorizerType), cel.Variable("authorizer.requestResource", library.ResourceCheckType))
-		}
-		env, err := environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()).Extend(environment.VersionedOptions{
-			IntroducedVersion: version.MajorMinor(1, 0), EnvOptions: options, DeclTypes: []*apiservercel.DeclType{celNamespace, celRequest},
-		}, environment.StrictCostOpt)
-		if err != nil {
-			return nil, err
-		}
-		out[vars] = env
-	}
-	return out, nil
-})
+// celEnvironments are made when the first expression needs them.
+var celEnvironments struct {
+	sync.Mutex
+	made map[CELVariables]*environment.EnvSet
+}
 
-// CompileCEL compiles an expression that must give one of the types. Errors are in the words of Kubernetes' validation.
-func CompileCEL(expression string, vars CELVariables, types ...*cel.Type) (*CELProgram, error) {
-	sets, err := celEnvironments()
+func celEnvironment(vars CELVariables) (*environment.EnvSet, error) {
+	celEnvironments.Lock()
+	defer celEnvironments.Unlock()
+	if env := celEnvironments.made[vars]; env != nil {
+		return env, nil
+	}
+	options := []cel.EnvOption{
+		cel.Variable("object", cel.DynType), cel.Variable("oldObject", cel.DynType),
+		cel.Variable("namespaceObject", celNamespace.CelType()), cel.Variable("request", celRequest.CelType()),
+	}
+	if vars.Params {
+		options = append(options, cel.Variable("params", cel.DynType))
+	}
+	if vars.Authorizer {
+		options = append(options, cel.Variable("authorizer", library.AuthorizerType), cel.Variable("authorizer.requestResource", library.ResourceCheckType))
+	}
+	env, err := extendCEL(celBase(), options, celNamespace, celRequest)
+	if err == nil && vars.Patches {
+		env, err = extendCEL(env, []cel.EnvOption{common.ResolverEnvOption(&mutation.DynamicTypeResolver{}), environment.UnversionedLib(library.JSONPatch)})
+	}
 	if err != nil {
 		return nil, err
 	}
-	env, err := sets[vars].Env(environment.StoredExpressions)
+	if celEnvironments.made == nil {
+		celEnvironments.made = map[CELVariables]*environment.EnvSet{}
+	}
+	celEnvironments.made[vars] = env
+	return env, nil
+}
+
+// celBase are Kubernetes' libraries and limits.
+func celBase() *environment.EnvSet {
+	return environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion())
+}
+
+func extendCEL(env *environment.EnvSet, options []cel.EnvOption, declared ...*apiservercel.DeclType) (*environment.EnvSet, error) {
+	return env.Extend(environment.VersionedOptions{
+		IntroducedVersion: version.MajorMinor(1, 0), EnvOptions: options, DeclTypes: declared,
+	})
+}
+
+// CompileCEL compiles an expression that must give one of the types. Errors are in the words of Kubernetes' validation.
+func CompileCEL(expression string, vars CELVariables, types ...*cel.Type) (*CELProgram, error) {
+	set, err := celEnvironment(vars)
+	if err != nil {
+		return nil, err
+	}
+	env, err := set.Env(environment.StoredExpressions)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +119,7 @@ func compileCEL(env *cel.Env, expression string, types ...*cel.Type) (*CELProgra
 	if err != nil {
 		return nil, fmt.Errorf("program instantiation failed: %w", err)
 	}
-	return &CELProgram{program, expression}, nil
+	return &CELProgram{program, expression, ast.OutputType()}, nil
 }
 
 func isOneOf(t *cel.Type, types []*cel.Type) bool {
@@ -95,39 +129,4 @@ func isOneOf(t *cel.Type, types []*cel.Type) bool {
 		}
 	}
 	return false
-}
-
-// CELBudget is what the match conditions of one request may cost together.
-const CELBudget = celconfig.RuntimeCELCostBudgetMatchConditions
-
-// ErrCELBudget ends the evaluation of all further expressions.
-var ErrCELBudget = errors.New("validation failed due to running out of cost budget, no further validation rules will be run")
-
-// CELInput are the values of variables by name. Objects are of JSON's types.
-type CELInput map[string]any
-
-// ResolveName implements the activation of an evaluation; a variable that was declared and is not there is null.
-func (in CELInput) ResolveName(name string) (any, bool) {
-	v, ok := in[name]
-	return v, ok
-}
-
-// Parent implements the activation of an evaluation.
-func (in CELInput) Parent() interpreter.Activation { return nil }
-
-// Eval evaluates the expression and takes what it cost from the budget.
-func (p *CELProgram) Eval(ctx context.Context, in CELInput, budget *int64) (ref.Val, error) {
-	val, details, err := p.program.ContextEval(ctx, in)
-	if details == nil || details.ActualCost() == nil {
-		return nil, fmt.Errorf("runtime cost could not be calculated for expression: %v, no further expression will be run", p.expression)
-	}
-	cost := *details.ActualCost()
-	if cost > math.MaxInt64 || int64(cost) > *budget {
-		return nil, ErrCELBudget
-	}
-	*budget -= int64(cost)
-	if err != nil {
-		return nil, fmt.Errorf("expression '%v' resulted in error: %w", p.expression, err)
-	}
-	return val, nil
 }

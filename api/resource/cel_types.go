@@ -12,7 +12,8 @@ var (
 		"kind": celGVK, "resource": celGVR, "requestKind": celGVK, "requestResource": celGVR, "name": celText, "operation": celText,
 		"userInfo": celUser,
 	}, celFields{
-		"subResource": celText, "requestSubResource": celText, "namespace": celText, "dryRun": apiservercel.BoolType, "options": apiservercel.DynType,
+		"subResource": celText, "requestSubResource": celText, "namespace": celText,
+		"dryRun": apiservercel.BoolType, "options": apiservercel.DynType,
 	})
 	celGVK  = celObject("GroupVersionKind", celFields{"group": celText, "version": celText, "kind": celText}, nil)
 	celGVR  = celObject("GroupVersionResource", celFields{"group": celText, "version": celText, "resource": celText}, nil)

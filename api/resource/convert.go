@@ -53,7 +53,8 @@ func (r *Resource) NewList() runtime.Object {
 
 // ToStorage converts an object of any served version to the storage version. The defaults of its own version are applied
 // first (extensions/v1beta1 takes a missing selector from the template's labels), then those of the storage version.
-// obj belongs to the result afterwards.
+// obj belongs to the result afterwards. Objects of custom kinds stay in their version, which is that of the Resource that
+// serves it.
 func (t *Table) ToStorage(obj runtime.Object) (Object, error) {
 	gvk, err := t.kindOf(obj)
 	if err != nil {
@@ -64,7 +65,7 @@ func (t *Table) ToStorage(obj runtime.Object) (Object, error) {
 		return nil, notServed(gvk)
 	}
 	if r.custom != nil {
-		return r.customToStorage(obj)
+		return r.complete(obj)
 	}
 	t.scheme.Default(obj)
 	// Also an object of the storage version goes through the internal one: that is where Kubernetes folds fields

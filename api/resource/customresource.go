@@ -1,22 +1,15 @@
 package resource
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/version"
-	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"github.com/whalepod/whalepod/api/resource/custom"
 )
@@ -25,11 +18,19 @@ import (
 // their own, and the table has them beside those that it was made with. When a definition changes, its kind gets a new
 // Resource; whoever still works with the old one is told by Gone.
 
+// Each served version has a Resource of its own, whose rules and objects are of that version: so a request is carried out in
+// the version that the client speaks, from the first look at the body to the selectors of a watch, as in Kubernetes. What the
+// registry keeps is converted on the way in and out (Read, Write).
+
 // customKinds are those that SetCustom was last given; the lock is for those who set.
 type customKinds struct {
-	mu    sync.Mutex
-	byKey map[string]*Resource
+	mu      sync.Mutex
+	byKey   map[string]*Resource
+	connect custom.Connect
 }
+
+// ConvertBy tells how the conversion webhooks of definitions are reached. It is for the start, before SetCustom.
+func (t *Table) ConvertBy(connect custom.Connect) { t.custom.connect = connect }
 
 // SetCustom serves the kinds of these definitions, and no other custom ones. Definitions whose names are not accepted are
 // passed over, and so are those of kinds that are served anyway. It returns what is new, to be settled (Settle), and the
@@ -54,7 +55,7 @@ func (t *Table) SetCustom(definitions []*apiextensionsv1.CustomResourceDefinitio
 			}
 			continue
 		}
-		kind, err := custom.New(crd)
+		kind, err := custom.New(crd, t.custom.connect)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -99,6 +100,10 @@ func (t *Table) withCustom(kinds map[string]*Resource) *kindSet {
 	for _, key := range slices.Sorted(maps.Keys(kinds)) {
 		s.add(kinds[key])
 		s.all = append(s.all, kinds[key])
+		for _, r := range kinds[key].inVersions {
+			s.byKind[r.GroupVersionKind()] = r
+			s.byName[r.Storage.WithResource(r.Name)] = r
+		}
 	}
 	slices.SortStableFunc(s.versions, t.compareVersions)
 	return s
@@ -156,142 +161,6 @@ func (r *Resource) Deprecated(gv schema.GroupVersion) string {
 	return msg
 }
 
-// customResource makes the kind of a definition.
-func customResource(k *custom.Kind) *Resource {
-	group := k.Definition.Spec.Group
-	r := &Resource{
-		Name: k.Names.Plural, Singular: k.Names.Singular, Kind: k.Names.Kind, ListKind: k.Names.ListKind,
-		ShortNames: k.Names.ShortNames, Categories: k.Names.Categories, Namespaced: k.Namespaced(),
-		Storage: k.Storage.GVK.GroupVersion(), Subresources: map[string]Subresource{}, Verbs: allVerbs, custom: k,
-	}
-	if k.Terminating() {
-		r.Verbs = []string{"delete", "deletecollection", "get", "list", "watch"}
-	}
-	var status, scale []schema.GroupVersion
-	for _, spec := range k.Definition.Spec.Versions {
-		if !spec.Served {
-			continue
-		}
-		gv := schema.GroupVersion{Group: group, Version: spec.Name}
-		r.Served = append(r.Served, gv)
-		v, _ := k.Version(spec.Name)
-		if v.HasStatus() {
-			status = append(status, gv)
-		}
-		if v.HasScale() {
-			scale = append(scale, gv)
-		}
-	}
-	slices.SortStableFunc(r.Served, func(a, b schema.GroupVersion) int {
-		return version.CompareKubeAwareVersionStrings(b.Version, a.Version)
-	})
-	if len(status) > 0 {
-		r.Subresources["status"] = Subresource{Kind: r.GroupVersionKind(), Verbs: readWrite, Only: status}
-	}
-	if len(scale) > 0 {
-		r.Subresources["scale"] = Subresource{Kind: autoscaleV1.WithKind("Scale"), Verbs: readWrite, Only: scale}
-	}
-	r.rules = customRules(k)
-	return r
-}
-
-// customRules are those of Kubernetes' strategy for custom resources.
-func customRules(k *custom.Kind) Rules {
-	return Rules{
-		PrepareCreate: func(obj Object) {
-			if k.Storage.HasStatus() {
-				delete(content(obj), "status")
-			}
-			obj.SetGeneration(1)
-		},
-		PrepareUpdate: func(obj, old Object) {
-			if k.Storage.HasStatus() {
-				copyField(obj, old, "status")
-			}
-			keepGeneration(obj, old, !apiequality.Semantic.DeepEqual(withoutMeta(obj), withoutMeta(old)))
-		},
-		PrepareStatus: func(obj, old Object) {
-			u := obj.(*unstructured.Unstructured)
-			status, has := u.Object["status"]
-			owned := u.GetManagedFields()
-			u.Object = old.(*unstructured.Unstructured).DeepCopy().Object
-			u.SetManagedFields(owned)
-			if has {
-				u.Object["status"] = status
-			} else {
-				delete(u.Object, "status")
-			}
-		},
-		Validate: func(ctx context.Context, obj Object) field.ErrorList {
-			v, u, err := spoken(ctx, k, obj)
-			if err != nil {
-				return field.ErrorList{field.InternalError(nil, err)}
-			}
-			return v.Validate(ctx, u)
-		},
-		ValidateUpdate: validateCustomChange(k, (*custom.Version).ValidateUpdate),
-		ValidateStatus: validateCustomChange(k, (*custom.Version).ValidateStatus),
-		Warnings: func(_ context.Context, obj, old Object) []string {
-			before, _ := old.(*unstructured.Unstructured)
-			return custom.Warnings(obj.(*unstructured.Unstructured), before)
-		},
-		Fields: func(obj Object) map[string]string { return k.Fields(obj.(*unstructured.Unstructured)) },
-		Reset:  customReset(k),
-	}
-}
-
-func customReset(k *custom.Kind) map[string][]fieldpath.Path {
-	if !k.Storage.HasStatus() {
-		return nil
-	}
-	return map[string][]fieldpath.Path{"": resetStatus, "status": append(resetSpec[:1:1], fieldpath.MakePathOrDie("metadata"))}
-}
-
-func validateCustomChange(k *custom.Kind, validate func(*custom.Version, context.Context, *unstructured.Unstructured, *unstructured.Unstructured) field.ErrorList,
-) func(context.Context, Object, Object) field.ErrorList {
-	return func(ctx context.Context, obj, old Object) field.ErrorList {
-		v, u, err := spoken(ctx, k, obj)
-		if err != nil {
-			return field.ErrorList{field.InternalError(nil, err)}
-		}
-		_, before, err := spoken(ctx, k, old)
-		if err != nil {
-			return field.ErrorList{field.InternalError(nil, err)}
-		}
-		return validate(v, ctx, u, before)
-	}
-}
-
-// spoken gives an object in the version that the client speaks, whose schema is the one to hold it to.
-func spoken(ctx context.Context, k *custom.Kind, obj Object) (*custom.Version, *unstructured.Unstructured, error) {
-	gv := versionOf(ctx, k.Storage.GVK.GroupVersion())
-	v, ok := k.Version(gv.Version)
-	if !ok {
-		v = k.Storage
-	}
-	u, err := k.FromStorage(obj.(*unstructured.Unstructured), v.GVK.Version)
-	return v, u, err
-}
-
-func content(obj Object) map[string]any { return obj.(*unstructured.Unstructured).Object }
-
-// copyField makes a field what it is in old.
-func copyField(obj, old Object, name string) {
-	if value, ok := content(old)[name]; ok {
-		content(obj)[name] = runtime.DeepCopyJSONValue(value)
-	} else {
-		delete(content(obj), name)
-	}
-}
-
-// withoutMeta is what counts for the generation.
-func withoutMeta(obj Object) map[string]any {
-	out := maps.Clone(content(obj))
-	delete(out, "metadata")
-	delete(out, "apiVersion") // of the version that it was written in
-	return out
-}
-
 func newUnstructured(gvk schema.GroupVersionKind) *unstructured.Unstructured {
 	u := &unstructured.Unstructured{Object: map[string]any{}}
 	u.SetGroupVersionKind(gvk)
@@ -321,112 +190,3 @@ func (t *Table) customOf(u *unstructured.Unstructured) (*Resource, bool) {
 
 // Of finds the resource of an unstructured object.
 func (t *Table) Of(u *unstructured.Unstructured) (*Resource, bool) { return t.customOf(u) }
-
-func (r *Resource) customToStorage(obj runtime.Object) (Object, error) {
-	u, ok := obj.(*unstructured.Unstructured)
-	if !ok {
-		return nil, fmt.Errorf("%T is not an unstructured object", obj)
-	}
-	return r.custom.ToStorage(u)
-}
-
-func (t *Table) customFromStorage(u *unstructured.Unstructured, gv schema.GroupVersion) (runtime.Object, error) {
-	r, ok := t.customOf(u)
-	if !ok {
-		return nil, notServed(u.GroupVersionKind())
-	}
-	return r.custom.FromStorage(u, gv.Version)
-}
-
-// Stored gives a stored object as the rules of its kind want it: in the storage version. Only those of custom kinds may have
-// been written in another; the result is obj itself wherever possible.
-func (r *Resource) Stored(obj Object) (Object, error) {
-	if r.custom == nil {
-		return obj, nil
-	}
-	return r.custom.FromStorage(obj.(*unstructured.Unstructured), r.Storage.Version)
-}
-
-// Accept is the first look at what a client sent, in its own version: what is malformed is an error, and fields that the
-// schema does not know are named if report asks for it, and taken out.
-func (r *Resource) Accept(u *unstructured.Unstructured, report bool) (unknown []string, err error) {
-	v, ok := r.custom.Version(u.GroupVersionKind().Version)
-	if !ok {
-		return nil, notServed(u.GroupVersionKind())
-	}
-	return v.Accept(u, report)
-}
-
-func (t *Table) customTable(r *Resource, objs []Object, o TableOptions) (*metav1.Table, error) {
-	table := &metav1.Table{Rows: make([]metav1.TableRow, 0, len(objs))}
-	table.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("Table"))
-	gv := o.GroupVersion
-	if gv.Empty() {
-		gv = r.Storage
-	}
-	v, ok := r.custom.Version(gv.Version)
-	if !ok {
-		return nil, notServed(gv.WithKind(r.Kind))
-	}
-	if !o.NoHeaders {
-		table.ColumnDefinitions = v.Columns()
-	}
-	for _, obj := range objs {
-		u, err := r.custom.FromStorage(obj.(*unstructured.Unstructured), gv.Version)
-		if err != nil {
-			return nil, err
-		}
-		row := metav1.TableRow{Cells: v.Cells(u)}
-		if o.IncludeObject == metav1.IncludeObject {
-			row.Object.Object = u
-		} else if row.Object.Object, err = t.rowObject(u, o); err != nil {
-			return nil, err
-		}
-		table.Rows = append(table.Rows, row)
-	}
-	return table, nil
-}
-
-func (r *Resource) customReplicas(obj Object, gv schema.GroupVersion) (int32, int32, string, error) {
-	v, ok := r.custom.Version(gv.Version)
-	if !ok {
-		return 0, 0, "", notServed(gv.WithKind(r.Kind))
-	}
-	u, err := r.custom.FromStorage(obj.(*unstructured.Unstructured), gv.Version)
-	if err != nil {
-		return 0, 0, "", err
-	}
-	return v.Replicas(u)
-}
-
-// setCustomReplicas writes where the client's version has them, and then to the storage version again.
-func (r *Resource) setCustomReplicas(obj Object, gv schema.GroupVersion, n int32) error {
-	v, ok := r.custom.Version(gv.Version)
-	if !ok {
-		return notServed(gv.WithKind(r.Kind))
-	}
-	u := obj.(*unstructured.Unstructured)
-	in, err := r.custom.FromStorage(u, gv.Version)
-	if err != nil {
-		return err
-	}
-	if err := v.SetReplicas(in, n); err != nil {
-		return err
-	}
-	out, err := r.custom.ToStorage(in)
-	if err == nil {
-		u.Object = out.Object
-	}
-	return err
-}
-
-// customFieldLabel allows the fields that the version's definition names.
-func (r *Resource) customFieldLabel(gv schema.GroupVersion, label, value string) (string, string, error) {
-	if label == "metadata.name" || label == "metadata.namespace" {
-		return label, value, nil
-	}
-	if v, ok := r.custom.Version(gv.Version); ok && slices.Contains(v.SelectableFields(), strings.TrimPrefix(label, ".")) {
-		return strings.TrimPrefix(label, "."), value, nil
-	}
-	return "", "", fmt.Errorf("field label not supported: %s", label)
-}

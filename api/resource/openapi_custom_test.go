@@ -116,7 +116,7 @@ func TestDocumentsOfCustomKinds(t *testing.T) {
 
 func TestCustomTable(t *testing.T) {
 	custom, r := widgetTable(t)
-	if same, _ := custom.ByKind(schema.GroupVersionKind{Group: "example.com", Version: "v1beta1", Kind: "Widget"}); same != r || r.Key() != "widgets.example.com" || r.Namespaced {
+	if same, _ := custom.ByKind(schema.GroupVersionKind{Group: "example.com", Version: "v1beta1", Kind: "Widget"}); !same.SameDefinition(r) || same.Storage.Version != "v1beta1" || r.Key() != "widgets.example.com" || r.Namespaced {
 		t.Error(r)
 	}
 	if got := r.Deprecated(schema.GroupVersion{Group: "example.com", Version: "v1beta1"}); got != "example.com/v1beta1 Widget is deprecated; use example.com/v1 Widget" {

@@ -33,7 +33,8 @@ type Resource struct {
 	// Categories as in `kubectl get all`.
 	Categories []string
 	Namespaced bool
-	// Storage is the version in which objects are kept.
+	// Storage is the version in which objects are kept. A custom kind has a Resource for each of its versions (see
+	// Table.Lookup): then it is that version, in which objects are handled and come out of the registry, however they are kept.
 	Storage schema.GroupVersion
 	// Served lists the versions under which the kind is offered, preferred first, of one or several groups.
 	Served []schema.GroupVersion
@@ -47,6 +48,9 @@ type Resource struct {
 	rules Rules
 	// custom is set for the kinds that CustomResourceDefinitions describe.
 	custom *custom.Kind
+	// inVersions are the Resources of the custom kind's other served versions; only that of the version in which objects are
+	// kept has them.
+	inVersions []*Resource
 }
 
 // Subresource describes one subresource for discovery and routing.

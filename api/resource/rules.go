@@ -125,6 +125,9 @@ func (r *Resource) ResetFilters(subresource string) map[fieldpath.APIVersion]fie
 
 // ResetFields gives what a write through a subresource ("" for the object) never changes, by version.
 func (r *Resource) ResetFields(subresource string) map[fieldpath.APIVersion]*fieldpath.Set {
+	if r.custom != nil {
+		return r.customReset(subresource)
+	}
 	paths := r.rules.Reset[subresource]
 	if len(paths) == 0 {
 		return nil

@@ -38,6 +38,7 @@ var kinds = []func() *Resource{
 	customResourceDefinitions,
 	ingresses, ingressClasses, networkPolicies, serviceCIDRs, ipAddresses, certificateSigningRequests,
 	mutatingWebhookConfigurations, validatingWebhookConfigurations,
+	validatingAdmissionPolicies, validatingAdmissionPolicyBindings, mutatingAdmissionPolicies, mutatingAdmissionPolicyBindings,
 	apiServices,
 }
 

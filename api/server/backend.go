@@ -15,7 +15,8 @@ import (
 )
 
 // Backend keeps the objects; the registry implements it. Objects that come out are shared and must not be changed.
-// All objects are in the storage version of their resource. Errors are apierrors (Status) where the caller is to blame;
+// All objects are in the storage version of their resource, which for custom kinds is that of the Resource; those whose versions
+// differ by name alone may come out as they are kept, in another one. Errors are apierrors (Status) where the caller is to blame;
 // the server writes anything else as an internal error.
 type Backend interface {
 	// Get returns an object. resourceVersion as in GetOptions: "" or "0" any, else not older than.
@@ -120,6 +121,17 @@ type UpdateOptions struct {
 	CallsOut bool
 	// CreateOnUpdate: the object is made when it does not exist (server-side apply, PUT of some kinds).
 	CreateOnUpdate bool
+	// As says that the object is written through a subresource that shows it otherwise; nil for what Update is told.
+	As *Facet
+}
+
+// Facet is a subresource that shows an object as another kind: scale.
+type Facet struct {
+	Subresource string
+	// Show makes the other kind of an object.
+	Show func(resource.Object) (runtime.Object, error)
+	// Take brings into an object, which it may change, what was changed in what was shown.
+	Take func(resource.Object, runtime.Object) (resource.Object, error)
 }
 
 // DeleteOptions of a deletion; see metav1.DeleteOptions.

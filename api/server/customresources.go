@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 
@@ -9,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	sigsjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
@@ -115,20 +117,46 @@ func (p *patcher) patchedCustom(after []byte, findings []error) (runtime.Object,
 	return u, nil
 }
 
-// convertCustom is ConvertToVersion for custom kinds. What it gets is its own to change or not shared: the field managers
-// copy what they keep.
-func (c converter) convertCustom(res *resource.Resource, in runtime.Object, want schema.GroupVersionKind) (runtime.Object, error) {
+// customConverter is the converter for custom kinds, whose hub is the version that the client speaks. It is one request's own;
+// err is what went wrong last.
+type customConverter struct {
+	converter
+	ctx context.Context
+	err error
+}
+
+// newCustomManager makes the field manager of a custom kind.
+func newCustomManager(t *resource.Table, conv *customConverter, k managerKey) (*managedfields.FieldManager, error) {
+	return managedfields.NewDefaultCRDFieldManager(t.TypeConverter(), conv, conv, conv, k.gv.WithKind(k.res.Kind), k.gv, k.subresource,
+		k.res.ResetFilters(k.subresource))
+}
+
+// ConvertToVersion implements runtime.ObjectConvertor.
+func (c *customConverter) ConvertToVersion(in runtime.Object, to runtime.GroupVersioner) (runtime.Object, error) {
+	gvk := in.GetObjectKind().GroupVersionKind()
+	gv, ok := to.(schema.GroupVersion)
+	if !ok {
+		return nil, runtime.NewNotRegisteredErrForTarget("whalepod", nil, to)
+	}
+	if gv == gvk.GroupVersion() {
+		return in, nil
+	}
 	u, ok := in.(*unstructured.Unstructured)
 	if !ok {
 		return nil, fmt.Errorf("%T is not an unstructured object", in)
 	}
-	if want.Version == runtime.APIVersionInternal {
-		return c.t.ToStorage(u.DeepCopy())
+	res, ok := c.t.Of(u)
+	if !ok {
+		return nil, runtime.NewNotRegisteredErrForKind("whalepod", gvk)
 	}
-	if want == u.GroupVersionKind() {
-		return in, nil
+	out, err := res.Convert(c.ctx, u, gv)
+	if err != nil {
+		if !runtime.IsNotRegisteredError(err) {
+			c.err = err
+		}
+		return nil, err
 	}
-	return c.t.FromStorage(u, want.GroupVersion())
+	return out, nil
 }
 
 var _ json.Marshaler = (*unstructured.Unstructured)(nil) // what every encoder of this package relies on

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"strings"
@@ -30,24 +31,45 @@ type fieldManagers struct {
 	byKey map[managerKey]*managedfields.FieldManager
 }
 
+// fieldManager is one that is ready to be used. conversion is that of a custom kind.
+type fieldManager struct {
+	*managedfields.FieldManager
+	conversion *customConverter
+}
+
+// failure is why a conversion failed, or nil: the field manager hides what kind of error it was.
+func (m *fieldManager) failure() error {
+	if m.conversion == nil {
+		return nil
+	}
+	return m.conversion.err
+}
+
 type managerKey struct {
 	res         *resource.Resource
 	gv          schema.GroupVersion
 	subresource string
 }
 
-func (m *fieldManagers) get(t *resource.Table, k managerKey) (*managedfields.FieldManager, error) {
+func (m *fieldManagers) get(ctx context.Context, t *resource.Table, k managerKey) (*fieldManager, error) {
+	if k.res.IsCustom() {
+		conv := &customConverter{ctx: ctx, converter: converter{t}}
+		fm, err := newCustomManager(t, conv, k)
+		return &fieldManager{fm, conv}, err
+	}
+	fm, err := m.shared(t, k)
+	return &fieldManager{FieldManager: fm}, err
+}
+
+// shared gives a field manager that no request has for itself: those of custom kinds would have to forget former definitions,
+// and conversions by a webhook end with the request.
+func (m *fieldManagers) shared(t *resource.Table, k managerKey) (*managedfields.FieldManager, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if fm := m.byKey[k]; fm != nil {
 		return fm, nil
 	}
-	conv := converter{t: t}
-	for other := range m.byKey {
-		if other.res != k.res && other.res.Key() == k.res.Key() {
-			delete(m.byKey, other) // of a custom kind's former definition
-		}
-	}
+	conv := converter{t}
 	// The hub is not a version that anybody speaks: "whatever the storage version is".
 	hub := schema.GroupVersion{Group: k.res.Storage.Group, Version: runtime.APIVersionInternal}
 	fm, err := managedfields.NewDefaultFieldManager(t.TypeConverter(), conv, conv, conv, k.gv.WithKind(k.res.Kind), hub, k.subresource,
@@ -68,7 +90,7 @@ func (m *fieldManagers) track(rq *request, current, next resource.Object, manage
 		next.SetManagedFields(nil)
 		return next, nil
 	}
-	fm, err := m.get(rq.s.Table, managerKey{rq.res, rq.gv, rq.subresource})
+	fm, err := m.get(rq.req.Context(), rq.s.Table, managerKey{rq.res, rq.gv, rq.subresource})
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +123,13 @@ func (p *patcher) apply(current resource.Object, force bool) (resource.Object, e
 	if err := yaml.Unmarshal(p.data, &config.Object); err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
 	}
-	fm, err := p.s.managers.get(p.s.Table, managerKey{rq.res, rq.gv, rq.subresource})
+	if rq.res.IsCustom() { // where whole numbers must stay whole, since no Go type says so
+		var err error
+		if config, _, err = readUnstructured(formatYAML, p.data, false); err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
+		}
+	}
+	fm, err := p.s.managers.get(rq.req.Context(), p.s.Table, managerKey{rq.res, rq.gv, rq.subresource})
 	if err != nil {
 		return nil, err
 	}
@@ -110,6 +138,9 @@ func (p *patcher) apply(current resource.Object, force bool) (resource.Object, e
 	}
 	merged, err := fm.Apply(live, config, p.o.manager, force)
 	if err != nil {
+		if failed := fm.failure(); failed != nil {
+			return nil, failed
+		}
 		if apierrors.ReasonForError(err) != metav1.StatusReasonUnknown {
 			return nil, err
 		}
@@ -128,6 +159,11 @@ func (p *patcher) apply(current resource.Object, force bool) (resource.Object, e
 	if !ok {
 		return nil, fmt.Errorf("apply of %s gave %T", rq.res.Key(), merged)
 	}
+	if rq.res.IsCustom() { // others have been through their storage version
+		if next, err = p.s.Table.ToStorage(next); err != nil {
+			return nil, err
+		}
+	}
 	if current == nil && next.GetUID() != "" {
 		return nil, rq.errUID(next)
 	}
@@ -141,7 +177,7 @@ func (p *patcher) apply(current resource.Object, force bool) (resource.Object, e
 // ownLastApplied gives the fields of kubectl's last client-side apply, when there was one, to the manager under which
 // Kubernetes would have tracked it. So `kubectl apply --server-side` can take them over, and removes what is no longer in
 // the manifest. Everything else belongs to before-first-apply. The object is returned as it is if that cannot be told.
-func (p *patcher) ownLastApplied(fm *managedfields.FieldManager, current resource.Object) runtime.Object {
+func (p *patcher) ownLastApplied(fm *fieldManager, current resource.Object) runtime.Object {
 	data := current.GetAnnotations()[corev1.LastAppliedConfigAnnotation]
 	kind := p.rq.kind()
 	empty, err := p.s.Table.NewServed(kind)
@@ -199,9 +235,6 @@ func (c converter) ConvertToVersion(in runtime.Object, to runtime.GroupVersioner
 		} else {
 			return nil, runtime.NewNotRegisteredErrForTarget("whalepod", nil, to)
 		}
-	}
-	if res, ok := c.t.ByKind(gvk); ok && res.IsCustom() {
-		return c.convertCustom(res, in, want)
 	}
 	if u, ok := in.(*unstructured.Unstructured); ok {
 		typed, err := c.t.Scheme().New(gvk)

@@ -90,6 +90,9 @@ func (rq *request) rescaled(current resource.Object, sc runtime.Object) (resourc
 	return current, rq.res.SetScale(current, rq.gv, want.Replicas)
 }
 
+// asScale is how others see what is written here.
+func (rq *request) asScale() *Facet { return &Facet{"scale", rq.scaleOf, rq.rescaled} }
+
 func (s *Server) updateScale(rq *request, acc accept) error {
 	data, err := rq.body()
 	if err != nil {
@@ -108,7 +111,7 @@ func (s *Server) updateScale(rq *request, acc accept) error {
 
 // storeScale writes through the main resource: the scale has no state of its own.
 func (s *Server) storeScale(rq *request, acc accept, o writeOptions, change func(resource.Object) (resource.Object, error)) error {
-	obj, _, err := s.Backend.Update(rq.req.Context(), rq.res, "", rq.namespace, rq.name, UpdateOptions{WriteOptions: o.WriteOptions},
+	obj, _, err := s.Backend.Update(rq.req.Context(), rq.res, "", rq.namespace, rq.name, UpdateOptions{WriteOptions: o.WriteOptions, As: rq.asScale()},
 		func(current resource.Object) (resource.Object, error) {
 			if current == nil {
 				return nil, apierrors.NewNotFound(rq.res.GroupResource(), rq.name)
@@ -169,7 +172,7 @@ func (s *Server) applyScale(rq *request, acc accept, p *patcher, force bool) err
 		return err
 	}
 	p.data = data
-	obj, _, err := s.Backend.Update(rq.req.Context(), rq.res, "", rq.namespace, rq.name, UpdateOptions{WriteOptions: p.o.WriteOptions},
+	obj, _, err := s.Backend.Update(rq.req.Context(), rq.res, "", rq.namespace, rq.name, UpdateOptions{WriteOptions: p.o.WriteOptions, As: rq.asScale()},
 		func(current resource.Object) (resource.Object, error) { return p.apply(current, force) })
 	if err != nil {
 		return err

@@ -26,7 +26,7 @@ $! create cronjob bad --image=busybox --schedule=often
 ~ spec.schedule: Invalid value: "often"
 $ create quota small --hard=count/deployments.apps=2,services=20
 resourcequota/small created
-$ get quota
+$~ get quota
 ~ ^small +(\S+ +)?count/deployments.apps: 1/2, services: 0/20
 $ create deployment second --image=nginx --replicas=0
 $! create deployment third --image=nginx
@@ -35,11 +35,11 @@ $ create poddisruptionbudget half --selector=app=web --min-available=50%
 poddisruptionbudget.policy/half created
 $ get pdb
 ~ ^NAME +MIN AVAILABLE +MAX UNAVAILABLE +ALLOWED DISRUPTIONS +AGE$
-~ ^half +50% +N/A +0 +\d+s$
+~ ^half +50% +N/A +0 +\S+$
 $ create priorityclass OWN --value=1000 --description='for tests'
 priorityclass.scheduling.k8s.io/OWN created
 $ get priorityclasses
-~ ^OWN +1000 +false +\d+s
+~ ^OWN +1000 +false +\S+
 ~ ^system-node-critical +2000001000 +false
 $ delete priorityclass OWN
 $ create role pod-reader --verb=get,list --resource=pods,deployments.apps,pods/log --resource-name=web
@@ -49,7 +49,7 @@ $ describe role pod-reader
 $ create rolebinding readers --role=pod-reader --serviceaccount=OWN:robot --user=bob --group=devs
 rolebinding.rbac.authorization.k8s.io/readers created
 $ get rolebinding -o wide
-~ ^readers +Role/pod-reader +\d+s +bob +devs +OWN/robot$
+~ ^readers +Role/pod-reader +\S+ +bob +devs +OWN/robot$
 $ create clusterrole OWN --verb=get --non-resource-url=/metrics
 clusterrole.rbac.authorization.k8s.io/OWN created
 $ create clusterrolebinding OWN --clusterrole=OWN --user=carol
@@ -75,7 +75,7 @@ $ create ingress site --rule='blog.example/*=inner:80,tls=cert'
 ingress.networking.k8s.io/site created
 $ get ingress
 ~ ^NAME +CLASS +HOSTS +ADDRESS +PORTS +AGE$
-~ ^site +<none> +blog.example +80, 443 +\d+s$
+~ ^site +<none> +blog.example +80, 443 +\S+$
 $ create serviceaccount robot
 serviceaccount/robot created
 $new create token robot --duration=1h
@@ -93,14 +93,14 @@ func TestRunOptions(t *testing.T) {
 $ run web --image=nginx --port=80 --expose --overrides={"spec":{"nodeSelector":{"zone":"nowhere"}}}
 service/web created
 pod/web created
-$ get pods,svc
-~ ^pod/web +0/1 +Pending +0 +\d+s
+$~ get pods,svc
+~ ^pod/web +0/1 +Pending +0 +\S+
 ~ ^service/web +ClusterIP +\S+ +<none> +80/TCP 
 $ get pod web -o jsonpath={.metadata.labels}{.spec.restartPolicy}{.spec.containers[0].ports}
 ~ ^{"run":"web"}Always\[{"containerPort":80,"protocol":"TCP"}\]$
 $ wait --for=condition=PodScheduled=false pod/web
 ~ ^pod/web condition met$
-$ get pod web -o jsonpath={.status.conditions[*].message}
+$~ get pod web -o jsonpath={.status.conditions[*].message}
 ~ 0/3 nodes are available: 3 node\(s\) didn't match Pod's node affinity/selector
 $ run once --image=busybox --restart=Never --env=A=1 --env=B=two --labels=app=once,tier=x --dry-run=server -o jsonpath={.spec.restartPolicy}{.spec.containers[0].env}{.spec.containers[0].args}{.metadata.labels.tier} -- sleep 9
 ~ ^Never\[{"name":"A","value":"1"},{"name":"B","value":"two"}\]\["sleep","9"\]x$
@@ -176,13 +176,27 @@ statefulset.apps/db created
 daemonset.apps/agent created
 replicationcontroller/old created
 deployment.extensions/web created
+$~ rollout history deployment/web
+~ ^1 
+$~ rollout history statefulset/db --revision=1
+~ ^    Image:\s+busybox:1.30$
+$~ rollout history daemonset/agent
+~ ^1 
 $ create configmap settings --from-literal=COLOR=blue
 $ create secret generic password --from-literal=PASSWORD=whale
 $ set env deployment/web A=1 B=2
 deployment.apps/web env updated
+$~ rollout history deployment/web
+~ ^2 
 $ set env deployment/web A-
+$~ rollout history deployment/web
+~ ^3 
 $ set env deployment/web --from=configmap/settings --prefix=MY_
+$~ rollout history deployment/web
+~ ^4 
 $ set env deployment/web --from=secret/password
+$~ rollout history deployment/web
+~ ^5 
 $ set env deployment/web --list --resolve
 # Deployment web, container main
 B=2
@@ -192,23 +206,25 @@ $ set image deployment/web statefulset/db daemonset/agent '*=busybox:1.31' --rec
 deployment.apps/web image updated
 statefulset.apps/db image updated
 daemonset.apps/agent image updated
+$~ rollout history deployment/web
+~ ^6 
 $ set resources deployment/web --limits=cpu=200m,memory=64Mi --requests=cpu=10m,memory=16Mi
 deployment.apps/web resource requirements updated
 $ set serviceaccount deployment web default
 deployment.apps/web serviceaccount updated
 $ get deploy web -o jsonpath={.spec.template.spec.serviceAccountName}{.spec.template.spec.containers[*].resources}{.spec.template.spec.containers[*].image}
 default{"limits":{"cpu":"200m","memory":"64Mi"},"requests":{"cpu":"10m","memory":"16Mi"}}busybox:1.31
-$ rollout history deployment/web
+$~ rollout history deployment/web
 ~ ^REVISION +CHANGE-CAUSE$
 ~ ^5 +<none>$
 ~ ^6 +\S+ set image deployment/web .*--record=true$
 $ rollout history deployment/web --revision=2
 ~ ^deployment.apps/web with revision #2$
 ~ ^      A:\s+1$
-$ rollout history statefulset/db --revision=2
+$~ rollout history statefulset/db --revision=2
 ~ ^statefulset.apps/db with revision #2$
 ~ ^    Image:\s+busybox:1.31$
-$ rollout history daemonset/agent
+$~ rollout history daemonset/agent
 ~ ^2 +\S+ set image .*--record=true$
 $ rollout history daemonset/agent --revision=1
 ~ ^    Image:\s+busybox:1.30$
@@ -228,7 +244,7 @@ $ rollout status daemonset/agent
 daemon set "agent" successfully rolled out
 $ rollout status statefulset/db
 ~ roll ?out complete
-$! rollout status deployment/web --timeout=1s
+$~! rollout status deployment/web --timeout=3s
 ~ Waiting for deployment "web" rollout to finish: 
 $ rollout pause deployment/web
 deployment.apps/web paused
@@ -251,14 +267,14 @@ $ set subject rolebinding readers --user=alice --group=devs
 rolebinding.rbac.authorization.k8s.io/readers subjects updated
 $ get rolebinding readers -o jsonpath={.subjects[*].name}
 bob alice devs
-$ get deploy
+$~ get deploy
 ~ ^NAME +READY +UP-TO-DATE +AVAILABLE +AGE$
-~ ^web +0/1 +1 +0 +\d+s$
-$ get sts,ds -o wide
+~ ^web +0/1 +1 +0 +\S+$
+$~ get sts,ds -o wide
 ~ ^NAME +READY +AGE +CONTAINERS +IMAGES$
-~ ^statefulset.apps/db +0/0 +\d+s +main +busybox:1.30$
+~ ^statefulset.apps/db +0/0 +\S+ +main +busybox:1.30$
 ~ ^NAME +DESIRED +CURRENT +READY +UP-TO-DATE +AVAILABLE +NODE SELECTOR +AGE +CONTAINERS +IMAGES +SELECTOR$
-~ ^daemonset.apps/agent +0 +0 +0 +0 +0 +zone=nowhere +\d+s +main +busybox:1.30 +app=agent$
+~ ^daemonset.apps/agent +0 +0 +0 +0 +0 +zone=nowhere +\S+ +main +busybox:1.30 +app=agent$
 $ get rs
 ~ ^NAME +DESIRED +CURRENT +READY +AGE$
 `)
@@ -280,7 +296,7 @@ statefulset.apps/db scaled
 replicationcontroller/old scaled
 $ scale rc old --replicas=3 --timeout=1m
 replicationcontroller/old scaled
-$ get rc
+$~ get rc
 ~ ^NAME +DESIRED +CURRENT +READY +AGE$
 ~ ^old +3 +3 +0 
 $! scale --current-replicas=9 --replicas=1 deployment/web
@@ -304,10 +320,10 @@ service/outer exposed
 $ expose service web --name=again --port=443 --protocol=UDP
 service/again exposed
 $ get services -o wide
-~ ^web +LoadBalancer +\S+ +\S+ +80:3\d{4}/TCP +\d+s +app=web$
-~ ^old +ClusterIP +\S+ +<none> +99/TCP +\d+s +app=old$
-~ ^outer +NodePort +\S+ +<none> +80:3\d{4}/TCP +\d+s +app=old$
-~ ^again +ClusterIP +\S+ +<none> +443/UDP +\d+s +app=web$
+~ ^web +LoadBalancer +\S+ +\S+ +80:3\d{4}/TCP +\S+ +app=web$
+~ ^old +ClusterIP +\S+ +<none> +99/TCP +\S+ +app=old$
+~ ^outer +NodePort +\S+ +<none> +80:3\d{4}/TCP +\S+ +app=old$
+~ ^again +ClusterIP +\S+ +<none> +443/UDP +\S+ +app=web$
 $! expose deployment web --name=more
 ~ couldn't find port via --port flag or introspection
 $! expose statefulset db --port=80

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -83,7 +84,11 @@ func TestCustomResources(t *testing.T) {
 		}
 	}
 	k.run(t, "delete", "crd", "lighthouses.sea.example.com", "--timeout=1m")
-	if out := k.fails(t, "get", "--raw", "/apis/sea.example.com/v1/namespaces/default/lighthouses"); !strings.Contains(out, "could not find the requested resource") {
-		t.Errorf("after its definition is gone: %s", out)
-	}
+	eventually(t, settle, "its path is gone", func() error {
+		r := k.try(t, "get", "--raw", "/apis/sea.example.com/v1/namespaces/default/lighthouses")
+		if r.err == nil || !strings.Contains(r.stderr, "could not find the requested resource") {
+			return fmt.Errorf("%v %s%s", r.err, r.stdout, r.stderr)
+		}
+		return nil
+	})
 }

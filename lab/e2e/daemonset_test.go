@@ -37,12 +37,15 @@ func TestDaemonSetShipsLogs(t *testing.T) {
 			return nil
 		})
 	}
-	row := table(t, k.run(t, "get", "daemonset")).has(daemonSetColumns...).row("logs")
-	for _, column := range []string{"DESIRED", "CURRENT", "READY", "UP-TO-DATE", "AVAILABLE"} {
-		if row[column] != fmt.Sprint(nodes) {
-			t.Errorf("get daemonset shows %v", row)
+	eventually(t, settle, "the DaemonSet counts them", func() error {
+		row := table(t, k.run(t, "get", "daemonset")).has(daemonSetColumns...).row("logs")
+		for _, column := range []string{"DESIRED", "CURRENT", "READY", "UP-TO-DATE", "AVAILABLE"} {
+			if row[column] != fmt.Sprint(nodes) {
+				return fmt.Errorf("get daemonset shows %v", row)
+			}
 		}
-	}
+		return nil
+	})
 }
 
 // TestDaemonSetIsUpdatedOneByOne: as an old post has it, and in the way of rollout's commands, back too.

@@ -48,13 +48,13 @@ $! wait --for=condition=Ready=false pod/a --timeout=1s
 ~ timed out waiting for the condition
 $ get pods -o wide
 ~ ^NAME +READY +STATUS +RESTARTS +AGE +IP +NODE +NOMINATED NODE +READINESS GATES$
-~ ^a +1/1 +Running +0 +\d+s +10\.244\.\S+ +\S+-node1 +<none> +<none>$
+~ ^a +1/1 +Running +0 +\S+ +10\.244\.\S+ +\S+-node1 +<none> +<none>$
 $ describe pod a
 ~ ^Name: +a$
 ~ ^Node: +\S+-node1/198\.51\.100\.11$
 ~ ^Labels: +app=stubborn$
 ~ ^Status: +Running$
-~ ^  Normal +Started +\d+s +kubelet +
+~ ^  Normal +Started +\S+ +kubelet +
 $ delete pod a --wait=false
 ~ ^pod "a" deleted
 $ get pod a

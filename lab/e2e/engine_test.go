@@ -28,7 +28,7 @@ spec:
     image: busybox
     command: [sh, -c, "mkdir /www; echo afloat >/www/index.html; exec httpd -f -p 80 -h /www"]
     readinessProbe: {httpGet: {port: 80}, periodSeconds: 1}
-    livenessProbe: {exec: {command: [cat, /www/index.html]}, periodSeconds: 1, timeoutSeconds: 1, failureThreshold: 3}
+    livenessProbe: {exec: {command: [cat, /www/index.html]}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 3}
   - {name: beside, image: busybox, command: [sleep, "3001"]}
 ---
 apiVersion: v1

@@ -196,12 +196,24 @@ func namespace(t testing.TB) string {
 	return name
 }
 
-// emptyDefault removes what a test made in the namespace default, when it ends.
+// emptyDefault removes what a test made in the namespace default, when it ends. A controller may make a pod after kubectl has
+// listed those that it deletes, so it looks again.
 func emptyDefault(t testing.TB) {
 	t.Helper()
 	t.Cleanup(func() {
-		cleanUp(t, "delete", "deployments,replicasets,pods,configmaps,secrets", "--all", "--timeout=3m")
-		cleanUp(t, "delete", "services", "--field-selector", "metadata.name!=kubernetes", "--timeout=3m")
+		for deadline := time.Now().Add(settle); ; {
+			cleanUp(t, "delete", "deployments,replicasets,pods,configmaps,secrets", "--all", "--timeout=3m")
+			cleanUp(t, "delete", "services", "--field-selector", "metadata.name!=kubernetes", "--timeout=3m")
+			ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
+			out, err := newest.command(ctx, "get", "deployments,replicasets,pods", "-o", "name").CombinedOutput()
+			if cancel(); err == nil && len(bytes.TrimSpace(out)) == 0 {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Errorf("the namespace default is not empty: %v\n%s", err, out)
+				return
+			}
+		}
 	})
 }
 

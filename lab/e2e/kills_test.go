@@ -17,6 +17,9 @@ const (
 	agentKills = 100
 	// The agent lives for up to this long between two kills: long enough now and then for a pod to be made.
 	maxAgentLife = 700 * time.Millisecond
+	// When it had no session with the master for this long, it lives until it has one: a node that is not heard of for longer
+	// than pods tolerate loses them, as it should.
+	maxSilence = 4 * time.Second
 )
 
 const churnManifest = `
@@ -42,7 +45,14 @@ func TestAgentKilledAHundredTimes(t *testing.T) {
 	defer cancel()
 	churned := make(chan int, 1)
 	go func() { churned <- churn(ctx, t, w.k, node) }()
+	heard, sessions := time.Now(), sessionsOf(t, node)
 	for range agentKills {
+		if n := sessionsOf(t, node); n > sessions {
+			heard, sessions = time.Now(), n
+		} else if time.Since(heard) > maxSilence {
+			awaitNode(t, node)
+			heard, sessions = time.Now(), sessionsOf(t, node)
+		}
 		life := time.NewTimer(rand.N(maxAgentLife))
 		select {
 		case <-life.C:
@@ -69,6 +79,14 @@ func TestAgentKilledAHundredTimes(t *testing.T) {
 			now.UID, now.Status.ContainerStatuses[0].RestartCount, now.Status.PodIP, stays.UID, stays.Status.PodIP)
 	}
 	pageShows(t, beside(), w.url(node), "It works!")
+}
+
+// sessionsOf tells how many sessions with the master a node's agents have begun.
+func sessionsOf(t testing.TB, n *lab.Node) int {
+	t.Helper()
+	log, err := n.AgentLog()
+	must(t, err)
+	return strings.Count(log, "session began")
 }
 
 // churn makes pods on the node and deletes them again until ctx ends, and returns how many it made.

@@ -76,6 +76,21 @@ func prints(t testing.TB, what, text string, patterns ...string) {
 	}
 }
 
+// eventuallyPrints waits until a command, whose arguments have no blanks in them, prints what matches each pattern: for what
+// is told a moment after what one has waited for.
+func eventuallyPrints(t testing.TB, k cli, command string, patterns ...string) {
+	t.Helper()
+	eventually(t, settle, command+" shows it", func() error {
+		r := k.try(t, strings.Fields(command)...)
+		for _, p := range patterns {
+			if r.err != nil || !regexp.MustCompile(`(?m)`+p).MatchString(r.stdout) {
+				return fmt.Errorf("nothing like %q: %v\n%s%s", p, r.err, r.stdout, r.stderr)
+			}
+		}
+		return nil
+	})
+}
+
 // TestHttpdAnswersOnEveryAddress is svc-httpd.yml as the article has it, with wpctl
 // in kubectl's place.
 func TestHttpdAnswersOnEveryAddress(t *testing.T) {

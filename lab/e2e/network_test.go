@@ -19,7 +19,7 @@ import (
 // peers are three pods, one on each node, that serve files of these sizes, each with
 // a Service of its own, one with all of them, and a headless one.
 const (
-	peerPort  = 30100
+	peerPort  = 30082
 	peerFiles = "1 1400 1000000"
 )
 

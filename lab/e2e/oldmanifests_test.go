@@ -18,11 +18,11 @@ $ get deployment sidekiq -o jsonpath={.spec.selector}{.spec.strategy.rollingUpda
 $ scale --replicas 3 deployment sidekiq
 deployment.apps/sidekiq scaled
 $ get ingress
-~ ^site +<none> +blog.example +80 +\d+s$
-$ get replicaset reps -o wide
+~ ^site +<none> +blog.example +80 +\S+$
+$~ get replicaset reps -o wide
 ~ ^NAME +DESIRED +CURRENT +READY +AGE +CONTAINERS +IMAGES +SELECTOR$
-~ ^reps +2 +2 +0 +\d+s +main +busybox +app=reps$
-$ get replicasets,pods -l app=reps
+~ ^reps +2 +2 +0 +\S+ +main +busybox +app=reps$
+$~ get replicasets,pods -l app=reps
 ~ ^replicaset.apps/reps +2 +2 +0 
 ~ ^pod/reps-\w{5} +0/1 +Pending +0 
 $ apply -f @old.yml
@@ -34,16 +34,16 @@ pod/bare unchanged
 deployment.extensions/sidekiq unchanged
 $ delete replicaset reps
 ~ ^replicaset.apps "reps" deleted
-$ get pods -l app=reps
+$~ get pods -l app=reps
 ~ ^No resources found in
 $ apply -f @dns.yml
 deployment.extensions/dns created
-$ get pods -l k8s-app=dns -o jsonpath={.items[0].spec.priority}{.items[0].spec.priorityClassName}{.items[0].spec.tolerations[0].key}
+$~ get pods -l k8s-app=dns -o jsonpath={.items[0].spec.priority}{.items[0].spec.priorityClassName}{.items[0].spec.tolerations[0].key}
 2000000000system-cluster-criticalCriticalAddonsOnly
 $ get pods -l k8s-app=dns -o jsonpath={.items[0].metadata.annotations}
 {"scheduler.alpha.kubernetes.io/critical-pod":""}
 $ get service dns
-~ ^dns +ClusterIP +10\.254\.\S+ +<none> +53/UDP,53/TCP +\d+s$
+~ ^dns +ClusterIP +10\.254\.\S+ +<none> +53/UDP,53/TCP +\S+$
 $ delete --ignore-not-found -f @dns.yml -f @old.yml
 ~ ^deployment.extensions "dns" deleted
 `)

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-const shopPort = 30090
+const shopPort = 30081
 
 var orderTaken = regexp.MustCompile(`^Order (\d+), taken by (shop-web-\S+), release (\d+)`)
 
@@ -51,6 +51,18 @@ func TestOneImageFourRoles(t *testing.T) {
 		t.Error("the roles have images of their own:", images)
 	}
 
+	eventually(t, settle, "the shop is open", func() error { // each node has its rules a moment after the pods are ready
+		for _, n := range cluster.Nodes() {
+			p, err := beside().get(t.Context(), nodeURL(n, shopPort))
+			if err == nil && !orderTaken.MatchString(p.body) {
+				err = fmt.Errorf("status %d: %q", p.status, p.body)
+			}
+			if err != nil {
+				return fmt.Errorf("at %s: %w", n.Name, err)
+			}
+		}
+		return nil
+	})
 	pods, last := map[string]bool{}, 0
 	for range 20 {
 		n, pod, _ := order(t)
@@ -89,7 +101,14 @@ func TestOneImageFourRoles(t *testing.T) {
 		k.run(t, "rollout", "status", "deployment/"+d, "--timeout", settle.String())
 	}
 	l.lostNone(t)
-	if _, _, release := order(t); release != "2" {
-		t.Error("after the new release an order is taken in release", release)
+	for inARow := 0; inARow < 5; { // rules may follow the last pod's end a moment later
+		eventually(t, settle, "orders are taken in the new release", func() error {
+			if _, _, release := order(t); release != "2" {
+				inARow = 0
+				return fmt.Errorf("one is taken in release %s", release)
+			}
+			inARow++
+			return nil
+		})
 	}
 }

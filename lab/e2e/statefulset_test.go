@@ -21,10 +21,11 @@ import (
 func TestRedisKeepsItsNames(t *testing.T) {
 	t.Parallel()
 	k := newest.in(t, namespace(t))
+	seen := watchLives(t, k, "app=redis")
 	prints(t, "apply", k.run(t, "apply", "-f", example("statefulset-redis.yml")), `^service/redis created$`, `^statefulset.apps/redis created$`)
 	prints(t, "rollout status", k.run(t, "rollout", "status", "statefulset/redis", "--timeout=3m"), `roll out complete: 3 new pods have been updated`)
 	table(t, k.run(t, "get", "statefulset")).has("NAME", "READY", "AGE").row("redis")
-	oneAfterTheOther(t, k, "redis-0", "redis-1", "redis-2")
+	oneAfterTheOther(t, k, seen, "redis-0", "redis-1", "redis-2")
 
 	redisAnswers(t, k)
 	old := redisPods(t, k)["redis-1"]
@@ -46,7 +47,7 @@ func TestRedisKeepsItsNames(t *testing.T) {
 	k.run(t, "patch", "statefulset", "redis", "-p", `{"spec":{"updateStrategy":{"rollingUpdate":{"partition":0}}}}`)
 	prints(t, "rollout status", k.run(t, "rollout", "status", "statefulset/redis", "--timeout=3m"), `roll out complete: 3 new pods have been updated`)
 	onlyReplaced(t, k, before, "redis-0", "redis-1", "redis-2")
-	oneAfterTheOther(t, k, "redis-2", "redis-1", "redis-0")
+	oneAfterTheOther(t, k, seen, "redis-2", "redis-1", "redis-0")
 	redisAnswers(t, k)
 
 	prints(t, "rollout history", k.run(t, "rollout", "history", "statefulset/redis"), `^1 `, `^2 `)
@@ -57,13 +58,14 @@ func TestRedisKeepsItsNames(t *testing.T) {
 			t.Errorf("%s still has %v", name, pod.Spec.Containers[0].Env)
 		}
 	}
-	oneAfterTheOther(t, k, "redis-2", "redis-1", "redis-0")
+	oneAfterTheOther(t, k, seen, "redis-2", "redis-1", "redis-0")
 	prints(t, "rollout history", k.run(t, "rollout", "history", "statefulset/redis"), `^2 `, `^3 `)
 
-	gone := watchDeletions(t, k, "app=redis")
+	soFar := len(seen())
 	prints(t, "scale", k.run(t, "scale", "statefulset", "redis", "--replicas=1"), `^statefulset.apps/redis scaled$`)
 	eventually(t, settle, "redis-2 and redis-1 go", func() error {
-		if got := gone(); !slices.Equal(got, []string{"redis-2", "redis-1"}) {
+		got := slices.DeleteFunc(seen()[soFar:], func(s string) bool { return !strings.HasSuffix(s, " gone") })
+		if !slices.Equal(got, []string{"redis-2 gone", "redis-1 gone"}) {
 			return fmt.Errorf("deleted: %v", got)
 		}
 		return nil
@@ -91,30 +93,24 @@ func redisPods(t testing.TB, k cli) map[string]corev1.Pod {
 	return pods
 }
 
-func podIsReady(p corev1.Pod) bool { return !readySince(p).IsZero() && p.DeletionTimestamp == nil }
+func podIsReady(p corev1.Pod) bool { return isReady(&p) && p.DeletionTimestamp == nil }
 
-// readySince is zero for a pod that is not ready.
-func readySince(p corev1.Pod) time.Time {
-	for _, c := range p.Status.Conditions {
-		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
-			return c.LastTransitionTime.Time
-		}
-	}
-	return time.Time{}
-}
-
-// oneAfterTheOther: each was made when the one before it was ready.
-func oneAfterTheOther(t testing.TB, k cli, names ...string) {
+// oneAfterTheOther: each was made when the one before it had become ready, as a watch saw it. What their conditions say by now
+// does not count: a probe that was slow once has moved the time.
+func oneAfterTheOther(t testing.TB, k cli, seen func() []string, names ...string) {
 	t.Helper()
 	pods := redisPods(t, k)
-	for i, name := range names {
-		if !podIsReady(pods[name]) {
-			t.Errorf("%s is not ready", name)
-		}
-		if i > 0 && pods[name].CreationTimestamp.Time.Before(readySince(pods[names[i-1]])) {
-			t.Errorf("%s was made at %s, %s was ready at %s", name, pods[name].CreationTimestamp, names[i-1], readySince(pods[names[i-1]]))
-		}
+	var want []string
+	for _, name := range names {
+		want = append(want, string(pods[name].UID)+" made", string(pods[name].UID)+" ready")
 	}
+	eventually(t, settle, fmt.Sprintf("one after the other: %v", names), func() error {
+		got := slices.DeleteFunc(seen(), func(s string) bool { return !slices.Contains(want, s) })
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("%v, want %v", got, want)
+		}
+		return nil
+	})
 }
 
 // onlyReplaced: exactly these pods are others than before.
@@ -150,9 +146,9 @@ func redisAnswers(t testing.TB, k cli) {
 	})
 }
 
-// watchDeletions begins to follow the pods with a label, and returns what tells the names of those that are gone, in their
-// order.
-func watchDeletions(t testing.TB, k cli, label string) func() []string {
+// watchLives begins to follow the pods with a label, and returns what tells what was seen of them, in its order: "UID made",
+// "UID ready" the first time that they are, and "NAME gone".
+func watchLives(t testing.TB, k cli, label string) func() []string {
 	t.Helper()
 	present := strings.Count(k.run(t, "get", "pods", "-l", label, "-o", "name"), "\n")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -165,9 +161,12 @@ func watchDeletions(t testing.TB, k cli, label string) func() []string {
 		t.Fatal(err)
 	}
 	var mu sync.Mutex
-	var names []string
+	var lives []string
 	var done sync.WaitGroup
 	listed := make(chan struct{})
+	if present == 0 {
+		close(listed)
+	}
 	done.Go(func() {
 		defer func(c *exec.Cmd) { _ = c.Wait() }(cmd) // killed by cancel
 		for events := json.NewDecoder(stdout); ; {
@@ -178,13 +177,22 @@ func watchDeletions(t testing.TB, k cli, label string) func() []string {
 			if events.Decode(&e) != nil {
 				return
 			}
-			if present--; present == 0 {
-				close(listed)
+			mu.Lock()
+			note := func(what string) {
+				if !slices.Contains(lives, what) {
+					lives = append(lives, what)
+				}
+			}
+			uid := string(e.Object.UID)
+			if note(uid + " made"); isReady(&e.Object) {
+				note(uid + " ready")
 			}
 			if e.Type == "DELETED" {
-				mu.Lock()
-				names = append(names, e.Object.Name)
-				mu.Unlock()
+				lives = append(lives, e.Object.Name+" gone")
+			}
+			mu.Unlock()
+			if present--; present == 0 {
+				close(listed)
 			}
 		}
 	})
@@ -197,6 +205,6 @@ func watchDeletions(t testing.TB, k cli, label string) func() []string {
 	return func() []string {
 		mu.Lock()
 		defer mu.Unlock()
-		return slices.Clone(names)
+		return slices.Clone(lives)
 	}
 }

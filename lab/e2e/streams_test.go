@@ -50,18 +50,22 @@ func shellAtTerminal(t *testing.T, k cli) {
 	t.Helper()
 	term := startAtTerminal(t, k, 31, 97, "exec", "-it", "web", "--", "bash", "--norc")
 	term.waitFor(t, `[#$] \S*$`)
-	term.enter(t, "stty size; tty")
-	term.waitFor(t, `31 97\r`)
+	// A size takes its own way; the shell answers until it is there.
+	hasSize := func(size string) {
+		t.Helper()
+		eventually(t, settle, "the shell has the size "+size, func() error {
+			term.enter(t, "stty size")
+			if !strings.Contains(term.text(), size+"\r") {
+				return errors.New(term.text())
+			}
+			return nil
+		})
+	}
+	hasSize("31 97")
+	term.enter(t, "tty")
 	term.waitFor(t, `/dev/pts/\d+\r`)
 	term.resize(t, 52, 131)
-	// The new size takes its own way; the shell answers until it is there.
-	eventually(t, settle, "the shell has the new size", func() error {
-		term.enter(t, "stty size")
-		if !strings.Contains(term.text(), "52 131\r") {
-			return errors.New(term.text())
-		}
-		return nil
-	})
+	hasSize("52 131")
 	term.enter(t, "exit 7")
 	var exit *exec.ExitError
 	if err := term.wait(t); !errors.As(err, &exit) || exit.ExitCode() != 7 {
@@ -110,14 +114,14 @@ spec:
 		if got := k.run(t, "logs", "counter", "--limit-bytes=6"); got != "line 0" {
 			t.Errorf("logs --limit-bytes: %q", got)
 		}
-		prints(t, "get", k.run(t, "get", "pod", "counter"), `^counter +0/1 +Completed +0 `)
+		eventuallyPrints(t, k, "get pod counter", `^counter +0/1 +Completed +0 `)
 		eventually(t, settle, "logs --previous", func() error {
 			if r := k.try(t, "logs", "--previous", "crash"); r.err != nil || r.stdout != "life of crash\n" {
 				return fmt.Errorf("%s%s", r.stdout, r.stderr)
 			}
 			return nil
 		})
-		prints(t, "describe", k.run(t, "describe", "pod", "crash"), `^ +Exit Code: +4$`, `^ +Restart Count: +[1-9]`)
+		eventuallyPrints(t, k, "describe pod crash", `^ +Exit Code: +4$`, `^ +Restart Count: +[1-9]`)
 		prints(t, "logs of nobody", k.fails(t, "logs", "nobody"), `pods "nobody" not found`)
 	})
 }
@@ -234,7 +238,7 @@ func TestRunAndAttach(t *testing.T) {
 			t.Errorf("run -it: %v\n%s", err, term.text())
 		}
 		podsReady(t, k, "app=web", 1)
-		prints(t, "get", k.run(t, "get", "pod", "shell"), `^shell +0/1 +Completed `)
+		eventuallyPrints(t, k, "get pod shell", `^shell +0/1 +Completed `)
 		k.run(t, "delete", "pod", "shell", "--now")
 	})
 }

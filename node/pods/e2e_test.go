@@ -271,7 +271,7 @@ func TestOnDocker(t *testing.T) {
 	cm = cm.DeepCopy()
 	cm.Data["k"] = "two"
 	apply(desired.ConfigMaps, cm)
-	eventually(t, 5*time.Second, "changed config map", func() bool { return sh("cat /cm/k") == "two" })
+	eventually(t, 60*time.Second, "changed config map", func() bool { return sh("cat /cm/k") == "two" })
 
 	before, _ := manager.Running("default", "web", "", "a")
 	stop()
@@ -281,9 +281,9 @@ func TestOnDocker(t *testing.T) {
 		f, err := manager.Running("default", "web", "", "a")
 		return err == nil && f.ContainerID == before.ContainerID
 	}
-	eventually(t, 10*time.Second, "adopted", sh2)
+	eventually(t, 60*time.Second, "adopted", sh2)
 	sh("echo > /mem/go")
-	eventually(t, 40*time.Second, "pod ready", func() bool { return ready(m.status("uid-web")) })
+	eventually(t, 90*time.Second, "pod ready", func() bool { return ready(m.status("uid-web")) })
 	began := time.Now()
 	deleted := pod.DeepCopy()
 	deleted.DeletionTimestamp, deleted.DeletionGracePeriodSeconds = ptr(metav1.Now()), ptr(int64(5))

@@ -62,7 +62,7 @@ func TestE2EPortsThatNobodyHas(t *testing.T) {
 		for _, to := range []string{"203.0.113.201:80", "203.0.113.202:80"} {
 			silent.Go(func() {
 				var timeout net.Error
-				if _, _, err := ask(clientNS, "", to); !errors.As(err, &timeout) || !timeout.Timeout() {
+				if _, _, err := askWithin(silence, clientNS, "", to); !errors.As(err, &timeout) || !timeout.Timeout() {
 					t.Errorf("%s: %v, wanted silence", to, err)
 				}
 			})

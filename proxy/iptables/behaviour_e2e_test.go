@@ -97,13 +97,13 @@ func TestE2EPolicies(t *testing.T) {
 		} {
 			silent.Go(func() {
 				var timeout net.Error
-				if pod, _, err := ask(c[0], c[1], c[2]); !errors.As(err, &timeout) || !timeout.Timeout() {
+				if pod, _, err := askWithin(silence, c[0], c[1], c[2]); !errors.As(err, &timeout) || !timeout.Timeout() {
 					t.Errorf("%s %s → %s: %q answered, %v; nobody should", c[0], c[1], c[2], pod, err)
 				}
 			})
 		}
 		silent.Wait()
-		if pod, _, err := ask(clientNS, "", "10.244.1.1:8089"); err == nil {
+		if pod, _, err := askWithin(silence, clientNS, "", "10.244.1.1:8089"); err == nil {
 			t.Errorf("a host port on another address: %s answered", pod)
 		}
 		// Affinity ends: some time after a second of silence the client comes to the other endpoint.

@@ -106,7 +106,7 @@ func balanced(t *testing.T, r *running) {
 		t.Errorf("60 connections were spread as %v", got)
 	}
 	// One connection stays open while its Service changes under it.
-	c, err := dial(clientNS, "tcp4", "", "203.0.113.7:80")
+	c, err := dial(clientNS, "tcp4", "", "203.0.113.7:80", answerLimit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func refused(t *testing.T) {
 	}
 	// What listens on 127.0.0.1 only is not for the neighbours, though route_localnet is on.
 	netnstest.RunIn(t, clientNS, "sh", "-c", "ip link set lo down; ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via "+nodeIP+" src 198.51.100.1; sysctl -qw net.ipv4.conf.eth0.route_localnet=1")
-	if _, _, err := ask(clientNS, "", "127.0.0.1:9999"); err == nil {
+	if _, _, err := askWithin(silence, clientNS, "", "127.0.0.1:9999"); err == nil {
 		t.Error("a neighbour reached what listens on the node's 127.0.0.1")
 	}
 	netnstest.RunIn(t, clientNS, "sh", "-c", "ip route del 127.0.0.1; ip link set lo up")

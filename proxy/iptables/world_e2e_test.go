@@ -3,10 +3,12 @@
 package iptables_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -87,8 +89,15 @@ func serveUDP(t *testing.T, ns, addr string) {
 	}()
 }
 
-func dial(ns, network, from, to string) (c net.Conn, err error) {
-	d := net.Dialer{Timeout: 2 * time.Second}
+const (
+	// answerLimit is for what is to be answered, on machines that are busy.
+	answerLimit = 10 * time.Second
+	// silence is what counts as no answer where none is to come, and when datagrams are sent again.
+	silence = 2 * time.Second
+)
+
+func dial(ns, network, from, to string, limit time.Duration) (c net.Conn, err error) {
+	d := net.Dialer{Timeout: limit}
 	if from != "" {
 		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
 	}
@@ -98,27 +107,35 @@ func dial(ns, network, from, to string) (c net.Conn, err error) {
 
 // ask returns who answered and whom it saw.
 func ask(ns, from, to string) (pod, seen string, err error) {
-	c, err := dial(ns, "tcp4", from, to)
+	return askWithin(answerLimit, ns, from, to)
+}
+
+func askWithin(limit time.Duration, ns, from, to string) (pod, seen string, err error) {
+	c, err := dial(ns, "tcp4", from, to, limit)
 	if err != nil {
 		return "", "", err
 	}
 	defer func() { _ = c.Close() }()
-	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(limit))
 	_, err = fmt.Fscanln(c, &pod, &seen)
 	return pod, seen, err
 }
 
 func askUDP(ns, to string) (pod string, err error) {
-	c, err := dial(ns, "udp4", "", to)
+	c, err := dial(ns, "udp4", "", to, silence)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = c.Close() }()
-	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
-	if _, err = c.Write([]byte("x")); err != nil {
-		return "", err
+	for end := time.Now().Add(answerLimit); ; {
+		_ = c.SetDeadline(time.Now().Add(silence))
+		if _, err = c.Write([]byte("x")); err != nil {
+			return "", err
+		}
+		b := make([]byte, 100)
+		n, err := c.Read(b)
+		if !errors.Is(err, os.ErrDeadlineExceeded) || time.Now().After(end) {
+			return strings.TrimSpace(string(b[:n])), err
+		}
 	}
-	b := make([]byte, 100)
-	n, err := c.Read(b)
-	return strings.TrimSpace(string(b[:n])), err
 }

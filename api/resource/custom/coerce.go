@@ -1,8 +1,6 @@
 package custom
 
 import (
-	"fmt"
-
 	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta"
@@ -86,66 +84,33 @@ func (k *Kind) Default(u *unstructured.Unstructured) error {
 	return v.setDefaults(u)
 }
 
-// ToStorage makes an object that a client gave one that can be written. u belongs to the result.
-func (k *Kind) ToStorage(u *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+// Complete makes what a client sent an object of its own version that can be worked with.
+func (k *Kind) Complete(u *unstructured.Unstructured) error {
 	v, err := k.versionOf(u)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if _, err := v.coerce(u, client); err != nil {
-		return nil, err
+		return err
 	}
-	if err := v.setDefaults(u); err != nil {
-		return nil, err
-	}
-	if v == k.Storage {
-		return u, nil
-	}
-	if u, err = k.convert(u, k.Storage); err != nil {
-		return nil, err
-	}
-	return u, k.Storage.setDefaults(u)
+	return v.setDefaults(u)
 }
 
-// FromStorage gives a stored object in a version. The result is the object itself where nothing has to change, else it shares
-// nothing with it.
-func (k *Kind) FromStorage(u *unstructured.Unstructured, version string) (*unstructured.Unstructured, error) {
-	v, ok := k.versions[version]
-	if !ok {
-		return nil, fmt.Errorf("request to convert CR to an invalid version: %s", version)
-	}
-	own, err := k.versionOf(u)
-	if err != nil {
-		return nil, err
-	}
-	fresh := k.fresh(u)
-	if fresh && own == v {
+// renew makes an object that was written by another state of the definition what it would be now, in its own version. The
+// result is the object itself where nothing has to change, else it shares nothing with it.
+func (k *Kind) renew(u *unstructured.Unstructured, own *Version) (*unstructured.Unstructured, error) {
+	if k.fresh(u) {
 		return u, nil
 	}
 	u = u.DeepCopy()
-	if !fresh {
-		if _, err := own.coerce(u, stored); err != nil {
-			return nil, err
-		}
-		if err := own.setDefaults(u); err != nil {
-			return nil, err
-		}
-		if u.GetGeneration() == 0 {
-			u.SetGeneration(1)
-		}
+	if _, err := own.coerce(u, stored); err != nil {
+		return nil, err
 	}
-	if own == v {
-		return u, nil
+	if err := own.setDefaults(u); err != nil {
+		return nil, err
 	}
-	return k.convert(u, v)
-}
-
-// convert makes an object one of another version: of the same fields, as the strategy None has it.
-func (k *Kind) convert(u *unstructured.Unstructured, to *Version) (*unstructured.Unstructured, error) {
-	if c := k.Definition.Spec.Conversion; c != nil && c.Webhook != nil {
-		return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("conversion webhook for %s failed: conversion by webhooks is not served here yet", u.GroupVersionKind()))
+	if u.GetGeneration() == 0 {
+		u.SetGeneration(1)
 	}
-	u.SetAPIVersion(to.GVK.GroupVersion().String())
-	_, err := to.coerce(u, stored)
-	return u, err
+	return u, nil
 }

@@ -132,18 +132,13 @@ func (v *Version) SelectableFields() []string {
 	return out
 }
 
-// Fields gives the values of the selectable fields of all versions: their paths mean the same where the fields are the same.
-func (k *Kind) Fields(u *unstructured.Unstructured) map[string]string {
-	out := map[string]string{}
-	for _, v := range k.versions {
-		for _, name := range v.SelectableFields() {
-			value, ok, err := unstructured.NestedFieldNoCopy(u.Object, strings.Split(name, ".")...)
-			switch {
-			case err == nil && ok && value != nil:
-				out[name] = fmt.Sprint(value)
-			case out[name] == "":
-				out[name] = ""
-			}
+// Fields gives the values of this version's selectable fields.
+func (v *Version) Fields(u *unstructured.Unstructured) map[string]string {
+	out := make(map[string]string, len(v.Spec.SelectableFields))
+	for _, name := range v.SelectableFields() {
+		out[name] = ""
+		if value, ok, err := unstructured.NestedFieldNoCopy(u.Object, strings.Split(name, ".")...); err == nil && ok && value != nil {
+			out[name] = fmt.Sprint(value)
 		}
 	}
 	return out

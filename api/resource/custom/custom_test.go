@@ -79,7 +79,7 @@ func kindOf(t *testing.T, text string) *Kind {
 	if !Served(crd) {
 		t.Fatal("the definition is not served")
 	}
-	k, err := New(crd)
+	k, err := New(crd, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,11 @@ func TestAccept(t *testing.T) {
 
 func TestVersions(t *testing.T) {
 	k := kindOf(t, definition)
-	u, err := k.ToStorage(object(t, "v2", "spec: {cronSpec: x, replicas: 3, image: lost}"))
+	sent := object(t, "v2", "spec: {cronSpec: x, replicas: 3, image: lost}")
+	if err := k.Complete(sent); err != nil || sent.GetAPIVersion() != "stable.example.com/v2" || field1(t, sent, "spec", "zone") != "UTC" {
+		t.Fatal(sent, err)
+	}
+	u, err := k.ToStorage(t.Context(), sent)
 	if err != nil || u.GetAPIVersion() != "stable.example.com/v1" {
 		t.Fatal(u, err)
 	}
@@ -212,7 +216,7 @@ func TestCells(t *testing.T) {
 	if headers := v2.Columns(); len(headers) != 2 || headers[1].Name != "Age" {
 		t.Error(headers)
 	}
-	if got := k.Fields(u); len(got) != 1 || got["spec.cronSpec"] != "x" {
+	if got := k.Storage.Fields(u); len(got) != 1 || got["spec.cronSpec"] != "x" {
 		t.Error(got)
 	}
 }
@@ -270,7 +274,7 @@ func TestSame(t *testing.T) {
 		t.Error("a new generation is the same kind")
 	}
 	crd.Status.AcceptedNames.Kind = ""
-	if _, err := New(crd); err == nil {
+	if _, err := New(crd, nil); err == nil {
 		t.Error("a kind without a name")
 	}
 }

@@ -42,6 +42,9 @@ type Kind struct {
 	settled     atomic.Int64
 	terminating atomic.Bool
 	gone        chan struct{}
+
+	// asks is nil for a kind that no webhook converts: its versions have the same fields, or there is but one.
+	asks *asker
 }
 
 // Version is one version of a custom kind.
@@ -60,6 +63,9 @@ type Version struct {
 	mergeOnce sync.Once
 	merge     *typed.ParseableType
 	mergeErr  error
+
+	// recent are objects that were converted to this version by a webhook a moment ago.
+	recent recent
 }
 
 // compiled is what a version's schema becomes.
@@ -71,8 +77,9 @@ type compiled struct {
 	rules          *cel.Validator
 }
 
-// New makes the kind that a definition describes. The accepted names must be there.
-func New(crd *apiextensionsv1.CustomResourceDefinition) (*Kind, error) {
+// New makes the kind that a definition describes. The accepted names must be there. connect leads to its conversion webhook,
+// if it has one.
+func New(crd *apiextensionsv1.CustomResourceDefinition, connect Connect) (*Kind, error) {
 	names := crd.Status.AcceptedNames
 	if names.Plural == "" || names.Singular == "" || names.Kind == "" || names.ListKind == "" {
 		return nil, fmt.Errorf("%s: not all names are accepted", crd.Name)
@@ -80,6 +87,9 @@ func New(crd *apiextensionsv1.CustomResourceDefinition) (*Kind, error) {
 	k := &Kind{Definition: crd, Names: names, versions: make(map[string]*Version, len(crd.Spec.Versions)), gone: make(chan struct{})}
 	k.settled.Store(math.MaxInt64)
 	k.terminating.Store(terminating(crd))
+	if c := crd.Spec.Conversion; c != nil && c.Strategy == apiextensionsv1.WebhookConverter && len(crd.Spec.Versions) > 1 {
+		k.asks = &asker{kind: k, connect: connect, turns: make(chan struct{}, maxCalls)}
+	}
 	for i := range crd.Spec.Versions {
 		spec := &crd.Spec.Versions[i]
 		v := &Version{Kind: k, Spec: spec, GVK: schema.GroupVersionKind{Group: crd.Spec.Group, Version: spec.Name, Kind: names.Kind}}

@@ -1,23 +1,16 @@
 package admission
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/url"
-	"strconv"
 	"time"
 
 	admissionapi "k8s.io/api/admission/v1"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+
+	"github.com/whalepod/whalepod/master/internal/webhook"
 )
 
 const (
@@ -25,79 +18,31 @@ const (
 	defaultTimeout = 10 * time.Second
 	// maxAnswer bounds what a webhook may answer, in bytes.
 	maxAnswer = 8 << 20
-	// idleTimeout closes connections that wait for the next request.
-	idleTimeout = 30 * time.Second
-	httpsPort   = 443
 )
 
 // caller knows how one webhook is reached.
 type caller struct {
-	url    string
-	client *http.Client
+	client *webhook.Client
 	err    error
 }
 
-// callerID is the hash of a client configuration.
-type callerID [sha256.Size]byte
-
 // callerOf finds or makes what calls by a client configuration: webhooks of one server share connections, also over changes
 // of their configuration.
-func (b *Backend) callerOf(c *admissionv1.WebhookClientConfig, before map[callerID]*caller) *caller {
-	text, err := json.Marshal(c)
-	if err != nil {
-		return &caller{err: err}
+func (b *Backend) callerOf(c *admissionv1.WebhookClientConfig, before map[webhook.ID]*caller) *caller {
+	config := &webhook.Config{URL: c.URL, CABundle: c.CABundle}
+	if s := c.Service; s != nil {
+		config.Service = &webhook.Service{Namespace: s.Namespace, Name: s.Name, Path: s.Path, Port: s.Port}
 	}
-	id := callerID(sha256.Sum256(text))
+	id := config.ID()
 	made := b.callers[id]
 	if made == nil {
 		if made = before[id]; made == nil {
-			made = b.newCaller(c)
+			made = &caller{}
+			made.client, made.err = webhook.New(config, b.cfg.DialService)
 		}
 		b.callers[id] = made
 	}
 	return made
-}
-
-func (b *Backend) newCaller(c *admissionv1.WebhookClientConfig) *caller {
-	t := &http.Transport{
-		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, IdleConnTimeout: idleTimeout, MaxIdleConnsPerHost: 4,
-		ForceAttemptHTTP2: true,
-	}
-	if len(c.CABundle) > 0 {
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(c.CABundle) {
-			return &caller{err: errors.New("unable to load root certificates: unable to parse bytes as PEM block")}
-		}
-		t.TLSClientConfig.RootCAs = pool
-	}
-	out := &caller{client: &http.Client{
-		Transport: t,
-		// Kubernetes' client would follow; a webhook that sends elsewhere what it was asked is no webhook.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
-	if s := c.Service; s != nil {
-		port := int32(httpsPort)
-		if s.Port != nil {
-			port = *s.Port
-		}
-		host := s.Name + "." + s.Namespace + ".svc"
-		t.TLSClientConfig.ServerName = host
-		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return b.cfg.DialService(ctx, s.Namespace, s.Name, port)
-		}
-		u := url.URL{Scheme: "https", Host: net.JoinHostPort(host, strconv.Itoa(int(port)))}
-		if s.Path != nil {
-			u.Path = *s.Path
-		}
-		out.url = u.String()
-		return out
-	}
-	if c.URL == nil {
-		return &caller{err: errors.New("webhook configuration must have either service or URL")}
-	}
-	out.url = *c.URL
-	t.DialContext = (&net.Dialer{Timeout: defaultTimeout}).DialContext
-	return out
 }
 
 // timeout of the hook.
@@ -130,33 +75,14 @@ func (h *hook) post(ctx context.Context, review *admissionapi.AdmissionReview) (
 }
 
 func (c *caller) ask(ctx context.Context, body []byte) (*admissionapi.AdmissionReview, error) {
-	u := c.url
+	query := ""
 	if deadline, ok := ctx.Deadline(); ok {
 		// Whole seconds, rounded up, as Kubernetes' client says it.
-		u += "?timeout=" + (time.Until(deadline) + time.Second - 1).Truncate(time.Second).String()
+		query = "?timeout=" + (time.Until(deadline) + time.Second - 1).Truncate(time.Second).String()
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u, bytes.NewReader(body))
+	data, err := c.client.Post(ctx, query, body, maxAnswer)
 	if err != nil {
 		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "application/json, */*")
-	res, err := c.client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
-	switch {
-	case err != nil:
-		return nil, err
-	case len(data) > maxAnswer:
-		return nil, fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
-	case res.StatusCode < 200 || res.StatusCode > 299:
-		if len(data) > 1024 {
-			data = data[:1024]
-		}
-		return nil, fmt.Errorf("an error on the server (%q) has prevented the request from succeeding: status %d", data, res.StatusCode)
 	}
 	var answer admissionapi.AdmissionReview
 	if err := json.Unmarshal(data, &answer); err != nil {

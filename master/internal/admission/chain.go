@@ -9,30 +9,32 @@ import (
 	"github.com/whalepod/whalepod/api/resource"
 )
 
-// mutate asks the mutating webhooks one after the other and gives the object as they want it. When one changes it, those
-// asked before it that wish so are asked a second time.
-func (b *Backend) mutate(ctx context.Context, all []*hook, a *attributes) (resource.Object, error) {
-	var asked, again []*hook
-	for _, h := range all {
-		changed, invoked, err := b.mutateBy(ctx, h, a)
-		if err != nil {
-			return nil, err
+// mutate asks mutating policies and then mutating webhooks, one after the other, and makes the object what they want. Those
+// that wish so are asked a second time when somebody after them has changed it.
+func (b *Backend) mutate(ctx context.Context, by *state, a *attributes) error {
+	var policies, webhooks turns
+	for round := 1; ; round++ {
+		policies.begin(a)
+		if err := b.applyPolicies(ctx, by.policies.mutating, a, &policies); err != nil {
+			return err
 		}
-		if changed {
-			again = append(again, asked...)
-			asked = nil
+		policies.end(a)
+		webhooks.begin(a)
+		for _, h := range by.hooks.mutating {
+			if !webhooks.has(h) {
+				continue
+			}
+			changed, invoked, err := b.mutateBy(ctx, h, a)
+			if err != nil {
+				return err
+			}
+			webhooks.took(h, changed, invoked && h.reinvocable())
 		}
-		if invoked && h.reinvocable() {
-			asked = append(asked, h)
+		webhooks.end(a)
+		if round == rounds || !policies.changed && !webhooks.changed {
+			return nil
 		}
 	}
-	for _, h := range again {
-		if _, _, err := b.mutateBy(ctx, h, a); err != nil {
-			return nil, err
-		}
-	}
-	obj, _ := a.object.(resource.Object)
-	return obj, nil
 }
 
 func (b *Backend) mutateBy(ctx context.Context, h *hook, a *attributes) (changed, invoked bool, err error) {
@@ -44,17 +46,17 @@ func (b *Backend) mutateBy(ctx context.Context, h *hook, a *attributes) (changed
 	if err != nil || answer == nil {
 		return false, true, err
 	}
-	next, changed, err := b.patched(q, a, answer)
-	if next != nil {
-		a.object = next
-	}
+	changed, err = b.patched(ctx, q, a, answer)
 	return changed, true, err
 }
 
-// validate asks all validating webhooks at once; the first refusal in their order counts.
-func (b *Backend) validate(ctx context.Context, all []*hook, a *attributes) error {
+// validate asks the validating policies, and then all validating webhooks at once; the first refusal in their order counts.
+func (b *Backend) validate(ctx context.Context, by *state, a *attributes) error {
+	if err := b.judge(ctx, by.policies.validating, a); err != nil {
+		return err
+	}
 	var questions []question
-	for _, h := range all {
+	for _, h := range by.hooks.validating {
 		q, ok, err := b.wants(ctx, h, a)
 		if err != nil {
 			return err
@@ -94,7 +96,7 @@ func (b *Backend) validate(ctx context.Context, all []*hook, a *attributes) erro
 	return nil
 }
 
-// any says whether a hook has a rule for the request: all others cost nothing.
+// anyConcerns says whether a hook has a rule for the request: all others cost nothing.
 func anyConcerns(all []*hook, a *attributes) bool {
 	for _, h := range all {
 		if _, ok := h.concerns(a); ok {

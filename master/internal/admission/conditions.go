@@ -3,8 +3,10 @@ package admission
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/google/cel-go/common/types"
+	"github.com/google/cel-go/common/types/ref"
 	admissionapi "k8s.io/api/admission/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -19,23 +21,29 @@ import (
 	"github.com/whalepod/whalepod/api/server"
 )
 
-// meetsConditions evaluates the match conditions: one that is false leaves the webhook out, whatever the others say; one that
-// cannot be evaluated refuses the request, or leaves the webhook out, as its failure policy has it.
-func (b *Backend) meetsConditions(ctx context.Context, q question, a *attributes) (bool, error) {
-	if len(q.conditions) == 0 {
-		return true, nil
+// expression is compiled, or cannot be for a reason.
+type expression struct {
+	program *resource.CELProgram
+	err     error
+}
+
+func compiled(program *resource.CELProgram, err error) expression { return expression{program, err} }
+
+func (x expression) eval(ctx context.Context, e *resource.CELEvaluation) (ref.Val, error) {
+	if x.err != nil {
+		return nil, fmt.Errorf("compilation error: %w", x.err)
 	}
-	in, err := b.input(q, a)
-	if err != nil {
-		return false, apierrors.NewInternalError(err)
-	}
-	budget := int64(resource.CELBudget)
+	return e.Eval(ctx, x.program)
+}
+
+// meet evaluates match conditions: one that is false leaves the request out, whatever becomes of the others.
+func meet(ctx context.Context, conditions []expression, e *resource.CELEvaluation) (bool, error) {
 	var errs []error
-	for _, c := range q.conditions {
-		val, err := c.program.Eval(ctx, in, &budget)
+	for _, c := range conditions {
+		val, err := c.eval(ctx, e)
 		if err != nil {
 			errs = append(errs, err)
-			if errors.Is(err, resource.ErrCELBudget) {
+			if ends(err) {
 				break
 			}
 			continue
@@ -44,26 +52,42 @@ func (b *Backend) meetsConditions(ctx context.Context, q question, a *attributes
 			return false, nil
 		}
 	}
-	if len(errs) == 0 {
-		return true, nil
-	}
-	if q.ignores() {
-		return false, nil
-	}
-	return false, apierrors.NewForbidden(a.gv.WithResource(a.res.Name).GroupResource(), a.name, utilerrors.NewAggregate(errs))
+	return len(errs) == 0, utilerrors.NewAggregate(errs)
 }
 
-// input are the variables of match conditions.
-func (b *Backend) input(q question, a *attributes) (resource.CELInput, error) {
-	object, err := b.celObject(a, a.object, q)
+// ends says that no further expression may be evaluated after an error.
+func ends(err error) bool {
+	return errors.Is(err, resource.ErrCELBudget) || errors.Is(err, resource.ErrCELCost)
+}
+
+// meetsConditions evaluates the match conditions of a webhook; those that cannot be evaluated refuse the request, or leave
+// the webhook out, as its failure policy has it.
+func (b *Backend) meetsConditions(ctx context.Context, q question, a *attributes) (bool, error) {
+	if len(q.conditions) == 0 {
+		return true, nil
+	}
+	in, err := b.input(ctx, q.gv, a)
+	if err != nil {
+		return false, apierrors.NewInternalError(err)
+	}
+	ok, err := meet(ctx, q.conditions, resource.NewCELEvaluation(ctx, in, nil, resource.CELBudget))
+	if err == nil || q.ignores() {
+		return ok, nil
+	}
+	return false, apierrors.NewForbidden(a.gv.WithResource(a.res.Name).GroupResource(), a.name, err)
+}
+
+// input are the variables of match conditions, with the objects in a version.
+func (b *Backend) input(ctx context.Context, gv schema.GroupVersion, a *attributes) (resource.CELInput, error) {
+	object, err := b.celObject(ctx, a, a.object, gv)
 	if err != nil {
 		return nil, err
 	}
-	old, err := b.celObject(a, a.old, q)
+	old, err := b.celObject(ctx, a, a.old, gv)
 	if err != nil {
 		return nil, err
 	}
-	request, err := celRequest(b.request(q, a))
+	request, err := celRequest(b.request(gv, a))
 	if err != nil {
 		return nil, err
 	}
@@ -75,18 +99,23 @@ func (b *Backend) input(q question, a *attributes) (resource.CELInput, error) {
 	}, nil
 }
 
-func (b *Backend) celObject(a *attributes, obj runtime.Object, q question) (any, error) {
+func (b *Backend) celObject(ctx context.Context, a *attributes, obj runtime.Object, gv schema.GroupVersion) (any, error) {
 	if obj == nil {
 		return nil, nil
 	}
-	v, err := b.versioned(a, obj, q.gv)
+	v, err := b.versioned(ctx, a, obj, gv)
 	if err != nil {
 		return nil, err
 	}
-	if u, ok := v.(*unstructured.Unstructured); ok {
+	return celValue(v)
+}
+
+// celValue gives an object in JSON's types.
+func celValue(obj runtime.Object) (map[string]any, error) {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
 		return u.Object, nil
 	}
-	return runtime.DefaultUnstructuredConverter.ToUnstructured(v)
+	return runtime.DefaultUnstructuredConverter.ToUnstructured(obj)
 }
 
 func celRequest(r *admissionapi.AdmissionRequest) (any, error) {

@@ -22,13 +22,13 @@ func NewConnector(c server.Connector, b *Backend) *Connector { return &Connector
 // Connect implements server.Connector. Reading a log is no connection.
 func (c *Connector) Connect(w http.ResponseWriter, req *http.Request, r *resource.Resource, sub, namespace, name, path string) error {
 	hs := c.b.current()
-	if sub == "log" || exempt(r) || len(hs.mutating)+len(hs.validating) == 0 {
+	if sub == "log" || hs.none(r) {
 		return c.Connector.Connect(w, req, r, sub, namespace, name, path)
 	}
 	o := server.WriteOptions{User: server.UserOf(req.Context()), Warn: func(string) {}}
 	a := newAttributes(req.Context(), admissionv1.Connect, r, sub, namespace, name, &o)
-	a.fixed = true
-	if anyConcerns(hs.mutating, a) || anyConcerns(hs.validating, a) {
+	a.fixed, a.immutable = true, true
+	if hs.concerns(a) {
 		a.object = c.options(req, r, sub, a)
 		if err := c.b.askBoth(req.Context(), hs, a); err != nil {
 			return err

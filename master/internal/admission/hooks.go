@@ -5,11 +5,10 @@ import (
 	"slices"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/whalepod/whalepod/api/resource"
 	"github.com/whalepod/whalepod/master/internal/registry"
+	"github.com/whalepod/whalepod/master/internal/webhook"
 )
 
 // Keys of the kinds in the registry.
@@ -21,17 +20,10 @@ const (
 // hook is one webhook, ready to be matched and called.
 type hook struct {
 	resource.Webhook
-	namespaces, objects labels.Selector
-	conditions          []condition
-	// broken says why the webhook can never be matched; what it concerns fails or passes as its failure policy says.
-	broken error
-	caller *caller
-}
-
-// condition is a compiled match condition.
-type condition struct {
-	name    string
-	program *resource.CELProgram
+	// What concerns a matcher that is broken fails or passes as the failure policy says.
+	matcher
+	conditions []expression
+	caller     *caller
 }
 
 // hooks are those of one state, in the order in which they are called.
@@ -56,37 +48,20 @@ func (h *hooks) isOf(v *registry.View) bool {
 	return true
 }
 
-// current are the hooks of the committed state: those at hand, unless a configuration has changed since.
-func (b *Backend) current() (h *hooks) {
-	_ = b.cfg.Registry.View(func(v *registry.View) error {
-		if h = b.last.Load(); h.isOf(v) {
-			return nil
-		}
-		b.building.Lock()
-		defer b.building.Unlock()
-		if h = b.last.Load(); !h.isOf(v) {
-			h = b.compile(v)
-			b.last.Store(h)
-		}
-		return nil
-	})
-	return h
-}
-
 // compile makes the hooks of a state; building is held.
 func (b *Backend) compile(v *registry.View) *hooks {
 	before := b.callers
-	b.callers = map[callerID]*caller{}
+	b.callers = map[webhook.ID]*caller{}
 	h := b.compileState(v, before)
 	for id, c := range before {
 		if b.callers[id] == nil && c.client != nil {
-			c.client.CloseIdleConnections()
+			c.client.CloseIdle()
 		}
 	}
 	return h
 }
 
-func (b *Backend) compileState(v *registry.View, before map[callerID]*caller) *hooks {
+func (b *Backend) compileState(v *registry.View, before map[webhook.ID]*caller) *hooks {
 	h := &hooks{stamps: stampsOf(v)}
 	for c := range registry.List[*admissionv1.MutatingWebhookConfiguration](v, "") {
 		h.mutating = append(h.mutating, b.compileAll(c, before)...)
@@ -101,40 +76,30 @@ func (b *Backend) compileState(v *registry.View, before map[callerID]*caller) *h
 	return h
 }
 
-func (b *Backend) compileAll(config resource.Object, before map[callerID]*caller) []*hook {
+func (b *Backend) compileAll(config resource.Object, before map[webhook.ID]*caller) []*hook {
 	var out []*hook
 	for _, w := range resource.Webhooks(config) {
 		h := &hook{Webhook: w, caller: b.callerOf(&w.ClientConfig, before)}
-		if h.namespaces, h.broken = selector(w.NamespaceSelector); h.broken == nil {
-			h.objects, h.broken = selector(w.ObjectSelector)
+		h.setSelectors(w.NamespaceSelector, w.ObjectSelector)
+		h.exact = w.MatchPolicy != nil && *w.MatchPolicy == admissionv1.Exact
+		for _, rule := range w.Rules {
+			h.rules = append(h.rules, admissionv1.NamedRuleWithOperations{RuleWithOperations: rule})
 		}
 		for _, c := range w.MatchConditions {
 			program, err := resource.CompileCEL(c.Expression, resource.CELVariables{Authorizer: true}, resource.CELBool)
 			if err != nil {
 				h.broken = err
 			}
-			h.conditions = append(h.conditions, condition{c.Name, program})
+			h.conditions = append(h.conditions, compiled(program, err))
 		}
 		out = append(out, h)
 	}
 	return out
 }
 
-// selector: none means everything, as Kubernetes' defaults have it.
-func selector(s *metav1.LabelSelector) (labels.Selector, error) {
-	if s == nil {
-		return labels.Everything(), nil
-	}
-	return metav1.LabelSelectorAsSelector(s)
-}
-
 // ignores says whether the request passes when the webhook cannot be asked.
 func (h *hook) ignores() bool {
 	return h.FailurePolicy != nil && *h.FailurePolicy == admissionv1.Ignore
-}
-
-func (h *hook) equivalent() bool {
-	return h.MatchPolicy == nil || *h.MatchPolicy == admissionv1.Equivalent
 }
 
 func (h *hook) reinvocable() bool {

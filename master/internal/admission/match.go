@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/whalepod/whalepod/api/resource"
 	"github.com/whalepod/whalepod/api/server"
+	"github.com/whalepod/whalepod/master/internal/registry"
 )
 
 // attributes are what a request wants. Objects are of the storage version; those of subresources that are verbs, and the
@@ -29,6 +31,12 @@ type attributes struct {
 	warn            func(string)
 	// fixed says that the objects are of one version and not the resource's.
 	fixed bool
+	// conversions is there for kinds that another webhook converts.
+	conversions *conversions
+	// immutable: nobody can change the object.
+	immutable bool
+	// anyName: it is not known yet which objects the request is about.
+	anyName bool
 }
 
 // ruleNamespace is the namespace as rules and selectors see it: a namespace is in itself.
@@ -41,28 +49,106 @@ func (a *attributes) ruleNamespace() string {
 
 func (a *attributes) isNamespace() bool { return a.res.Key() == "namespaces" }
 
-// concerns says whether a rule of the hook may be about the request, and in which version its objects go to the hook.
-func (h *hook) concerns(a *attributes) (schema.GroupVersion, bool) {
-	for i := range h.Rules {
-		if matches(&h.Rules[i], a, a.gv) {
+// matcher says which requests a webhook, a policy or a binding is about.
+type matcher struct {
+	// rules of which one must fit; exclude, of which none may.
+	rules, exclude []admissionv1.NamedRuleWithOperations
+	// all: no rules mean every request.
+	all bool
+	// exact: rules are about the version that they name only.
+	exact               bool
+	namespaces, objects labels.Selector
+	// broken says why it can never be said whether a request is meant.
+	broken error
+}
+
+func (m *matcher) setSelectors(namespaces, objects *metav1.LabelSelector) {
+	if m.namespaces, m.broken = selector(namespaces); m.broken == nil {
+		m.objects, m.broken = selector(objects)
+	}
+}
+
+// selector: none means everything, as Kubernetes' defaults have it.
+func selector(s *metav1.LabelSelector) (labels.Selector, error) {
+	if s == nil {
+		return labels.Everything(), nil
+	}
+	return metav1.LabelSelectorAsSelector(s)
+}
+
+// concerns says whether the request may be meant by the rules, and in which version they are about its objects.
+func (m *matcher) concerns(a *attributes) (schema.GroupVersion, bool) {
+	if len(m.exclude) > 0 {
+		if _, excluded := m.find(m.exclude, a, false); excluded {
+			return a.gv, false
+		}
+	}
+	if m.all && len(m.rules) == 0 {
+		return a.gv, true
+	}
+	return m.find(m.rules, a, a.anyName)
+}
+
+// find looks for a rule that fits; anyName takes those, too, that name objects.
+func (m *matcher) find(rules []admissionv1.NamedRuleWithOperations, a *attributes, anyName bool) (schema.GroupVersion, bool) {
+	named := func(rule *admissionv1.NamedRuleWithOperations) bool {
+		return len(rule.ResourceNames) == 0 || anyName || slices.Contains(rule.ResourceNames, a.name)
+	}
+	for i := range rules {
+		if matches(&rules[i].RuleWithOperations, a, a.gv) && named(&rules[i]) {
 			return a.gv, true
 		}
 	}
-	if !h.equivalent() || a.fixed {
+	if m.exact || a.fixed {
 		return a.gv, false
 	}
 	// The first rule that fits another version of the same objects counts.
-	for i := range h.Rules {
+	for i := range rules {
 		for _, gv := range a.res.Served {
 			if _, offered := a.res.SubresourceIn(gv, a.sub); gv == a.gv || a.sub != "" && !offered {
 				continue
 			}
-			if matches(&h.Rules[i], a, gv) {
+			if matches(&rules[i].RuleWithOperations, a, gv) && named(&rules[i]) {
 				return gv, true
 			}
 		}
 	}
 	return a.gv, false
+}
+
+// selects applies the selectors to a request that the rules mean.
+func (b *Backend) selects(m *matcher, a *attributes) (bool, error) {
+	if m.broken != nil {
+		return false, m.broken
+	}
+	if ok, err := b.inNamespace(m, a); err != nil || !ok {
+		return false, err
+	}
+	return matchesObject(m.objects, a), nil
+}
+
+// inNamespace applies the namespace selector. What is in no namespace is never left out by it.
+func (b *Backend) inNamespace(m *matcher, a *attributes) (bool, error) {
+	name := a.ruleNamespace()
+	if name == "" && !a.isNamespace() || m.namespaces.Empty() {
+		return true, nil
+	}
+	if obj, ok := a.object.(metav1.Object); ok && a.isNamespace() && a.sub == "" {
+		return m.namespaces.Matches(labels.Set(obj.GetLabels())), nil // as it will be
+	}
+	ns, err := b.namespace(name)
+	if err != nil {
+		return false, err
+	}
+	return m.namespaces.Matches(labels.Set(ns.Labels)), nil
+}
+
+func (b *Backend) namespace(name string) (ns *corev1.Namespace, err error) {
+	err = b.cfg.Registry.View(func(v *registry.View) (err error) {
+		ns, err = registry.Get[*corev1.Namespace](v, "", name)
+		return err
+	})
+	return ns, err
 }
 
 func matches(rule *admissionv1.RuleWithOperations, a *attributes, gv schema.GroupVersion) bool {

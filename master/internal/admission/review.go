@@ -7,23 +7,21 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sync"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	admissionapi "k8s.io/api/admission/v1"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
-	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"github.com/whalepod/whalepod/api/resource"
-	"github.com/whalepod/whalepod/master/internal/registry"
 )
 
 // questions are the webhooks that a request goes to, each with the version that it is asked in.
@@ -42,38 +40,11 @@ func (b *Backend) wants(ctx context.Context, h *hook, a *attributes) (question, 
 	if h.broken != nil {
 		return q, !h.ignores(), h.failure(h.broken)
 	}
-	if ok, err := b.inNamespace(h, a); err != nil || !ok {
+	if ok, err := b.selects(&h.matcher, a); err != nil || !ok {
 		return q, false, err
-	}
-	if !matchesObject(h.objects, a) {
-		return q, false, nil
 	}
 	ok, err := b.meetsConditions(ctx, q, a)
 	return q, ok, err
-}
-
-// inNamespace applies the namespace selector. What is in no namespace is never left out by it.
-func (b *Backend) inNamespace(h *hook, a *attributes) (bool, error) {
-	name := a.ruleNamespace()
-	if name == "" && !a.isNamespace() || h.namespaces.Empty() {
-		return true, nil
-	}
-	if m, ok := a.object.(metav1.Object); ok && a.isNamespace() && a.sub == "" {
-		return h.namespaces.Matches(labels.Set(m.GetLabels())), nil // as it will be
-	}
-	ns, err := b.namespace(name)
-	if err != nil {
-		return false, err
-	}
-	return h.namespaces.Matches(labels.Set(ns.Labels)), nil
-}
-
-func (b *Backend) namespace(name string) (ns *corev1.Namespace, err error) {
-	err = b.cfg.Registry.View(func(v *registry.View) (err error) {
-		ns, err = registry.Get[*corev1.Namespace](v, "", name)
-		return err
-	})
-	return ns, err
 }
 
 // failure is what a webhook that could not be asked means for the request.
@@ -85,18 +56,50 @@ func (h *hook) failure(err error) error {
 }
 
 // versioned gives an object of the request in a version.
-func (b *Backend) versioned(a *attributes, obj runtime.Object, gv schema.GroupVersion) (runtime.Object, error) {
+func (b *Backend) versioned(ctx context.Context, a *attributes, obj runtime.Object, gv schema.GroupVersion) (runtime.Object, error) {
 	stored, ok := obj.(resource.Object)
 	if obj == nil || a.fixed || !ok {
 		return obj, nil
 	}
-	return b.cfg.Table.FromStorage(stored, gv)
+	if a.res.AsksWebhook() && gv != a.gv {
+		return a.conversions.once(conversion{stored, gv}, func() (runtime.Object, error) { return b.cfg.Table.In(ctx, a.res, stored, gv) })
+	}
+	return b.cfg.Table.In(ctx, a.res, stored, gv)
+}
+
+// conversion of an object to a version.
+type conversion struct {
+	obj resource.Object
+	gv  schema.GroupVersion
+}
+
+// conversions by another webhook are made once for a request, however many webhooks want an object in the same version.
+type conversions struct {
+	mu   sync.Mutex
+	made map[conversion]runtime.Object
+}
+
+func (c *conversions) once(k conversion, convert func() (runtime.Object, error)) (runtime.Object, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if made := c.made[k]; made != nil {
+		return made, nil
+	}
+	made, err := convert()
+	if err != nil {
+		return nil, err
+	}
+	if c.made == nil {
+		c.made = map[conversion]runtime.Object{}
+	}
+	c.made[k] = made
+	return made, nil
 }
 
 // request makes the question; objects are added by those who need them.
-func (b *Backend) request(q question, a *attributes) *admissionapi.AdmissionRequest {
+func (b *Backend) request(gv schema.GroupVersion, a *attributes) *admissionapi.AdmissionRequest {
 	dryRun := a.dryRun
-	asked, spoken := b.kind(a, q.gv), b.kind(a, a.gv)
+	asked, spoken := b.kind(a, gv), b.kind(a, a.gv)
 	user := authenticationv1.UserInfo{Username: a.user.Name, UID: a.user.UID, Groups: a.user.Groups}
 	for k, v := range a.user.Extra {
 		if user.Extra == nil {
@@ -106,7 +109,7 @@ func (b *Backend) request(q question, a *attributes) *admissionapi.AdmissionRequ
 	}
 	return &admissionapi.AdmissionRequest{
 		UID: uuid.NewUUID(), Kind: asked, RequestKind: &spoken,
-		Resource:        metav1.GroupVersionResource{Group: q.gv.Group, Version: q.gv.Version, Resource: a.res.Name},
+		Resource:        metav1.GroupVersionResource{Group: gv.Group, Version: gv.Version, Resource: a.res.Name},
 		RequestResource: &metav1.GroupVersionResource{Group: a.gv.Group, Version: a.gv.Version, Resource: a.res.Name},
 		SubResource:     a.sub, RequestSubResource: a.sub, Name: a.name, Namespace: a.ruleNamespace(),
 		Operation: admissionapi.Operation(a.operation), UserInfo: user, DryRun: &dryRun, Options: optionsOf(a),
@@ -154,12 +157,12 @@ func (b *Backend) ask(ctx context.Context, q question, a *attributes) (*admissio
 	if !slices.Contains(q.ReviewVersions, admissionapi.SchemeGroupVersion.Version) {
 		return nil, q.failure(errors.New("could not create admission objects: webhook does not accept known AdmissionReview versions (v1)"))
 	}
-	req := b.request(q, a)
+	req := b.request(q.gv, a)
 	for _, part := range []struct {
 		obj  runtime.Object
 		into *runtime.RawExtension
 	}{{a.object, &req.Object}, {a.old, &req.OldObject}} {
-		raw, err := b.encode(a, part.obj, q.gv)
+		raw, err := b.encode(ctx, a, part.obj, q.gv)
 		if err != nil {
 			return nil, apierrors.NewInternalError(err)
 		}
@@ -185,11 +188,11 @@ func (b *Backend) ask(ctx context.Context, q question, a *attributes) (*admissio
 	return answer, nil
 }
 
-func (b *Backend) encode(a *attributes, obj runtime.Object, gv schema.GroupVersion) ([]byte, error) {
+func (b *Backend) encode(ctx context.Context, a *attributes, obj runtime.Object, gv schema.GroupVersion) ([]byte, error) {
 	if obj == nil {
 		return nil, nil
 	}
-	v, err := b.versioned(a, obj, gv)
+	v, err := b.versioned(ctx, a, obj, gv)
 	if err != nil {
 		return nil, err
 	}
@@ -219,41 +222,40 @@ func denied(name string, result *metav1.Status) error {
 }
 
 // patched applies what a mutating webhook answers to the object, and says whether that changed anything.
-func (b *Backend) patched(q question, a *attributes, answer *admissionapi.AdmissionResponse) (resource.Object, bool, error) {
+func (b *Backend) patched(ctx context.Context, q question, a *attributes, answer *admissionapi.AdmissionResponse) (bool, error) {
 	if len(answer.Patch) == 0 {
-		return nil, false, nil
+		return false, nil
 	}
 	patch, err := jsonpatch.DecodePatch(answer.Patch)
 	if err != nil {
-		return nil, false, q.failure(fmt.Errorf("received undecodable patch in webhook response: %w", err))
+		return false, q.failure(fmt.Errorf("received undecodable patch in webhook response: %w", err))
 	}
 	if len(patch) == 0 {
-		return nil, false, nil
+		return false, nil
 	}
-	if a.object == nil || a.fixed {
-		return nil, false, apierrors.NewInternalError(fmt.Errorf("admission webhook %q attempted to modify the object, which is not supported for this operation", q.Name))
+	if a.object == nil || a.immutable {
+		return false, apierrors.NewInternalError(fmt.Errorf("admission webhook %q attempted to modify the object, which is not supported for this operation", q.Name))
 	}
 	if *answer.PatchType != admissionapi.PatchTypeJSONPatch {
-		return nil, false, q.failure(fmt.Errorf("unsupported patch type %q", *answer.PatchType))
+		return false, q.failure(fmt.Errorf("unsupported patch type %q", *answer.PatchType))
 	}
-	before, err := b.versioned(a, a.object, q.gv)
+	before, err := b.versioned(ctx, a, a.object, q.gv)
 	if err != nil {
-		return nil, false, apierrors.NewInternalError(err)
+		return false, apierrors.NewInternalError(err)
 	}
 	data, err := json.Marshal(before)
 	if err == nil {
 		data, err = patch.Apply(data)
 	}
 	if err != nil {
-		return nil, false, apierrors.NewInternalError(err)
+		return false, apierrors.NewInternalError(err)
 	}
 	next, err := b.decode(before, data)
 	if err != nil {
-		return nil, false, apierrors.NewInternalError(err)
+		return false, apierrors.NewInternalError(err)
 	}
 	changed := !apiequality.Semantic.DeepEqual(before, next)
-	stored, err := b.cfg.Table.ToStorage(next)
-	return stored, changed, err
+	return changed, b.become(ctx, a, next)
 }
 
 // decode reads a patched object of the kind that it was.

@@ -53,13 +53,18 @@ func (r *Registry) Create(ctx context.Context, res *resource.Resource, namespace
 			o.Warn(w)
 		}
 	}
+	r.observe(obj, nil)
 	if o.Check != nil {
 		if err := o.Check(ctx, obj, nil); err != nil {
 			return nil, err
 		}
 	}
+	obj, err := res.Write(ctx, obj)
+	if err != nil {
+		return nil, err
+	}
 	var made Object
-	err := r.Transact(ctx, func(tx *Tx) error {
+	err = r.Transact(ctx, func(tx *Tx) error {
 		made = obj.DeepCopyObject().(Object) // the store may call again from the start
 		if err := r.insert(tx, res, made, generated); err != nil {
 			return err
@@ -73,7 +78,7 @@ func (r *Registry) Create(ctx context.Context, res *resource.Resource, namespace
 	if err != nil && !errors.Is(err, errDryRun) {
 		return nil, err
 	}
-	return made, nil
+	return handOut(ctx, res, made)
 }
 
 // prepareCreate sets what the system sets on a new object, before validation, and says whether it made up the name.

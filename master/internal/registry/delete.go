@@ -38,8 +38,22 @@ func (d deletion) propagationFor(obj Object) *metav1.DeletionPropagation {
 	return &orphan
 }
 
-// Delete implements server.Backend.
+// Delete implements server.Backend. As in Kubernetes, who cannot be shown an object cannot delete it.
 func (r *Registry) Delete(ctx context.Context, res *resource.Resource, namespace, name string, o server.DeleteOptions) (resource.Object, bool, error) {
+	if res.AsksWebhook() {
+		if _, err := r.Get(ctx, res, namespace, name, ""); err != nil {
+			return nil, false, err
+		}
+	}
+	obj, done, err := r.deleteStored(ctx, res, namespace, name, o)
+	if err != nil || done {
+		return obj, done, err // what has gone is only named
+	}
+	obj, err = handOut(ctx, res, obj)
+	return obj, false, err
+}
+
+func (r *Registry) deleteStored(ctx context.Context, res *resource.Resource, namespace, name string, o server.DeleteOptions) (resource.Object, bool, error) {
 	var obj Object
 	var done bool
 	err := r.Transact(ctx, func(tx *Tx) (err error) {
@@ -60,7 +74,15 @@ func (r *Registry) Delete(ctx context.Context, res *resource.Resource, namespace
 
 // DeleteCollection implements server.Backend.
 func (r *Registry) DeleteCollection(ctx context.Context, res *resource.Resource, q server.ListQuery, o server.DeleteOptions) ([]resource.Object, error) {
-	return server.DeleteEach(ctx, r, res, q, o)
+	return server.DeleteEach(ctx, listed{r}, res, q, o)
+}
+
+// listed deletes what was just listed, and so needs not be converted again.
+type listed struct{ *Registry }
+
+// Delete implements server.Backend.
+func (l listed) Delete(ctx context.Context, res *resource.Resource, namespace, name string, o server.DeleteOptions) (resource.Object, bool, error) {
+	return l.deleteStored(ctx, res, namespace, name, o)
 }
 
 // deleteIn begins or completes a deletion. An object goes at once unless finalizers or a grace period hold it; then it

@@ -26,6 +26,7 @@ const outsideTries = 10
 func (r *Registry) Update(ctx context.Context, res *resource.Resource, sub, namespace, name string, o server.UpdateOptions,
 	change func(resource.Object) (resource.Object, error),
 ) (resource.Object, bool, error) {
+	o.CallsOut = o.CallsOut || res.AsksWebhook()
 	u := update{r: r, res: res, sub: sub, namespace: namespace, name: name, opts: o, change: change}
 	for try := 1; ; try++ {
 		var out Object
@@ -62,8 +63,9 @@ type update struct {
 	opts                 server.UpdateOptions
 	change               func(resource.Object) (resource.Object, error)
 
-	// Of the last try: the object found, and whether the wish names no other resourceVersion than that one's.
-	old           Object
+	// Of the last try: the object found, the same as res wants it, and whether the wish names no other resourceVersion than
+	// that one's.
+	old, before   Object
 	unconditional bool
 }
 
@@ -76,28 +78,39 @@ func (u *update) optimistic(ctx context.Context) (Object, error) {
 		return nil, err
 	}
 	if u.opts.Check != nil {
-		if err := u.opts.Check(ctx, obj, u.old); err != nil {
+		if err := u.opts.Check(ctx, obj, u.before); err != nil {
 			return nil, err
 		}
+	}
+	obj, err := u.res.Write(ctx, obj)
+	if err != nil {
+		return nil, err
 	}
 	return u.write(ctx, func(*Tx) (Object, error) { return obj.DeepCopyObject().(Object), nil })
 }
 
 func (u *update) locked(ctx context.Context) (Object, error) {
-	return u.write(ctx, func(tx *Tx) (Object, error) { return u.wanted(ctx, &tx.View) })
+	return u.write(ctx, func(tx *Tx) (Object, error) {
+		obj, err := u.wanted(ctx, &tx.View)
+		if err != nil {
+			return nil, err
+		}
+		return u.res.Write(ctx, obj)
+	})
 }
 
 // wanted computes the object to write, valid and complete.
 func (u *update) wanted(ctx context.Context, v *View) (Object, error) {
-	u.old, u.unconditional = nil, false
+	u.old, u.before, u.unconditional = nil, nil, false
 	old, err := v.Reader.Get(keyOf(u.res, u.namespace, u.name))
 	if err != nil {
 		return nil, statusError(err, u.res, u.name)
 	}
 	u.old = old
-	if old, err = u.res.Stored(old); err != nil {
+	if old, err = readOne(ctx, u.res, old); err != nil {
 		return nil, err
 	}
+	u.before = old
 	obj, err := u.change(old.DeepCopyObject().(Object))
 	if err != nil {
 		return nil, err
@@ -136,7 +149,7 @@ func (u *update) write(ctx context.Context, wanted func(*Tx) (Object, error)) (o
 	if err != nil && !errors.Is(err, errDryRun) {
 		return nil, err
 	}
-	return out, nil
+	return handOut(ctx, u.res, out)
 }
 
 func (r *Registry) createOnUpdate(ctx context.Context, res *resource.Resource, namespace, name string, o server.UpdateOptions,
@@ -187,6 +200,9 @@ func (r *Registry) checkUpdate(ctx context.Context, res *resource.Resource, sub,
 		if errs := validate(ctx, obj, old); len(errs) > 0 {
 			return apierrors.NewInvalid(res.GroupVersionKind().GroupKind(), obj.GetName(), errs)
 		}
+	}
+	if sub == "" {
+		r.observe(obj, old)
 	}
 	if rules.Warnings != nil && o.Warn != nil && sub == "" {
 		for _, w := range rules.Warnings(ctx, obj, old) {

@@ -16,16 +16,22 @@ const watchBatch = 100
 
 // objectWatch sees the store's events through the selectors of one client.
 type objectWatch struct {
-	res        *resource.Resource
-	w          store.Watcher
-	match      func(Object) bool
+	res     *resource.Resource
+	w       store.Watcher
+	match   func(Object) bool
+	selects bool // match is not always true
+
+	// pending are events that are still to be converted by a webhook, and handedOut is the revision before them.
+	pending    []Event
+	handedOut  int64
 	initial    []resource.Object
 	initialEnd bool
 }
 
 // Watch implements server.Backend. Without a resourceVersion, or with "0", the present objects come first as ADDED.
-func (r *Registry) Watch(_ context.Context, res *resource.Resource, q server.WatchQuery) (server.Watch, error) {
-	w := &objectWatch{res: res, match: matcher(res, q.Labels, q.Fields)}
+func (r *Registry) Watch(ctx context.Context, res *resource.Resource, q server.WatchQuery) (server.Watch, error) {
+	lq := server.ListQuery{Namespace: q.Namespace, Labels: q.Labels, Fields: q.Fields}
+	w := &objectWatch{res: res, match: matcher(res, q.Labels, q.Fields), selects: selective(lq)}
 	opts := store.WatchOptions{Resources: []string{res.Key()}, Namespace: q.Namespace}
 	wantInitial := q.SendInitialEvents != nil && *q.SendInitialEvents
 	fromNow := q.ResourceVersion == "" || q.ResourceVersion == "0"
@@ -41,14 +47,19 @@ func (r *Registry) Watch(_ context.Context, res *resource.Resource, q server.Wat
 			return nil // sendInitialEvents=false from now on
 		}
 		w.initialEnd = wantInitial
-		lq := server.ListQuery{Namespace: q.Namespace, Labels: q.Labels, Fields: q.Fields}
 		for o := range candidates(s, res, lq, Key{}) {
-			if w.match(o) {
+			if res.AsksWebhook() || w.match(o) {
 				w.initial = append(w.initial, o)
 			}
 		}
 		return nil
 	})
+	if err == nil && res.AsksWebhook() {
+		if err = w.convertInitial(ctx); err != nil {
+			w.w.Close()
+			return nil, err
+		}
+	}
 	return w, err
 }
 
@@ -74,14 +85,19 @@ func (r *Registry) watchAfter(w *objectWatch, opts store.WatchOptions, resourceV
 
 func (w *objectWatch) Initial() ([]resource.Object, bool) { return w.initial, w.initialEnd }
 
-func (w *objectWatch) ResourceVersion() string { return FormatRevision(w.w.Revision()) }
+func (w *objectWatch) ResourceVersion() string {
+	if len(w.pending) > 0 {
+		return FormatRevision(w.handedOut)
+	}
+	return FormatRevision(w.w.Revision())
+}
 
 func (w *objectWatch) Close() { w.w.Close() }
 
 func (w *objectWatch) Next(ctx context.Context) ([]server.WatchEvent, error) {
 	w.initial = nil // sent by now: let them go
 	for {
-		events, err := w.w.Next(ctx, watchBatch)
+		events, err := w.next(ctx)
 		if err != nil {
 			return nil, statusError(err, w.res, "")
 		}

@@ -22,9 +22,9 @@ const (
 	// detachKeys nobody types by accident: Docker's default (ctrl-p,ctrl-q) swallows every ctrl-p in a shell. By them
 	// our commands are known from those of others, too; see endStrays.
 	detachKeys = "ctrl-^,ctrl-],ctrl-^,ctrl-_,ctrl-^,ctrl-]"
-	// A resize fails while the process is not there yet; it is tried again after resizeRetry, resizeTries times.
-	resizeRetry = 20 * time.Millisecond
-	resizeTries = 50
+	// A resize fails while the process is not there yet, which on a busy machine takes what it takes: it is tried again until
+	// the session ends.
+	resizeRetryMin, resizeRetryMax = 20 * time.Millisecond, time.Second
 	// The engine can close the streams shortly before it has noted the end of the process.
 	exitPollMin, exitPollMax = 5 * time.Millisecond, time.Second
 	// Exit codes with which an engine reports that it could not run the command.
@@ -153,40 +153,40 @@ func orDiscard(w io.Writer) io.Writer {
 // followSize tells the engine each size, and tells it again while the process is only about to start.
 func followSize(ctx context.Context, sizes <-chan runtime.Size, resize func(context.Context, runtime.Size) error) {
 	var size runtime.Size
+	untold, wait := false, resizeRetryMin
 	retry := time.NewTimer(0)
 	<-retry.C
 	defer retry.Stop()
-	for tries := 0; ; {
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case next, ok := <-sizes:
 			if !ok {
 				sizes = nil // the last size may still have to be told
-				if tries == 0 {
+				if !untold {
 					return
 				}
 				continue
 			}
-			size, tries = next, resizeTries
+			size, untold, wait = next, next.Width > 0 && next.Height > 0, resizeRetryMin
 		case <-retry.C:
 		}
-		if size.Width == 0 || size.Height == 0 {
-			tries = 0
+		if !untold {
 			continue
 		}
 		short, cancel := bounded(ctx, readLimit)
 		err := resize(short, size)
 		cancel()
-		if err == nil || tries <= 1 {
-			tries = 0
+		if err == nil {
+			untold = false
 			if sizes == nil {
 				return
 			}
 			continue
 		}
-		tries--
-		retry.Reset(resizeRetry)
+		retry.Reset(wait)
+		wait = min(2*wait, resizeRetryMax)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"slices"
 	"time"
 
@@ -12,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -75,7 +73,7 @@ func (c *Controller) reconcile(ctx context.Context, key controller.Key) (time.Du
 	var t target
 	err := c.cfg.Registry.View(func(v *registry.View) (err error) {
 		var s situation
-		if s, t, err = c.look(v, key); err == nil {
+		if s, t, err = c.look(ctx, v, key); err == nil {
 			d = decide(s)
 		}
 		return err
@@ -97,7 +95,7 @@ func (c *Controller) reconcile(ctx context.Context, key controller.Key) (time.Du
 }
 
 // look at everything that decides about an autoscaler.
-func (c *Controller) look(v *registry.View, key controller.Key) (s situation, t target, err error) {
+func (c *Controller) look(ctx context.Context, v *registry.View, key controller.Key) (s situation, t target, err error) {
 	s.hpa, err = registry.Get[*autoscalingv2.HorizontalPodAutoscaler](v, key.Namespace, key.Name)
 	if err != nil {
 		return s, t, err
@@ -107,7 +105,7 @@ func (c *Controller) look(v *registry.View, key controller.Key) (s situation, t 
 		s.memory = &memory{uid: s.hpa.UID}
 		c.memories[key] = s.memory
 	}
-	if t, s.scaleErr = c.target(v, s.hpa); s.scaleErr != nil {
+	if t, s.scaleErr = c.target(ctx, v, s.hpa, true); s.scaleErr != nil {
 		return s, t, nil
 	}
 	s.scale = t.scale
@@ -121,14 +119,14 @@ func (c *Controller) look(v *registry.View, key controller.Key) (s situation, t 
 			s.pods = append(s.pods, p)
 		}
 	}
-	s.rivals = c.rivals(v, key.Namespace, s.pods)
+	s.rivals = c.rivals(ctx, v, key.Namespace, s.pods)
 	return s, t, nil
 }
 
 // rivals are the autoscalers whose selectors match some of the pods.
-func (c *Controller) rivals(v *registry.View, namespace string, pods []*corev1.Pod) (names []string) {
+func (c *Controller) rivals(ctx context.Context, v *registry.View, namespace string, pods []*corev1.Pod) (names []string) {
 	for hpa := range registry.List[*autoscalingv2.HorizontalPodAutoscaler](v, namespace) {
-		t, err := c.target(v, hpa)
+		t, err := c.target(ctx, v, hpa, false)
 		if err != nil || t.selector == "" {
 			continue
 		}
@@ -140,55 +138,6 @@ func (c *Controller) rivals(v *registry.View, namespace string, pods []*corev1.P
 	return names
 }
 
-// target of an autoscaler.
-type target struct {
-	scale
-	key registry.Key
-	// read its scale, and set its replicas in a copy.
-	read func(registry.Object) (scale, error)
-	set  func(registry.Object, int32) error
-}
-
-// target finds what an autoscaler scales: any served kind that has a scale, under any of its groups.
-func (c *Controller) target(v *registry.View, hpa *autoscalingv2.HorizontalPodAutoscaler) (t target, err error) {
-	ref := hpa.Spec.ScaleTargetRef
-	gv, err := schema.ParseGroupVersion(ref.APIVersion)
-	if err != nil {
-		return t, err
-	}
-	kind := schema.GroupKind{Group: gv.Group, Kind: ref.Kind}
-	for _, r := range c.cfg.Registry.Table().All() {
-		if r.Kind != kind.Kind || !slices.ContainsFunc(r.Served, func(gv schema.GroupVersion) bool { return gv.Group == kind.Group }) {
-			continue
-		}
-		// The version that is named, else any of the group: Kubernetes asks for the kind without its version.
-		offers := func(gv schema.GroupVersion) bool {
-			_, ok := r.SubresourceIn(gv, "scale")
-			return ok && gv.Group == kind.Group
-		}
-		if !slices.Contains(r.Served, gv) || !offers(gv) {
-			i := slices.IndexFunc(r.Served, offers)
-			if i < 0 {
-				return t, apierrors.NewGenericServerResponse(http.StatusNotFound, "get", r.GroupResource(), ref.Name, "", 0, true)
-			}
-			gv = r.Served[i]
-		}
-		t.key = registry.Key{Resource: r.Key(), Namespace: hpa.Namespace, Name: ref.Name}
-		t.read = func(o registry.Object) (s scale, err error) {
-			s.spec, s.status, s.selector, err = r.Replicas(o, gv)
-			return s, err
-		}
-		t.set = func(o registry.Object, n int32) error { return r.SetScale(o, gv, n) }
-		obj, err := registry.Lookup(v, t.key)
-		if err != nil {
-			return t, err
-		}
-		t.scale, err = t.read(obj)
-		return t, err
-	}
-	return t, &meta.NoKindMatchError{GroupKind: kind}
-}
-
 // act on a decision: scale and write the status down, together. What has changed since makes it a conflict.
 func (c *Controller) act(ctx context.Context, d *decision, t *target) error {
 	if !d.rescale {
@@ -197,30 +146,7 @@ func (c *Controller) act(ctx context.Context, d *decision, t *target) error {
 	done := *d
 	done.status, done.events = *d.status.DeepCopy(), slices.Clone(d.events)
 	done.scaled()
-	var refused error
-	err := c.write(ctx, &done, func(tx *registry.Tx) error {
-		refused = nil
-		obj, err := registry.Lookup(tx, t.key)
-		if err != nil {
-			refused = err
-			return err
-		}
-		now, err := t.read(obj)
-		if err != nil {
-			refused = err
-			return err
-		}
-		if now.spec != d.scale.spec {
-			return apierrors.NewConflict(schema.GroupResource{Resource: t.key.Resource}, t.key.Name, fmt.Errorf("replicas are %d, not %d any more", now.spec, d.scale.spec))
-		}
-		obj = obj.DeepCopyObject().(registry.Object)
-		if err := t.set(obj, d.replicas); err != nil {
-			refused = err
-			return err
-		}
-		_, refused = registry.Put(tx, obj)
-		return refused
-	})
+	refused, err := c.rescale(ctx, d, &done, t)
 	switch {
 	case err == nil:
 		d.memory.changed(d.now, d.scale.spec, d.replicas)
@@ -232,6 +158,37 @@ func (c *Controller) act(ctx context.Context, d *decision, t *target) error {
 		return c.write(ctx, d, nil)
 	}
 	return err
+}
+
+// rescale sets the replicas and writes the status of what is done; refused is why the target did not take them.
+func (c *Controller) rescale(ctx context.Context, d, done *decision, t *target) (refused, err error) {
+	next := func(obj registry.Object) (registry.Object, error) {
+		now, err := t.read(ctx, obj)
+		if err != nil {
+			return nil, err
+		}
+		if now.spec != d.scale.spec {
+			return nil, apierrors.NewConflict(schema.GroupResource{Resource: t.key.Resource}, t.key.Name, fmt.Errorf("replicas are %d, not %d any more", now.spec, d.scale.spec))
+		}
+		return t.set(ctx, obj, d.replicas)
+	}
+	if t.outside != nil {
+		if err := t.outside(ctx, next); err != nil {
+			return err, err
+		}
+		return nil, c.write(ctx, done, nil)
+	}
+	err = c.write(ctx, done, func(tx *registry.Tx) error {
+		obj, err := registry.Lookup(tx, t.key)
+		if err == nil {
+			if obj, err = next(obj); err == nil {
+				_, err = registry.Put(tx, obj)
+			}
+		}
+		refused = err
+		return err
+	})
+	return refused, err
 }
 
 // write the status, if it has changed, after what scale does in the same transaction.
