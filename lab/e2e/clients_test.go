@@ -6,10 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/whalepod/whalepod/lab"
@@ -35,6 +37,22 @@ func prepareClients(ctx context.Context, l *lab.Lab) error {
 		return fmt.Errorf("kubectl of the package kubernetes-client: %w", err)
 	}
 	return nil
+}
+
+// willRun tells whether -run and -skip let a test run, as far as that can be told from its name alone.
+func willRun(test string) bool {
+	matches := func(name string) (matched, given bool) {
+		f := flag.Lookup(name)
+		if f == nil || f.Value.String() == "" {
+			return false, false
+		}
+		pattern, _, sub := strings.Cut(f.Value.String(), "/")
+		re, err := regexp.Compile(pattern)
+		return err != nil || re.MatchString(test) && !(sub && name == "test.skip"), true
+	}
+	run, chosen := matches("test.run")
+	skip, _ := matches("test.skip")
+	return (run || !chosen) && !skip
 }
 
 // kubectlDir is where the kubectl that is to be had now is cached.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -29,28 +30,31 @@ var helms = []struct {
 // helmLimit is for building Helm, which is done once.
 const helmLimit = 20 * time.Minute
 
-// buildHelm builds Helm, unmodified and with the versions of its own go.mod, from the module proxy. It returns its path in
-// the cache.
-func buildHelm(t testing.TB, module, version string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), helmLimit)
+// helmPath is where a release of Helm is cached.
+func helmPath(cache, version string) string { return filepath.Join(cache, "helm", version, "helm") }
+
+// buildHelms builds Helm, unmodified and with the versions of its own go.mod, from the module proxy: before the tests, which a
+// compiler beside them would slow down.
+func buildHelms(ctx context.Context, cache string) error {
+	ctx, cancel := context.WithTimeout(ctx, helmLimit)
 	defer cancel()
-	dir := filepath.Join(cluster.Config().Cache, "helm", version)
-	path := filepath.Join(dir, "helm")
-	if exists(path) {
-		return path
+	for _, helm := range helms {
+		path := helmPath(cache, helm.version)
+		if exists(path) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "e2e:   building helm %s\n", helm.version)
+		if err := intoCache(filepath.Dir(path), func(tmp string) error {
+			flags := fmt.Sprintf("-s -w -X %s/internal/version.version=%s", helm.module, helm.version)
+			cmd := exec.CommandContext(ctx, "go", "install", "-trimpath", "-ldflags", flags, helm.module+"/cmd/helm@"+helm.version)
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOBIN="+tmp)
+			_, err := output(cmd)
+			return err
+		}); err != nil {
+			return fmt.Errorf("helm %s: %w", helm.version, err)
+		}
 	}
-	fmt.Fprintf(os.Stderr, "e2e:   building helm %s\n", version)
-	if err := intoCache(dir, func(tmp string) error {
-		flags := fmt.Sprintf("-s -w -X %s/internal/version.version=%s", module, version)
-		cmd := exec.CommandContext(ctx, "go", "install", "-trimpath", "-ldflags", flags, module+"/cmd/helm@"+version)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOBIN="+tmp)
-		_, err := output(cmd)
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return nil
 }
 
 // release is the life of a release of testdata/shop.
@@ -70,17 +74,22 @@ func TestHelm(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cleanUp(t, "delete", "crd", "sails.shop.example.com", "--ignore-not-found") })
+	// Of two installations at the same moment only one makes the chart's definition, and the other does not wait for it.
+	var installs sync.Mutex
 	for _, helm := range helms {
-		path := buildHelm(t, helm.module, helm.version)
 		t.Run(helm.version, func(t *testing.T) {
 			t.Parallel()
 			s := release{chart: chart, status: helm.status, undo: helm.undo, replace: helm.replace}
-			s.h = cli{name: "helm-" + helm.version, path: path, home: t.TempDir()}
+			s.h = cli{name: "helm-" + helm.version, path: helmPath(cluster.Config().Cache, helm.version), home: t.TempDir()}
 			name := "helm-" + strings.ReplaceAll(helm.version, ".", "-")
 			t.Cleanup(func() { cleanUp(t, "delete", "namespace", name, "--ignore-not-found", "--timeout=3m") })
 			s.k = newest.in(t, name)
 			s.h.kubeconfig = s.k.kubeconfig
-			s.install(t, name)
+			func() {
+				installs.Lock()
+				defer installs.Unlock() // also when it fails
+				s.install(t, name)
+			}()
 			s.inspect(t)
 			password := s.field(t, "secret/shop", "{.data.password}")
 			s.upgrade(t)

@@ -138,14 +138,17 @@ func bringUp(ctx context.Context, dir string) error {
 	if missing := l.Missing(); len(missing) > 0 {
 		return fmt.Errorf("%s: missing in %s (make build makes them)", strings.Join(missing, ", "), l.Config().Bin)
 	}
-	ctx, cancel := context.WithTimeout(ctx, upLimit)
+	up, cancel := context.WithTimeout(ctx, upLimit)
 	defer cancel()
 	if !l.Running() {
-		if err := l.Up(ctx, nodes); err != nil {
+		if err := l.Up(up, nodes); err != nil {
 			return err
 		}
 	}
-	return prepareClients(ctx, l)
+	if err := prepareClients(up, l); err != nil || !willRun("TestHelm") {
+		return err
+	}
+	return buildHelms(ctx, l.Config().Cache)
 }
 
 // takeDown reads the lab's state anew: the tests may have started processes since.

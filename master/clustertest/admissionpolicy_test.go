@@ -258,7 +258,8 @@ func TestPolicyCoverage(t *testing.T) {
 			p.must(`{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {name: ` + name + `}, spec: {` + constraints +
 				`, validations: [{expression: "` + expression + `", message: no ` + name + `}]}}` + bind("Validating", name, ", validationActions: [Deny]"))
 		}
-		deny("deletions", match("", "configmaps", "DELETE"), `object == null && oldObject.metadata.name != 'keep'`)
+		named := strings.Replace(match("", "configmaps", "DELETE"), "{apiGroups", "{resourceNames: [keep], apiGroups", 1)
+		deny("deletions", named, `object == null && oldObject.metadata.name != 'keep'`)
 		deny("tabs", match("stable.example.com", "crontabs, crontabs/status, crontabs/scale", `"*"`),
 			`has(request.subResource) && request.subResource == 'status' ? object.status.replicas < 3 : request.operation == 'DELETE' || object.spec.replicas < 3`)
 		deny("exec", match("", "pods/exec", "CONNECT"), `object.command[0] != 'sh'`)
