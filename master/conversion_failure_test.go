@@ -59,7 +59,9 @@ func answers(k *kind) {
 			fmt.Fprint(w, `{"apiVersion":"v1","kind":"Pod"}`)
 		},
 			who + "failed: expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got /v1, Kind=Pod"},
-		{func(w http.ResponseWriter, _ *http.Request, r *review) { http.Error(w, "oh", 503) },
+		{func(w http.ResponseWriter, _ *http.Request, r *review) {
+			http.Error(w, "oh", http.StatusServiceUnavailable)
+		},
 			who + `failed: an error on the server ("oh\n") has prevented the request from succeeding: status 503`},
 		{edited(func(u *unstructured.Unstructured) { u.SetAPIVersion(k.group + "/v3") }), who + "returned invalid object at index 0: invalid groupVersion (expected GROUP/v2, received GROUP/v3)"},
 		{edited(func(u *unstructured.Unstructured) { u.SetKind("Other") }), who + "returned invalid object at index 0: invalid kind (expected Ending, received Other)"},

@@ -131,11 +131,10 @@ func patches(k *kind) {
 
 func subresources(k *kind) {
 	ctx := k.Context()
-	u, err := k.v1.Create(ctx, k.object("v1", "a", "{hostPort: 'h:1', replicas: 2}"), metav1.CreateOptions{})
-	if err != nil {
+	if _, err := k.v1.Create(ctx, k.object("v1", "a", "{hostPort: 'h:1', replicas: 2}"), metav1.CreateOptions{}); err != nil {
 		k.Fatal(err)
 	}
-	u, err = k.v2.Get(ctx, "a", metav1.GetOptions{}, "status")
+	u, err := k.v2.Get(ctx, "a", metav1.GetOptions{}, "status")
 	k.is(u, err, "v2", `{"host":"h","port":"1","size":2}`)
 	u.Object["status"] = map[string]any{"replicas": int64(7)}
 	u.Object["spec"] = map[string]any{"host": "lost"}
