@@ -36,6 +36,7 @@ func TestSizeIsToldUntilTheProcessIsThere(t *testing.T) {
 				close(sizes)
 			}
 			time.Sleep(time.Minute)
+			synctest.Wait()
 			if len(told) != 1 || told[0] != (runtime.Size{Width: 97, Height: 31}) {
 				t.Errorf("told: %v", told)
 			}
