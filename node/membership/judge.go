@@ -14,11 +14,11 @@ import (
 // as soon as it hears of it. So a machine that is called dead is asked by ourselves before anybody is told, and called, so that it hears
 // what is said of it. One that died costs judgeTimeout.
 const (
-	judgeTimeout = probeTimeout
-	// judgeBusy: who has waited longer than that for what ends at judgeTimeout is too busy to judge. Then it asks again, but not
-	// for ever.
-	judgeBusy     = judgeTimeout + 100*time.Millisecond
-	judgeBusyMost = 2
+	judgeTimeout = 300 * time.Millisecond
+	// judgeBusy: who has waited longer than that for what ends at judgeTimeout is too busy to judge (or his virtual machine was not
+	// given a processor meanwhile). Then it asks again, but not for ever.
+	judgeBusy     = judgeTimeout + 50*time.Millisecond
+	judgeBusyMost = 4
 	// judgeAgain is how often a machine is asked that answers, until memberlist believes it, too.
 	judgeAgain = 500 * time.Millisecond
 	// kernelPatience is for a machine that takes connections but says nothing: its kernel lives, what runs on it may not.

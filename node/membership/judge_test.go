@@ -27,11 +27,11 @@ func TestJudge(t *testing.T) {
 		{"it is dead", "no", judgeTimeout},
 		{"it is busy", "itself", never},
 		{"its process is starved for a moment", "kernel kernel itself", never},
-		{"its process is stopped", "kernel", kernelPatience},
+		{"its process is stopped", "kernel", 5*judgeTimeout + 4*judgeAgain},
 		{"it dies after all", "itself itself no", 3*judgeTimeout + 2*judgeAgain},
 		{"we are busy", "late itself", never},
 		{"we are busy, and it is dead", "late no", time.Second + judgeTimeout},
-		{"we are busy all the time", "late", 3 * time.Second},
+		{"we are busy all the time", "late", (judgeBusyMost + 1) * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -61,7 +61,7 @@ func TestJudge(t *testing.T) {
 					if len(m.Members()) != 1 {
 						t.Fatalf("after %s neither dead nor alive", time.Since(began))
 					}
-					time.Sleep(judgeTimeout / 2)
+					time.Sleep(judgeTimeout / 6)
 					synctest.Wait()
 				}
 				if took := time.Since(began); dead() != (tt.dead != never) || dead() && took != tt.dead {
