@@ -69,10 +69,18 @@ func TestNodeDNSWithTheCLibrary(t *testing.T) {
 	agent := serveNames(t, "cluster.local", "10.254.254.1", "10.254.0.9")
 	resolves := func(when, name, ip string) {
 		t.Helper()
-		began := time.Now()
-		out, err := sh("getent ahosts " + name)
-		if (ip == "") != (err != nil) || !strings.HasPrefix(out, ip) || time.Since(began) > 5*time.Second {
-			t.Errorf("%s: %s after %s: %v: %s, want %q", when, name, time.Since(began), err, out, ip)
+		const tries = 5 // at once, unless the machine is too busy just then
+		for try := 1; ; try++ {
+			began := time.Now()
+			out, err := sh("getent ahosts " + name)
+			took := time.Since(began)
+			if (ip == "") == (err != nil) && strings.HasPrefix(out, ip) && took < 5*time.Second {
+				return
+			}
+			if try == tries {
+				t.Errorf("%s: %s after %s: %v: %s, want %q", when, name, took, err, out, ip)
+				return
+			}
 		}
 	}
 	const inside, outside = "web.default.svc.cluster.local", "web.default.svc.world.example"

@@ -30,7 +30,7 @@ func otherMaster(ctx context.Context, dir string, args ...string) *exec.Cmd {
 // refuses runs a master that must not start, and returns what it says.
 func refuses(t *testing.T, dir string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
 	defer cancel()
 	out, err := otherMaster(ctx, dir, args...).CombinedOutput()
 	if err == nil || ctx.Err() != nil {

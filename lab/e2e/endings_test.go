@@ -77,7 +77,7 @@ func TestHowPodsEnd(t *testing.T) {
 		begin := time.Now()
 		k.run(t, "delete", "pod", "stubborn", "hanging")
 		// The grace period, and 2 s more for a container whose hook took all of it.
-		if took := time.Since(begin); took < 3*time.Second || took > 30*time.Second {
+		if took := time.Since(begin); took < 3*time.Second || took > time.Minute {
 			t.Errorf("it took %s", took)
 		}
 		for _, name := range []string{"stubborn", "hanging"} {

@@ -120,7 +120,7 @@ func dockerHangs(t *testing.T, k cli, n *lab.Node, was corev1.Pod) {
 		}
 		return nil
 	})
-	if took := time.Since(begin); took < 25*time.Second || took > 75*time.Second {
+	if took := time.Since(begin); took < 25*time.Second || took > 2*time.Minute {
 		t.Errorf("told after %s", took)
 	}
 	t.Logf("told after %s", time.Since(begin).Round(time.Second))

@@ -170,7 +170,7 @@ func TestLoadedImageIsKnownAtOnce(t *testing.T) {
 	begin := time.Now()
 	k.run(t, "wait", "--for=condition=Ready", "pod", "--all", "--timeout", settle.String())
 	took := time.Since(begin)
-	if t.Logf("it took %s", took.Round(time.Millisecond)); took > 15*time.Second {
+	if t.Logf("it took %s", took.Round(time.Millisecond)); took > time.Minute {
 		t.Errorf("it took %s", took)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/whalepod/whalepod/lab"
 )
@@ -75,7 +74,7 @@ func TestImageVolumes(t *testing.T) {
 	k.run(t, "delete", "pod", "one", "two", "sub", "nosub", "absent")
 	tells(t, "the last pod", k.run(t, "exec", "three", "--", "cat", "/volume/etc/os-release"), "Debian")
 	k.run(t, "delete", "pod", "three")
-	eventually(t, 30*time.Second, "the files are removed", func() error {
+	eventually(t, settle, "the files are removed", func() error {
 		if left := imageFiles(t, n); len(left) > 0 {
 			return fmt.Errorf("left %v", left)
 		}

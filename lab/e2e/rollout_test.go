@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -120,10 +121,11 @@ func onlyReplicaSet(t testing.TB, k cli) string {
 
 // podWatch follows pods with "kubectl get -w".
 type podWatch struct {
-	cancel context.CancelFunc
-	done   sync.WaitGroup
-	least  int
-	err    error
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+	least   int
+	err     error
+	history []string
 }
 
 // watchPods begins to follow the pods with a label, and returns when it has seen
@@ -146,7 +148,13 @@ func watchPods(t testing.TB, k cli, label string) *podWatch {
 		defer func() { _ = cmd.Wait() }() // killed by cancel
 		w.follow(bufio.NewReader(stdout), present, listed)
 	})
-	t.Cleanup(func() { cancel(); w.done.Wait() })
+	t.Cleanup(func() {
+		cancel()
+		w.done.Wait()
+		if t.Failed() {
+			t.Log("what was watched:\n" + strings.Join(w.history, "\n"))
+		}
+	})
 	select {
 	case <-listed:
 	case <-t.Context().Done():
@@ -172,6 +180,7 @@ func (w *podWatch) follow(r *bufio.Reader, present int, listed chan struct{}) {
 			return
 		}
 		pod := &event.Object
+		w.history = append(w.history, tale(event.Type, pod))
 		ready[pod.Name] = event.Type != "DELETED" && pod.DeletionTimestamp == nil && (isReady(pod) || ready[pod.Name] && nodeNotReady(pod))
 		if event.Type == "DELETED" {
 			delete(ready, pod.Name)
@@ -192,6 +201,18 @@ func (w *podWatch) follow(r *bufio.Reader, present int, listed chan struct{}) {
 			}
 		}
 	}
+}
+
+// tale is an event in a line, for who wants to know why too few were ready.
+func tale(event string, pod *corev1.Pod) string {
+	line := fmt.Sprintf("%s %s %s on %s: %s", time.Now().Format("15:04:05.000"), event, pod.Name, pod.Spec.NodeName, pod.Status.Phase)
+	if pod.DeletionTimestamp != nil {
+		line += ", going"
+	}
+	for _, c := range pod.Status.Conditions {
+		line += fmt.Sprintf(", %s=%s %s", c.Type, c.Status, c.Reason)
+	}
+	return line
 }
 
 func isReady(pod *corev1.Pod) bool {

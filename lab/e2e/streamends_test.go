@@ -67,7 +67,7 @@ func TestLogsOfEveryKind(t *testing.T) {
 			"one\ntwo\n":       {"get", "--raw", raw + "Stdout"},
 		} {
 			// The container that crashes is started again now and then, and the one before it goes just then.
-			eventually(t, 10*time.Second, strings.Join(args, " "), func() error {
+			eventually(t, settle, strings.Join(args, " "), func() error {
 				if r := k.try(t, args...); r.stdout != want {
 					return fmt.Errorf("%q, not %q: %s", r.stdout, want, r.stderr)
 				}
@@ -182,7 +182,7 @@ func TestAgentDiesUnderStreams(t *testing.T) {
 	for _, s := range streams {
 		select {
 		case <-s.ended:
-		case <-time.After(10*time.Second - time.Since(died)):
+		case <-time.After(30*time.Second - time.Since(died)):
 			t.Errorf("%s goes on although its agent is dead: %s", s.name, s.text())
 			continue
 		}

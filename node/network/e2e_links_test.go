@@ -203,13 +203,19 @@ func TestE2ETwoLinks(t *testing.T) {
 	})
 	seen.check(t)
 	t.Run("nobody there", func(t *testing.T) {
-		began := time.Now()
 		inside(t, "wpn-a1", func() error {
-			_, err := (&net.Dialer{Timeout: 3 * time.Second}).Dial("tcp4", "10.244.9.9:80")
-			if !errors.Is(err, syscall.EHOSTUNREACH) || time.Since(began) > 2*time.Second {
-				return fmt.Errorf("an address of no node: %w after %s", err, time.Since(began))
+			const tries = 5 // at once, unless the machine is too busy just then
+			for try := 1; ; try++ {
+				began := time.Now()
+				_, err := (&net.Dialer{Timeout: 20 * time.Second}).Dial("tcp4", "10.244.9.9:80")
+				took := time.Since(began)
+				if errors.Is(err, syscall.EHOSTUNREACH) && took < 2*time.Second {
+					return nil
+				}
+				if try == tries {
+					return fmt.Errorf("an address of no node: %w after %s", err, took)
+				}
 			}
-			return nil
 		})
 	})
 }
@@ -345,7 +351,7 @@ func TestE2ESilentNarrowRouter(t *testing.T) {
 	introduce(t, a, b)
 	a1, b1 := a.pod(t, "wpn-a1"), b.pod(t, "wpn-b1")
 	narrow(t, 1300)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, ns := range []string{"wpn-a", "wpn-b"} {
 		if out, err := exec.CommandContext(ctx, "nsenter", "--net=/run/netns/"+ns, "iptables", "-I", "INPUT", "-i", "eth0", "-p", "icmp", "-j", "DROP").CombinedOutput(); err != nil {

@@ -64,7 +64,7 @@ func startDockerd(t *testing.T) (host string) {
 	engine := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", dir+"/docker.sock")
 	}}}
-	eventually(t, time.Minute, "dockerd answers", func() bool {
+	eventually(t, "dockerd answers", func() bool {
 		res, err := engine.Get("http://docker/_ping")
 		if err == nil {
 			_ = res.Body.Close()
@@ -103,16 +103,19 @@ func busybox(t *testing.T) *bytes.Buffer {
 	return &buf
 }
 
-func eventually(t *testing.T, limit time.Duration, what string, fn func() bool) {
+// settle is what anything may take that is only waited for: an engine may be slow for minutes when its machine is.
+const settle = 3 * time.Minute
+
+func eventually(t *testing.T, what string, fn func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	end := time.After(limit)
+	end := time.After(settle)
 	for !fn() {
 		select {
 		case <-tick.C:
 		case <-end:
-			t.Fatalf("not within %v: %s", limit, what)
+			t.Fatalf("not within %v: %s", settle, what)
 		}
 	}
 }
@@ -238,7 +241,7 @@ func TestOnDocker(t *testing.T) {
 			m.mu.Unlock()
 		}
 	}()
-	eventually(t, 20*time.Second, "second crash", func() bool { return crashed() != nil })
+	eventually(t, "second crash", func() bool { return crashed() != nil })
 	if c := crashed(); c.LastTerminationState.Terminated.Message != "bye\n" || c.LastTerminationState.Terminated.ExitCode != 3 || c.State.Waiting.Reason != "CrashLoopBackOff" {
 		t.Errorf("%+v", c)
 	}
@@ -271,7 +274,7 @@ func TestOnDocker(t *testing.T) {
 	cm = cm.DeepCopy()
 	cm.Data["k"] = "two"
 	apply(desired.ConfigMaps, cm)
-	eventually(t, 60*time.Second, "changed config map", func() bool { return sh("cat /cm/k") == "two" })
+	eventually(t, "changed config map", func() bool { return sh("cat /cm/k") == "two" })
 
 	before, _ := manager.Running("default", "web", "", "a")
 	stop()
@@ -281,14 +284,14 @@ func TestOnDocker(t *testing.T) {
 		f, err := manager.Running("default", "web", "", "a")
 		return err == nil && f.ContainerID == before.ContainerID
 	}
-	eventually(t, 60*time.Second, "adopted", sh2)
+	eventually(t, "adopted", sh2)
 	sh("echo > /mem/go")
-	eventually(t, 90*time.Second, "pod ready", func() bool { return ready(m.status("uid-web")) })
+	eventually(t, "pod ready", func() bool { return ready(m.status("uid-web")) })
 	began := time.Now()
 	deleted := pod.DeepCopy()
 	deleted.DeletionTimestamp, deleted.DeletionGracePeriodSeconds = ptr(metav1.Now()), ptr(int64(5))
 	apply(desired.Pods, deleted)
-	eventually(t, 20*time.Second, "gone", func() bool { return m.isGone("uid-web") })
+	eventually(t, "gone", func() bool { return m.isGone("uid-web") })
 	t.Logf("gone after %v", time.Since(began))
 	if p, err := engine.Pod(t.Context(), "uid-web"); err != nil || len(p.Containers)+len(p.Sandboxes) > 0 {
 		t.Errorf("left: %+v %v", p, err)

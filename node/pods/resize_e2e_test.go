@@ -7,7 +7,6 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -99,29 +98,29 @@ func TestResizeOnDocker(t *testing.T) {
 	state.Begin()
 	apply()
 	_ = state.Complete(1)
-	eventually(t, 60*time.Second, "it has what it was made with", func() bool { return ready(m.status("uid-web")) && has("a", "67108864", "10000")() })
+	eventually(t, "it has what it was made with", func() bool { return ready(m.status("uid-web")) && has("a", "67108864", "10000")() })
 	before, _ := manager.Running("default", "web", "", "a")
 
 	resize(0, "200m", "96Mi")
-	eventually(t, 60*time.Second, "it has more", has("a", "100663296", "20000"))
+	eventually(t, "it has more", has("a", "100663296", "20000"))
 	resize(0, "150m", "80Mi")
-	eventually(t, 60*time.Second, "it has less", has("a", "83886080", "15000"))
-	eventually(t, 60*time.Second, "and that is told", func() bool {
+	eventually(t, "it has less", has("a", "83886080", "15000"))
+	eventually(t, "and that is told", func() bool {
 		s := m.status("uid-web")
 		return len(conditions()) == 0 && s.ObservedGeneration == 3 && s.ContainerStatuses[0].Resources.Limits.Memory().String() == "80Mi"
 	})
 	resize(0, "150m", "4Mi")
-	eventually(t, 60*time.Second, "less than it uses is refused", func() bool {
+	eventually(t, "less than it uses is refused", func() bool {
 		c := conditions()
 		return len(c) == 1 && strings.HasPrefix(c[0], `PodResizeInProgress Error cannot decrease memory limits: attempting to set container "a" memory limit (4194304) below current usage (`)
 	})
 	resize(0, "100m", "64Mi")
-	eventually(t, 60*time.Second, "it is back", func() bool { return has("a", "67108864", "10000")() && len(conditions()) == 0 })
+	eventually(t, "it is back", func() bool { return has("a", "67108864", "10000")() && len(conditions()) == 0 })
 	if now, err := manager.Running("default", "web", "", "a"); err != nil || now.ContainerID != before.ContainerID {
 		t.Errorf("it was restarted: %v, %v, %v", before, now, err)
 	}
 	resize(1, "100m", "96Mi") // b ends with 0, which its policy takes for the end
-	eventually(t, 60*time.Second, "b is restarted", func() bool {
+	eventually(t, "b is restarted", func() bool {
 		s := m.status("uid-web")
 		return has("b", "100663296", "10000")() && s.ContainerStatuses[1].RestartCount == 1 && ready(s) && len(conditions()) == 0
 	})

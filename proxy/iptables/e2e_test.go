@@ -133,7 +133,7 @@ func (r *running) apply(t testing.TB, f func()) {
 	f()
 	r.mark++
 	r.Reached(r.mark)
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		select {
 		case <-deadline:

@@ -111,7 +111,7 @@ func balanced(t *testing.T, r *running) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(answerLimit))
 	var pod, seen string
 	if _, err := fmt.Fscanln(c, &pod, &seen); err != nil {
 		t.Fatal(err)

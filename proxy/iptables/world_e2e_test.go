@@ -91,7 +91,7 @@ func serveUDP(t *testing.T, ns, addr string) {
 
 const (
 	// answerLimit is for what is to be answered, on machines that are busy.
-	answerLimit = 10 * time.Second
+	answerLimit = 30 * time.Second
 	// silence is what counts as no answer where none is to come, and when datagrams are sent again.
 	silence = 2 * time.Second
 )

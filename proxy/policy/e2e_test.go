@@ -108,7 +108,7 @@ func serve(t testing.TB, ns string, addrs ...string) {
 const (
 	patience = 400 * time.Millisecond // of what is dropped; on a machine of its own an answer takes less than 1 ms
 	// insist is how long what must be answered is tried, for machines that are busy.
-	insist = 5 * time.Second
+	insist = 30 * time.Second
 )
 
 // dial opens a connection, from an address of the namespace if it is given.
@@ -197,9 +197,9 @@ func start(t testing.TB, suffix string) (*policy.Enforcer, *counted, *ipset.Kern
 
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !cond(); {
+	for deadline := time.Now().Add(2 * time.Minute); !cond(); {
 		if time.Now().After(deadline) {
-			t.Fatal("not within 10 s:", what)
+			t.Fatal("not within 2 min:", what)
 		}
 	}
 }

@@ -97,14 +97,13 @@ func (v *eviction) spend(tx *Tx) error {
 			Message: "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
 		}}
 	}
-	b := budgets[0]
+	b := recounted(tx, budgets[0])
 	if !podReady(v.pod) && sparesUnhealthy(b) {
 		return nil
 	}
 	if err := refusal(b); err != nil {
 		return err
 	}
-	b = b.DeepCopy()
 	b.Status.DisruptionsAllowed--
 	if b.Status.DisruptionsAllowed == 0 {
 		pdbhelper.UpdateDisruptionAllowedCondition(b)
@@ -159,6 +158,30 @@ func BudgetsOf(vr Viewer, pod *corev1.Pod) iter.Seq[*policyv1.PodDisruptionBudge
 			}
 		}
 	}
+}
+
+// recounted is a budget that does not allow more than the pods as they are now: its controller writes what it has counted a
+// moment later, and when a node is lost, pods that were healthy in the last count would go for nothing, as not ready.
+func recounted(vr Viewer, b *policyv1.PodDisruptionBudget) *policyv1.PodDisruptionBudget {
+	b = b.DeepCopy()
+	if b.Status.CurrentHealthy == 0 {
+		return b
+	}
+	selector, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
+	if err != nil { // then it covers no pod
+		return b
+	}
+	healthy := int32(0)
+	for pod := range List[*corev1.Pod](vr, b.Namespace) {
+		_, disrupted := b.Status.DisruptedPods[pod.Name]
+		if !disrupted && pod.DeletionTimestamp == nil && podReady(pod) && selector.Matches(labels.Set(pod.Labels)) {
+			healthy++
+		}
+	}
+	s := &b.Status
+	s.CurrentHealthy = min(s.CurrentHealthy, healthy)
+	s.DisruptionsAllowed = min(s.DisruptionsAllowed, max(0, s.CurrentHealthy-s.DesiredHealthy))
+	return b
 }
 
 // sparesUnhealthy says whether a pod that is not ready may go for nothing: it is not one of those that the budget counts.

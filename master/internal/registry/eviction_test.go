@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -217,6 +218,9 @@ func TestPodsThatNoBudgetHolds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := open(t, options{})
 			budget(e, "web", c.status, c.policy)
+			for i := range c.status.CurrentHealthy {
+				runningPod(e, fmt.Sprint("healthy-", i), corev1.ConditionTrue)
+			}
 			pod := runningPod(e, "web", c.ready)
 			err := e.Transact(e.ctx, func(tx *registry.Tx) error {
 				pod = pod.DeepCopy()
@@ -235,6 +239,39 @@ func TestPodsThatNoBudgetHolds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What the controller counted a moment ago allows nothing that the pods as they are now forbid: with a node, several pods
+// become unready at once.
+func TestBudgetsAreCountedAnew(t *testing.T) {
+	e := open(t, options{})
+	budget(e, "web", policyv1.PodDisruptionBudgetStatus{ObservedGeneration: 1, DisruptionsAllowed: 1, CurrentHealthy: 3, DesiredHealthy: 2, ExpectedPods: 3}, "")
+	for _, name := range []string{"lost-1", "lost-2"} {
+		runningPod(e, name, corev1.ConditionFalse)
+	}
+	runningPod(e, "ready", corev1.ConditionTrue)
+	other := runningPod(e, "other", corev1.ConditionTrue)
+	if err := e.Transact(e.ctx, func(tx *registry.Tx) error {
+		other = other.DeepCopy()
+		other.Labels = nil
+		_, err := registry.Put(tx, other)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	const few = "The disruption budget web needs 2 healthy pods and has 1 currently"
+	cause(t, e.evict("lost-1", nil), few, 0)
+	cause(t, e.evict("ready", nil), few, 0)
+	runningPod(e, "second", corev1.ConditionTrue)
+	if err := e.evict("lost-1", nil); err != nil {
+		t.Error("one that is not ready, while enough are:", err)
+	}
+	cause(t, e.evict("ready", nil), "The disruption budget web needs 2 healthy pods and has 2 currently", 0)
+	runningPod(e, "third", corev1.ConditionTrue)
+	if err := e.evict("ready", nil); err != nil {
+		t.Error("one of three:", err)
+	}
+	cause(t, e.evict("second", nil), "The disruption budget web needs 2 healthy pods and has 2 currently", 0)
 }
 
 func TestEvictionOptionsThatMakeNoSense(t *testing.T) {

@@ -79,7 +79,7 @@ func (d *dockerd) start(t testing.TB) {
 	}
 	cli := d.client(t)
 	defer cli.Close()
-	for end := time.Now().Add(time.Minute); ; {
+	for end := time.Now().Add(3 * time.Minute); ; {
 		if _, err := cli.Ping(context.Background()); err == nil {
 			return
 		}
