@@ -65,12 +65,13 @@ test-e2e: build ## tests on a real cluster in this machine's namespaces (root)
 	@# The cluster's tests wait most of the time. Those of single packages run beside them and give way to them.
 	$(MAKE) --no-print-directory -j2 e2e-cluster e2e-packages
 
-GOTEST_E2E := go test -tags e2e -count=1 -vet=off -trimpath -timeout 60m
+# lab/again: what fails while the host of a virtual machine has its processors is run once more.
+GOTEST_E2E := -tags e2e -count=1 -vet=off -trimpath -timeout 60m
 .PHONY: e2e-cluster e2e-packages
 e2e-cluster:
-	$(GOTEST_E2E) -parallel 4 ./lab/e2e
+	go run ./lab/again -flags '$(GOTEST_E2E) -parallel 4' ./lab/e2e
 e2e-packages:
-	nice -n 5 $(GOTEST_E2E) -p 1 $(filter-out ./lab/e2e,$(E2E))
+	nice -n 5 go run ./lab/again -flags '$(GOTEST_E2E) -p 1' $(filter-out ./lab/e2e,$(E2E))
 
 bench: build ## what docs/PERFORMANCE.md records, as one table beside the budgets (root)
 	go run ./lab/bench

@@ -297,6 +297,16 @@ func (s *smallServer) images() string {
 	return strings.Join(names, " ")
 }
 
+// looked returns when the guard has looked at everything since, and done what had to be done: it takes the second poke when it is
+// done with the first.
+func (s *smallServer) looked() {
+	s.Helper()
+	for range 2 {
+		poke(s.guard.wake)
+		s.eventually("the guard looks", func() bool { return len(s.guard.wake) == 0 })
+	}
+}
+
 // evicted waits until a pod is, and checks all that is to be seen of it.
 func (s *smallServer) evicted(uid, pattern string, disruption bool) {
 	s.Helper()
@@ -343,6 +353,7 @@ func TestGuardOnDocker(t *testing.T) {
 	s.fill(15)
 	poke(s.guard.wake)
 	s.eventually("an unused image went", func() bool { return strings.Count(s.images(), "junk") < 2 })
+	s.looked()
 	if got := s.images(); !strings.Contains(got, "busybox:1") || !strings.Contains(got, "pause") {
 		t.Error("an image in use went: ", got)
 	}
@@ -367,6 +378,7 @@ func TestGuardOnDocker(t *testing.T) {
 
 	// A pod that came before the pressure writes too much.
 	s.fill(60)
+	s.looked()
 	s.guard.mu.Lock()
 	s.guard.conditions = pressure.Conditions{}
 	s.guard.mu.Unlock()
@@ -419,6 +431,7 @@ func TestGuardOnDocker(t *testing.T) {
 
 	// Limits of a pod's own need no pressure.
 	s.fill(60)
+	s.looked()
 	s.guard.mu.Lock()
 	s.guard.conditions = pressure.Conditions{}
 	s.guard.mu.Unlock()
