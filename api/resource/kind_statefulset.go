@@ -13,7 +13,7 @@ import (
 )
 
 // statefulSets: updateStrategy.rollingUpdate.maxUnavailable is always there. Kubernetes 1.36 has it behind a feature gate
-// that is off unless asked for (KEP-961); nil means 1 with and without it.
+// that is off unless asked for (KEP-961); nil means what it means there without it: one at a time, whatever is away below.
 func statefulSets() *Resource {
 	return &Resource{
 		Name: "statefulsets", Singular: "statefulset", Kind: "StatefulSet", ListKind: "StatefulSetList", Namespaced: true,

@@ -1,6 +1,7 @@
 package nodelife
 
 import (
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -67,7 +68,8 @@ func mayForce(pod *corev1.Pod) bool {
 	return ref == nil || ref.Kind != "StatefulSet"
 }
 
-// toleratedFor says for how long yet the pod may stay with the NoExecute taints; ends is false when for ever.
+// toleratedFor says for how long yet the pod may stay with the NoExecute taints; ends is false when for ever. For each taint the
+// first toleration that covers it counts, and of all taints the one that lets it stay least, as in Kubernetes.
 func toleratedFor(now time.Time, taints []corev1.Taint, pod *corev1.Pod) (left time.Duration, ends bool) {
 	for i := range taints {
 		if taints[i].Effect != corev1.TaintEffectNoExecute {
@@ -77,23 +79,17 @@ func toleratedFor(now time.Time, taints []corev1.Taint, pod *corev1.Pod) (left t
 		if taints[i].TimeAdded != nil {
 			since = taints[i].TimeAdded.Time
 		}
-		tolerated := false
-		for j := range pod.Spec.Tolerations {
-			t := &pod.Spec.Tolerations[j]
-			if !covers(t, &taints[i]) {
-				continue
-			}
-			tolerated = true
-			if t.TolerationSeconds == nil {
-				continue
-			}
-			seconds := time.Duration(min(max(*t.TolerationSeconds, 0), 1<<31)) * time.Second
-			if d := since.Add(seconds).Sub(now); !ends || d < left {
-				left, ends = d, true
-			}
-		}
-		if !tolerated {
+		j := slices.IndexFunc(pod.Spec.Tolerations, func(t corev1.Toleration) bool { return covers(&t, &taints[i]) })
+		if j < 0 {
 			return 0, true
+		}
+		t := &pod.Spec.Tolerations[j]
+		if t.TolerationSeconds == nil {
+			continue
+		}
+		seconds := time.Duration(min(max(*t.TolerationSeconds, 0), 1<<31)) * time.Second
+		if d := since.Add(seconds).Sub(now); !ends || d < left {
+			left, ends = d, true
 		}
 	}
 	return left, ends

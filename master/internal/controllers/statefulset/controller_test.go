@@ -36,9 +36,11 @@ func parallel(set *appsv1.StatefulSet) { set.Spec.PodManagementPolicy = appsv1.P
 
 func rolling(partition int32, max string) func(*appsv1.StatefulSet) {
 	return func(set *appsv1.StatefulSet) {
-		most := intstr.Parse(max)
-		set.Spec.UpdateStrategy = appsv1.StatefulSetUpdateStrategy{Type: appsv1.RollingUpdateStatefulSetStrategyType,
-			RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: &partition, MaxUnavailable: &most}}
+		r := &appsv1.RollingUpdateStatefulSetStrategy{Partition: &partition}
+		if max != "" {
+			r.MaxUnavailable = new(intstr.Parse(max))
+		}
+		set.Spec.UpdateStrategy = appsv1.StatefulSetUpdateStrategy{Type: appsv1.RollingUpdateStatefulSetStrategyType, RollingUpdate: r}
 	}
 }
 
@@ -362,6 +364,32 @@ func TestMaxUnavailableInParallel(t *testing.T) {
 		serve(e, "db-3")
 		expect(e, "db-0* db-1* db-2~ db-3* db-4~")
 	})
+}
+
+// A pod that cannot come back, as on a lost node, holds up no pod above it; neither does one that a canary leaves alone.
+func TestUpdateAboveABrokenPod(t *testing.T) {
+	for name, partition := range map[string]int32{"all": 0, "canary": 2} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := start(t)
+				ct.Create(e, manifest(3, parallel, rolling(partition, "")))
+				settle()
+				for i := range 3 {
+					serve(e, fmt.Sprint("db-", i))
+				}
+				ct.SetReady(e, "default", "db-0", "10.244.0.9", false)
+				setImage(e, "nginx:2")
+				expect(e, "db-0- db-1* db-2~")
+				finish(e, "db-2")
+				serve(e, "db-2")
+				if partition > 0 {
+					expect(e, "db-0- db-1* db-2*")
+					return
+				}
+				expect(e, "db-0- db-1~ db-2*")
+			})
+		})
+	}
 }
 
 // The broken update of an ordered set stands until somebody deletes the pod; kubernetes.io documents it as forced rollback.

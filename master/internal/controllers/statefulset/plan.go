@@ -251,6 +251,10 @@ func (w *world) firstUnavailable() *corev1.Pod {
 // others are away, or a Parallel set could never leave a broken template. It never goes past as many unavailable pods as
 // it may make.
 func (w *world) roll() {
+	if r := w.set.Spec.UpdateStrategy.RollingUpdate; r == nil || r.MaxUnavailable == nil {
+		w.rollOne()
+		return
+	}
 	limit := maxUnavailable(w.set)
 	room := limit
 	for _, pod := range w.replicas {
@@ -272,6 +276,23 @@ func (w *world) roll() {
 		}
 		limit--
 		if outdated && !w.going(pod) && !w.add(step{verb: remove, pod: pod}) {
+			return
+		}
+	}
+}
+
+// rollOne is roll when nobody said how many may be away: the highest outdated pod goes, when all above it are available. Those
+// below it do not matter: one that cannot come back, because its node is lost, holds up no others, nor does one that a canary leaves alone.
+func (w *world) rollOne() {
+	for i := len(w.replicas) - 1; i >= partition(w.set); i-- {
+		pod := w.replicas[i]
+		if pod != nil && pod.DeletionTimestamp == nil && pod.Labels[appsv1.StatefulSetRevisionLabel] != w.update.name {
+			if !w.going(pod) {
+				w.add(step{verb: remove, pod: pod})
+			}
+			return
+		}
+		if !w.available(pod) {
 			return
 		}
 	}

@@ -156,7 +156,8 @@ func (c *cluster) checkRemove(t *rapid.T, pod *corev1.Pod, n int) {
 	if n-startOf(c.set) < partition(c.set) || c.set.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType {
 		t.Fatalf("%s is deleted for an update that is not for it", pod.Name)
 	}
-	if c.available(pod) && c.away() >= maxUnavailable(c.set) {
+	r := c.set.Spec.UpdateStrategy.RollingUpdate
+	if limited := r != nil && r.MaxUnavailable != nil; limited && c.available(pod) && c.away() >= maxUnavailable(c.set) {
 		t.Fatalf("%s is deleted while %d are away, %d may be", pod.Name, c.away(), maxUnavailable(c.set))
 	}
 	above := 0
@@ -255,13 +256,16 @@ func TestSetKeepsItsPromises(t *testing.T) {
 			},
 			"strategy": func(t *rapid.T) {
 				p := int32(rapid.IntRange(0, 5).Draw(t, "partition"))
-				most := intstr.Parse(rapid.SampledFrom([]string{"1", "2", "3", "10%", "50%", "100%"}).Draw(t, "maxUnavailable"))
+				var most *intstr.IntOrString
+				if said := rapid.SampledFrom([]string{"", "1", "2", "3", "10%", "50%", "100%"}).Draw(t, "maxUnavailable"); said != "" {
+					most = new(intstr.Parse(said))
+				}
 				onDelete := rapid.IntRange(0, 4).Draw(t, "onDelete") == 0
 				c.change(func(s *appsv1.StatefulSet) {
 					s.Spec.UpdateStrategy = appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType}
 					if !onDelete {
 						s.Spec.UpdateStrategy = appsv1.StatefulSetUpdateStrategy{Type: appsv1.RollingUpdateStatefulSetStrategyType,
-							RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: &p, MaxUnavailable: &most}}
+							RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: &p, MaxUnavailable: most}}
 					}
 				})
 			},
