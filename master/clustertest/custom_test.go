@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -46,7 +47,7 @@ spec:
             type: object
             properties:
               image: {type: string}
-              replicas: {type: integer, default: 1}
+              replicas: {type: integer, default: 1, maximum: 8}
               hosts:
                 type: array
                 x-kubernetes-list-type: map
@@ -250,9 +251,31 @@ func TestCustomResourcesFollowTheirDefinition(t *testing.T) {
 			_, err := c.kube.CoreV1().Namespaces().Get(c.ctx, "shop", metav1.GetOptions{})
 			return apierrors.IsNotFound(err)
 		})
+		if err := c.kube.CoreV1().ResourceQuotas("default").Delete(c.ctx, "q", metav1.DeleteOptions{}); err != nil {
+			c.Fatal(err)
+		}
+		// What belongs to the objects goes with them, however many there are.
+		const many = 30
+		for i := range many {
+			name := fmt.Sprint("many-", i)
+			made, err := tabs.Create(c.ctx, manifest(t, strings.Replace(crontab, "name: one", "name: "+name, 1)), metav1.CreateOptions{})
+			if err != nil {
+				c.Fatal(err)
+			}
+			owned := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"of": "crontab"}, OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: "stable.example.com/v1", Kind: "CronTab", Name: name, UID: made.GetUID(),
+			}}}}
+			if _, err := c.kube.CoreV1().ConfigMaps("default").Create(c.ctx, owned, metav1.CreateOptions{}); err != nil {
+				c.Fatal(err)
+			}
+		}
 		if err := d.Resource(definitions).Delete(c.ctx, "crontabs.stable.example.com", metav1.DeleteOptions{}); err != nil {
 			c.Fatal(err)
 		}
+		c.eventually(time.Minute, "what belongs to the objects goes", func() bool {
+			left, err := c.kube.CoreV1().ConfigMaps("default").List(c.ctx, metav1.ListOptions{LabelSelector: "of=crontab"})
+			return err == nil && len(left.Items) == 0
+		})
 		c.eventually(time.Minute, "the definition goes", func() bool {
 			_, err := d.Resource(definitions).Get(c.ctx, "crontabs.stable.example.com", metav1.GetOptions{})
 			return apierrors.IsNotFound(err)

@@ -10,6 +10,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/whalepod/whalepod/master/internal/controller"
 	"github.com/whalepod/whalepod/master/internal/registry"
@@ -22,6 +23,8 @@ const (
 	burst = 200
 	// recheck is how soon a definition that waits for its objects is looked at again, should an event have been missed.
 	recheck = 30 * time.Second
+	// collectPatience is how long a definition stays for what belongs to its objects, and collectAgain how often that is looked for.
+	collectPatience, collectAgain = time.Minute, 200 * time.Millisecond
 )
 
 // Config of the controller.
@@ -117,8 +120,37 @@ func (c *Controller) reconcile(ctx context.Context, key controller.Key) (time.Du
 	if err != nil {
 		return 0, quiet(err)
 	}
+	if c.collecting(key.Name) {
+		return collectAgain, nil
+	}
 	after, err := c.cleanUp(ctx, key.Name)
 	return after, quiet(err)
+}
+
+// collecting says that objects are there yet that belong to those of a definition which is being deleted. They are garbage as long as
+// their owner's kind is known, so it stays until they have been collected.
+func (c *Controller) collecting(crdName string) (yes bool) {
+	_ = c.registry.View(func(v *registry.View) error {
+		crd, err := registry.Get[*apiextensionsv1.CustomResourceDefinition](v, "", crdName)
+		if err != nil || crd.DeletionTimestamp == nil || time.Since(crd.DeletionTimestamp.Time) > collectPatience || v.Count(crdName, "") > 0 {
+			return nil
+		}
+		for _, r := range c.registry.Table().All() {
+			for obj := range v.List(r.Key(), "", registry.Key{}) {
+				if obj.GetDeletionTimestamp() == nil && slices.ContainsFunc(obj.GetOwnerReferences(), func(ref metav1.OwnerReference) bool { return defines(crd, ref) }) {
+					yes = true
+					return nil
+				}
+			}
+		}
+		return nil
+	})
+	return yes
+}
+
+func defines(crd *apiextensionsv1.CustomResourceDefinition, ref metav1.OwnerReference) bool {
+	gvk := schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind)
+	return gvk.Kind == crd.Spec.Names.Kind && gvk.Group == crd.Spec.Group
 }
 
 // quiet takes a definition that has gone meanwhile for success.
@@ -164,6 +196,8 @@ func (c *Controller) cleanUp(ctx context.Context, crdName string) (after time.Du
 			set(crd, terminating(apiextensionsv1.ConditionTrue, "InstanceDeletionInProgress", "CustomResource deletion is in progress"), now)
 			if after = recheck; more {
 				after = time.Millisecond
+			} else if tx.Count(crdName, "") == 0 {
+				after = collectAgain
 			}
 			if reflect.DeepEqual(old.Status, crd.Status) {
 				return nil
@@ -186,8 +220,8 @@ func (c *Controller) cleanUp(ctx context.Context, crdName string) (after time.Du
 	return after, err
 }
 
-// deleteObjects deletes what is not being deleted yet; left says that objects are there still, more that not all could be
-// treated.
+// deleteObjects deletes what is not being deleted yet; left says that objects are there still or were until now, more that not all
+// could be treated.
 func deleteObjects(tx *registry.Tx, res string) (left, more bool, err error) {
 	var chosen []registry.Object
 	for obj := range tx.List(res, "", registry.Key{}) {
@@ -206,5 +240,5 @@ func deleteObjects(tx *registry.Tx, res string) (left, more bool, err error) {
 			return false, false, err
 		}
 	}
-	return more || tx.Count(res, "") > 0, more, nil
+	return more || len(chosen) > 0 || tx.Count(res, "") > 0, more, nil
 }

@@ -1,6 +1,7 @@
 package disruption
 
 import (
+	"context"
 	"fmt"
 	"math"
 
@@ -11,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/whalepod/whalepod/api/resource"
 	"github.com/whalepod/whalepod/master/internal/registry"
 )
 
@@ -51,8 +53,8 @@ func (c *Controller) scaleOfOwner(v registry.Viewer, namespace string, ref *meta
 	if !ok {
 		return "", 0, &meta.NoKindMatchError{GroupKind: gvk.GroupKind(), SearchedVersions: []string{gvk.Version}}
 	}
-	scale := res.Rules().Scale
-	if scale == nil {
+	replicas := c.replicas(res, gvk.GroupVersion())
+	if replicas == nil {
 		return "", 0, fmt.Errorf("%s does not implement the scale subresource", res.GroupResource())
 	}
 	obj, err := registry.Lookup(v, registry.Key{Resource: res.Key(), Namespace: namespace, Name: ref.Name})
@@ -71,6 +73,42 @@ func (c *Controller) scaleOfOwner(v registry.Viewer, namespace string, ref *meta
 			}
 		}
 	}
-	n, _, _ := scale.Get(obj)
-	return obj.GetUID(), n, nil
+	n, err := replicas(obj)
+	return obj.GetUID(), n, err
+}
+
+// replicas gives what reads how many pods a stored object wants; nil for kinds without a scale.
+func (c *Controller) replicas(res *resource.Resource, gv schema.GroupVersion) func(registry.Object) (int32, error) {
+	if !res.IsCustom() {
+		scale := res.Rules().Scale
+		if scale == nil {
+			return nil
+		}
+		return func(obj registry.Object) (int32, error) {
+			n, _, _ := scale.Get(obj)
+			return n, nil
+		}
+	}
+	// In the version that the pods name, unless a webhook would have to be asked for it.
+	if _, ok := res.SubresourceIn(res.Storage, "scale"); ok && res.AsksWebhook() {
+		gv = res.Storage
+	}
+	if _, ok := res.SubresourceIn(gv, "scale"); !ok {
+		return nil
+	}
+	if of, ok := c.registry.Table().Lookup(gv, res.Name); ok && of.SameDefinition(res) {
+		res = of
+	}
+	return func(obj registry.Object) (int32, error) {
+		if stored := obj.GetObjectKind().GroupVersionKind().GroupVersion(); res.AsksWebhook() && stored != gv {
+			return 0, fmt.Errorf("the scale of %s %q cannot be read: it is kept as %s, and only a webhook can convert it to %s; write it anew",
+				res.GroupResource(), obj.GetName(), stored, gv)
+		}
+		objs, err := res.ReadShared(context.Background(), obj) // asks nobody
+		if err != nil {
+			return 0, err
+		}
+		n, _, _, err := res.Replicas(objs[0], gv)
+		return n, err
+	}
 }

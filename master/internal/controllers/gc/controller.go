@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/whalepod/whalepod/master/internal/controller"
 	"github.com/whalepod/whalepod/master/internal/registry"
@@ -53,7 +54,7 @@ func (c *Controller) all(v *registry.View, add func(controller.Key)) {
 	for _, r := range c.registry.Table().All() { // custom kinds come and go
 		kind := r.Key()
 		for obj := range v.Reader.List(kind, "", registry.Key{}) {
-			if c.judge(v, obj).action > nothing {
+			if c.judge(v, obj, "").action > nothing {
 				add(registry.Key{Resource: kind, Namespace: obj.GetNamespace(), Name: obj.GetName()})
 			}
 		}
@@ -78,7 +79,7 @@ func (c *Controller) keys(v *registry.View, e registry.Event, add func(controlle
 	if e.Prev != nil && len(e.Prev.GetOwnerReferences()) > 0 {
 		c.wakeOwners(v, e.Prev, add) // one of them may have waited for this reference to go
 	}
-	if c.judge(v, e.Object).action > nothing {
+	if c.judge(v, e.Object, "").action > nothing {
 		add(e.Key)
 	}
 }
@@ -89,7 +90,7 @@ func sameRef(a, b metav1.OwnerReference) bool {
 
 func (c *Controller) wakeOwners(v *registry.View, obj registry.Object, add func(controller.Key)) {
 	for _, ref := range obj.GetOwnerReferences() {
-		if key, ok := c.keyOf(ref, obj.GetNamespace()); ok && c.ownerState(v, ref, obj.GetNamespace()) == waiting {
+		if key, ok := c.keyOf(ref, obj.GetNamespace()); ok && c.ownerState(v, ref, obj.GetNamespace(), "") == waiting {
 			add(key)
 		}
 	}
@@ -113,9 +114,13 @@ func (c *Controller) keyOf(ref metav1.OwnerReference, namespace string) (registr
 	return registry.Key{Resource: r.Key(), Namespace: namespace, Name: ref.Name}, true
 }
 
-func (c *Controller) ownerState(v registry.Viewer, ref metav1.OwnerReference, namespace string) ownerState {
+// ownerState: gone is the UID of an owner that is known to have gone, whether its kind is served any more or not; UIDs never come back.
+func (c *Controller) ownerState(v registry.Viewer, ref metav1.OwnerReference, namespace string, gone types.UID) ownerState {
 	key, ok := c.keyOf(ref, namespace)
 	if !ok {
+		if ref.UID == gone && !c.served(ref) {
+			return absent
+		}
 		return solid
 	}
 	owner, err := registry.Lookup(v, key)
@@ -130,9 +135,14 @@ func (c *Controller) ownerState(v registry.Viewer, ref metav1.OwnerReference, na
 	return solid
 }
 
-func (c *Controller) judge(v registry.Viewer, obj registry.Object) verdict {
+func (c *Controller) served(ref metav1.OwnerReference) bool {
+	_, ok := c.registry.Table().ByKind(schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind))
+	return ok
+}
+
+func (c *Controller) judge(v registry.Viewer, obj registry.Object, gone types.UID) verdict {
 	return judge(obj,
-		func(ref metav1.OwnerReference) ownerState { return c.ownerState(v, ref, obj.GetNamespace()) },
+		func(ref metav1.OwnerReference) ownerState { return c.ownerState(v, ref, obj.GetNamespace(), gone) },
 		func() []registry.Object { return c.dependents(v, obj, 0) })
 }
 
@@ -167,7 +177,7 @@ func (c *Controller) reconcile(ctx context.Context, key controller.Key) (time.Du
 		if err != nil {
 			return err
 		}
-		more, err = c.treat(tx, obj)
+		more, err = c.treat(tx, obj, "")
 		return err
 	})
 	if apierrors.IsNotFound(err) {
@@ -183,13 +193,13 @@ func (c *Controller) reconcile(ctx context.Context, key controller.Key) (time.Du
 func (c *Controller) collect(tx *registry.Tx, uid string) (more bool, err error) {
 	treated := 0
 	for _, obj := range c.byUID(tx, uid, 0) {
-		if c.judge(tx, obj).action == nothing {
+		if c.judge(tx, obj, types.UID(uid)).action == nothing {
 			continue
 		}
 		if treated++; treated > burst {
 			return true, nil
 		}
-		if _, err := c.treat(tx, obj); err != nil && !apierrors.IsNotFound(err) {
+		if _, err := c.treat(tx, obj, types.UID(uid)); err != nil && !apierrors.IsNotFound(err) {
 			return false, err
 		}
 	}
@@ -197,8 +207,8 @@ func (c *Controller) collect(tx *registry.Tx, uid string) (more bool, err error)
 }
 
 // treat carries out the verdict about one object; more says that it needs another turn.
-func (c *Controller) treat(tx *registry.Tx, obj registry.Object) (more bool, err error) {
-	v := c.judge(tx, obj)
+func (c *Controller) treat(tx *registry.Tx, obj registry.Object, gone types.UID) (more bool, err error) {
+	v := c.judge(tx, obj, gone)
 	switch v.action {
 	case dropRefs:
 		_, err = registry.Put(tx, withoutOwners(obj, v.drop...))
@@ -230,7 +240,7 @@ func (c *Controller) treat(tx *registry.Tx, obj registry.Object) (more bool, err
 			if treated++; treated > burst {
 				return true, nil
 			}
-			if _, err := c.treat(tx, dep); err != nil && !apierrors.IsNotFound(err) {
+			if _, err := c.treat(tx, dep, gone); err != nil && !apierrors.IsNotFound(err) {
 				return false, err
 			}
 		}

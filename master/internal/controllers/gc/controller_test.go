@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	ct "github.com/whalepod/whalepod/master/internal/controllers/controllertest"
 	"github.com/whalepod/whalepod/master/internal/registry"
@@ -45,6 +46,27 @@ func expect(t *testing.T, e *ct.Env, want ...string) {
 	if got := names(e); !slices.Equal(got, want) {
 		t.Errorf("left %v, want %v", got, want)
 	}
+}
+
+// An object's dependents go although its kind went with it: its UID is enough to know that it is gone. Of other owners whose kind
+// nobody serves nothing is known, so what belongs to them stays.
+func TestOwnersKindIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ct.New(t)
+		c := New(Config{Registry: e.Registry, Logger: e.Logger})
+		e.Start(c.Run)
+		for name, owners := range map[string][]types.UID{"one": {"gone"}, "other": {"unknown"}, "both": {"gone", "unknown"}} {
+			cm := configMap(name)
+			for _, uid := range owners {
+				cm.OwnerReferences = append(cm.OwnerReferences, metav1.OwnerReference{APIVersion: "example.com/v1", Kind: "Widget", Name: string(uid), UID: uid})
+			}
+			ct.Create(e, cm)
+		}
+		ct.Create(e, configMap("below", ct.Get[*corev1.ConfigMap](e, "default", "one")))
+		expect(t, e, "below", "both", "one", "other")
+		c.loop.Add(registry.Key{Resource: byOwner, Name: "gone"})
+		expect(t, e, "both", "other")
+	})
 }
 
 func TestBackground(t *testing.T) {

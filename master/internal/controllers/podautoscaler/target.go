@@ -28,8 +28,8 @@ type target struct {
 	// read the scale of a stored object, and give one with other replicas, to be stored.
 	read func(context.Context, registry.Object) (scale, error)
 	set  func(context.Context, registry.Object, int32) (registry.Object, error)
-	// outside changes the object where that must not happen in a transaction: when a webhook converts it. read and set then
-	// get it in the version that is scaled.
+	// outside changes a custom resource as a client would: it is checked by its schema, and a webhook may convert it, which
+	// must not happen in a transaction. read and set then get it in the version that is scaled.
 	outside func(context.Context, func(registry.Object) (registry.Object, error)) error
 }
 
@@ -83,12 +83,9 @@ func (c *Controller) target(ctx context.Context, v *registry.View, hpa *autoscal
 				return nil, err
 			}
 			next := objs[0].DeepCopyObject().(registry.Object)
-			if err := r.SetScale(next, gv, n); err != nil || r.AsksWebhook() {
-				return next, err
-			}
-			return r.Write(ctx, next)
+			return next, r.SetScale(next, gv, n)
 		}
-		if r.AsksWebhook() {
+		if r.IsCustom() {
 			t.outside = func(ctx context.Context, next func(registry.Object) (registry.Object, error)) error {
 				return c.cfg.Registry.Change(ctx, r, hpa.Namespace, ref.Name, next)
 			}
