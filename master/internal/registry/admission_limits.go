@@ -41,6 +41,10 @@ func defaultLimits(v Viewer, pod *corev1.Pod) {
 	}
 }
 
+// limited says that LimitRanges have filled something in. A controller's pod is made of a template that was found valid, but what it asks
+// for may be more than a limit that it did not have then.
+func limited(pod *corev1.Pod) bool { return pod.Annotations[limitAnnotation] != "" }
+
 func containerDefaults(limits *corev1.LimitRange) corev1.ResourceRequirements {
 	out := corev1.ResourceRequirements{Limits: corev1.ResourceList{}, Requests: corev1.ResourceList{}}
 	for _, item := range limits.Spec.Limits {

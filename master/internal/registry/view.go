@@ -93,7 +93,8 @@ func typed[T Object](all iter.Seq[store.Object]) iter.Seq[T] {
 }
 
 // Create adds an object on behalf of a controller: name, UID, defaults, admission and allocation as for anybody else.
-// Validation is left out, since controllers make objects from templates that were validated at the door.
+// Validation is left out, since controllers make objects from templates that were validated at the door, but for what LimitRanges
+// add to pods.
 func Create[T Object](tx *Tx, obj T) (T, error) {
 	var none T
 	res, err := tx.r.resourceOf(obj)
@@ -103,6 +104,11 @@ func Create[T Object](tx *Tx, obj T) (T, error) {
 	generated, err := tx.r.prepareCreate(&tx.View, res, obj.GetNamespace(), obj)
 	if err != nil {
 		return none, err
+	}
+	if pod, ok := any(obj).(*corev1.Pod); ok && limited(pod) {
+		if errs := res.Rules().Validate(context.Background(), pod); len(errs) > 0 {
+			return none, apierrors.NewInvalid(res.GroupVersionKind().GroupKind(), pod.Name, errs)
+		}
 	}
 	if err := tx.r.insert(tx, res, obj, generated); err != nil {
 		return none, err

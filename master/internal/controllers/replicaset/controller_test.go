@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	ct "github.com/whalepod/whalepod/master/internal/controllers/controllertest"
@@ -137,6 +138,28 @@ func TestFailureIsReported(t *testing.T) {
 		s = ct.Get[*appsv1.ReplicaSet](e, "default", "web").Status
 		if len(s.Conditions) != 0 || s.Replicas != 2 {
 			t.Errorf("not recovered: %+v", s)
+		}
+	})
+}
+
+// A namespace's default limit that is less than what the template asks for makes no pods that nobody could change any more.
+func TestDefaultLimitBelowTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := start(t)
+		amount := func(q string) corev1.ResourceList { return corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(q)} }
+		ct.Create(e, &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "limits"}, Spec: corev1.LimitRangeSpec{
+			Limits: []corev1.LimitRangeItem{{Type: corev1.LimitTypeContainer, Default: amount("512Mi"), DefaultRequest: amount("512Mi")}},
+		}})
+		rs := manifest("web", 2)
+		rs.Spec.Template.Spec.Containers[0].Resources.Requests = amount("1Gi")
+		ct.Create(e, rs)
+		ct.Settle(100 * time.Millisecond)
+		if s := ct.Get[*appsv1.ReplicaSet](e, "default", "web").Status; s.Replicas != 0 || len(s.Conditions) != 1 || s.Conditions[0].Reason != "FailedCreate" {
+			t.Errorf("%+v", s)
+		}
+		const want = `FailedCreate: Error creating: Pod "web-" is invalid: spec.containers[0].resources.requests: Invalid value: "1Gi": must be less than or equal to memory limit of 512Mi`
+		if ev := ct.Events(e, "web"); len(ev) != 1 || !strings.HasPrefix(ev[0], want) {
+			t.Errorf("events %q", ev)
 		}
 	})
 }
