@@ -25,6 +25,7 @@ import (
 	"github.com/whalepod/whalepod/master/internal/controllers/nodelife"
 	"github.com/whalepod/whalepod/master/internal/controllers/persistentvolume"
 	"github.com/whalepod/whalepod/master/internal/controllers/podautoscaler"
+	"github.com/whalepod/whalepod/master/internal/controllers/podgc"
 	"github.com/whalepod/whalepod/master/internal/controllers/quota"
 	"github.com/whalepod/whalepod/master/internal/controllers/replicaset"
 	"github.com/whalepod/whalepod/master/internal/controllers/serviceaccount"
@@ -63,6 +64,7 @@ func (m *Master) controllers() map[string]func(context.Context) error {
 		"horizontalpodautoscaler": podautoscaler.New(podautoscaler.Config{Registry: r, Logger: log, Usage: m.podUsage}).Run,
 		"resourcequota":           quota.New(quota.Config{Registry: r, Logger: log}).Run,
 		"gc":                      gc.New(gc.Config{Registry: r, Logger: log}).Run,
+		"podgc":                   podgc.New(podgc.Config{Registry: r, Logger: log, Threshold: m.cfg.EndedPods}).Run,
 		"nodelife": nodelife.New(nodelife.Config{
 			Registry: r, Logger: log, Sessions: m.sessions, Gossip: witness{m.gossip},
 		}).Run,

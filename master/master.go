@@ -73,6 +73,8 @@ type Config struct {
 	// NodeGrace is how long pods stay bound to a node that was lost, and NotReadyToleration to one that says that it is not
 	// ready, unless their manifests say something else.
 	NodeGrace, NotReadyToleration time.Duration
+	// EndedPods is how many pods that have ended are kept; less than 1 for all.
+	EndedPods int
 	// Kubeconfig is where the admin's kubeconfig is kept; empty for admin.kubeconfig in DataDir.
 	Kubeconfig string
 	// GossipPort is this master's own port; NodeGossipPort that of the agents.

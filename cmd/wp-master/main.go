@@ -47,6 +47,7 @@ type flags struct {
 	dataDir, bind, advertise, serviceCIDR, podCIDR, domain, dnsIP, kubeconfig, sans, restore, logLevel string
 	apiPort, agentsPort, gossipPort, nodeGossipPort                                                    int
 	nodeGrace                                                                                          time.Duration
+	terminatedPods                                                                                     int
 	unreachable, notReady                                                                              int64
 	lbPools                                                                                            []string
 	version                                                                                            bool
@@ -76,6 +77,7 @@ func parse(args []string) (*flags, error) {
 	fs.DurationVar(&f.nodeGrace, "node-grace", defaultToleration, "how long pods stay bound to a node that was lost, counted from its last sign of life, unless their manifests say")
 	fs.Int64Var(&f.unreachable, "default-unreachable-toleration-seconds", -1, "the same in seconds, as kube-apiserver calls it")
 	fs.Int64Var(&f.notReady, "default-not-ready-toleration-seconds", -1, "how long pods stay bound to a node that is not ready (default: as --node-grace)")
+	fs.IntVar(&f.terminatedPods, "terminated-pod-gc-threshold", 1000, "how many pods that have ended are kept before the oldest are deleted; 0: all")
 	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.BoolVar(&f.version, "version", false, "print the version and end")
 	if err := fs.Parse(args); err != nil {
@@ -131,7 +133,7 @@ func run(ctx context.Context, args []string) error {
 func config(f *flags, log *slog.Logger) (*master.Config, error) {
 	c := &master.Config{
 		DataDir: f.dataDir, APIPort: f.apiPort, AgentsPort: f.agentsPort, GossipPort: f.gossipPort, NodeGossipPort: f.nodeGossipPort,
-		ClusterDomain: f.domain, LBPools: f.lbPools, NodeGrace: f.nodeGrace, NotReadyToleration: time.Duration(f.notReady) * time.Second, Kubeconfig: f.kubeconfig,
+		ClusterDomain: f.domain, LBPools: f.lbPools, NodeGrace: f.nodeGrace, EndedPods: f.terminatedPods, NotReadyToleration: time.Duration(f.notReady) * time.Second, Kubeconfig: f.kubeconfig,
 		Version: version.Kubernetes(), Commit: version.Commit, BuildDate: version.BuildDate, Logger: log,
 	}
 	for _, san := range strings.Split(f.sans, ",") {

@@ -146,7 +146,9 @@ func TestFailureIsReported(t *testing.T) {
 func TestDefaultLimitBelowTheRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _ := start(t)
-		amount := func(q string) corev1.ResourceList { return corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(q)} }
+		amount := func(q string) corev1.ResourceList {
+			return corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(q)}
+		}
 		ct.Create(e, &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "limits"}, Spec: corev1.LimitRangeSpec{
 			Limits: []corev1.LimitRangeItem{{Type: corev1.LimitTypeContainer, Default: amount("512Mi"), DefaultRequest: amount("512Mi")}},
 		}})
