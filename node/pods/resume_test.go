@@ -2,6 +2,7 @@ package pods
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -159,4 +160,43 @@ func TestAgentRestartsWithoutTheNetwork(t *testing.T) {
 			t.Error("not adopted")
 		}
 	})
+}
+
+// Anybody who may write a pod's status can put anything into it; the agent does not fall over it.
+func TestStrangeContainerIDs(t *testing.T) {
+	for _, id := range []string{"x", "docker:/", "docker://", "containerd://0123456789abcdef", "docker"} {
+		t.Run(fmt.Sprintf("%q", id), func(t *testing.T) {
+			test(t, func(t *testing.T, n *node) {
+				terminated := &corev1.ContainerStateTerminated{ContainerID: id, Message: "no", ExitCode: 1}
+				resources := &corev1.ResourceRequirements{}
+				p := pod("p", "init", "a", "b", "c")
+				p.Status = corev1.PodStatus{
+					InitContainerStatuses: []corev1.ContainerStatus{{Name: "init", ContainerID: id, Resources: resources, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}},
+					ContainerStatuses: []corev1.ContainerStatus{
+						{Name: "a", ContainerID: id, State: corev1.ContainerState{Terminated: terminated}},
+						{Name: "b", ContainerID: id, LastTerminationState: corev1.ContainerState{Terminated: terminated}},
+						{Name: "c", ContainerID: id, Resources: resources, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}},
+					},
+				}
+				q := p.DeepCopy()
+				q.Name, q.UID, q.Status.Phase = "q", "uid-q", corev1.PodFailed // it keeps what its status says
+				n.apply(p, q)
+				for _, name := range []string{"p", "q"} {
+					for _, c := range []string{"init", "a", "b", "c"} {
+						for _, previous := range []bool{false, true} {
+							if f, err := n.manager.Logs("default", name, "", c, previous); err == nil && f.ContainerID == "" {
+								t.Errorf("logs of %s in %s: no container and no error", c, name)
+							}
+						}
+						_, _ = n.manager.Running("default", name, "", c)
+					}
+				}
+				n.engine.Kill(n.id("uid-p", "init"), 0, false)
+				seconds(1)
+				if got := strings.ReplaceAll(n.line("uid-p"), " x1", ""); got != "Running init=Completed:0+ a=running+ b=running+ c=running+" {
+					t.Error(got) // whether it counts what nobody has seen does not matter
+				}
+			})
+		})
+	}
 }
