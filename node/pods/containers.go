@@ -14,16 +14,16 @@ import (
 
 // ensureContainers starts what is to run next in the sandbox and watches over what runs.
 func (w *worker) ensureContainers(ctx context.Context, sb *runtime.Sandbox) {
+	for i := range w.pod.Spec.EphemeralContainers { // first: they may be there to see why an init container does not end
+		c := corev1.Container(w.pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+		w.ensure(ctx, sb, &c, false, func(int32) bool { return false })
+	}
 	if !w.ensureInit(ctx, sb) {
 		return
 	}
 	for i := range w.pod.Spec.Containers {
 		c := &w.pod.Spec.Containers[i]
 		w.ensure(ctx, sb, c, false, func(code int32) bool { return status.Restarts(w.pod, c, code) })
-	}
-	for i := range w.pod.Spec.EphemeralContainers {
-		c := corev1.Container(w.pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
-		w.ensure(ctx, sb, &c, false, func(int32) bool { return false })
 	}
 }
 
