@@ -72,7 +72,7 @@ func TestAgentRestartsWithoutAVolumesSource(t *testing.T) {
 					t.Error("readiness flapped:", got)
 				}
 				told := len(n.takeEvents())
-				if told == 0 || told > 10 {
+				if told < 5 || told > 10 { // it is tried again, less and less often
 					t.Errorf("%d events of what the volume lacks", told)
 				}
 				ready.Store(false)
