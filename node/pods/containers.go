@@ -14,17 +14,21 @@ import (
 
 // ensureContainers starts what is to run next in the sandbox and watches over what runs.
 func (w *worker) ensureContainers(ctx context.Context, sb *runtime.Sandbox) {
-	if !w.ensureInit(ctx, sb) {
-		return
-	}
-	for i := range w.pod.Spec.Containers {
-		c := &w.pod.Spec.Containers[i]
-		w.ensure(ctx, sb, c, false, func(code int32) bool { return status.Restarts(w.pod, c, code) })
-	}
-	for i := range w.pod.Spec.EphemeralContainers {
+	for i := range w.pod.Spec.EphemeralContainers { // first: they may be there to see why an init container does not end
 		c := corev1.Container(w.pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
 		w.ensure(ctx, sb, &c, false, func(int32) bool { return false })
 	}
+	if !w.ensureInit(ctx, sb) {
+		return
+	}
+	w.held = false
+	for i := range w.pod.Spec.Containers {
+		c := &w.pod.Spec.Containers[i]
+		w.fetching = false
+		state := w.ensure(ctx, sb, c, false, func(code int32) bool { return status.Restarts(w.pod, c, code) })
+		w.held = w.held || w.onItsWay(state)
+	}
+	w.held = false
 }
 
 // initialized: a container of the pod proper was made in this sandbox, so all init containers are through.
@@ -100,7 +104,7 @@ func (w *worker) ensure(ctx context.Context, sb *runtime.Sandbox, c *corev1.Cont
 		w.watch(ctx, c, cur, restarts(codeKilled))
 		return outcome{phase: running, id: cur.ID}
 	case !status.Ended(cur) && mine: // made, and then somebody died before it was started
-		return w.begin(ctx, c, cur)
+		return w.begin(ctx, sb, c, cur)
 	case !status.Ended(cur):
 		if w.remove(ctx, cur.ID) {
 			w.again = true

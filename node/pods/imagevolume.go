@@ -78,11 +78,13 @@ func (w *worker) imageVolume(ctx context.Context, c *corev1.Container, v *corev1
 	}
 	u := w.unpacks[v.Name]
 	if u == nil {
+		w.fetching = true
 		w.startUnpack(ctx, v.Name, known.ID)
 		return
 	}
 	done, err := u.result()
 	if !done {
+		w.fetching = true
 		return
 	}
 	delete(w.unpacks, v.Name)

@@ -39,7 +39,7 @@ func (w *worker) launch(ctx context.Context, sb *runtime.Sandbox, c *corev1.Cont
 	}
 	there := w.imageVolumes(ctx, c)
 	img, ok := w.image(ctx, c)
-	if !ok || !there {
+	if !ok || !there || w.mustWait(c, sb) {
 		return outcome{}
 	}
 	s, err := w.containerSpec(c, sb, attempt, img)
@@ -75,8 +75,8 @@ func (w *worker) launch(ctx context.Context, sb *runtime.Sandbox, c *corev1.Cont
 }
 
 // begin starts a container that was created before.
-func (w *worker) begin(ctx context.Context, c *corev1.Container, cur *runtime.Container) outcome {
-	if w.holdBack(c) {
+func (w *worker) begin(ctx context.Context, sb *runtime.Sandbox, c *corev1.Container, cur *runtime.Container) outcome {
+	if w.holdBack(c) || w.mustWait(c, sb) {
 		return outcome{}
 	}
 	release, err := w.m.acquire(ctx)
@@ -186,6 +186,7 @@ func (w *worker) pulled(ctx context.Context, key string, c *corev1.Container, r 
 	img, err, done := job.Result()
 	switch {
 	case !done:
+		w.fetching = true
 		return img, false
 	case err == nil:
 		return img, true

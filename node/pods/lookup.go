@@ -127,7 +127,10 @@ func (m *Manager) Logs(namespace, pod, uid, container string, previous bool) (Fo
 		}
 		return Found{}, fmt.Errorf("container %q in pod %q is waiting to start: %s", c.Name, pod, reason)
 	}
-	return v.found(c, id[len(status.ContainerID("x"))-1:]), nil
+	if id, ok := status.EngineID(id); ok {
+		return v.found(c, id), nil
+	}
+	return Found{}, fmt.Errorf("container %q in pod %q is not available", c.Name, pod)
 }
 
 // Running finds a container that runs, for exec and attach.
@@ -140,7 +143,11 @@ func (m *Manager) Running(namespace, pod, uid, container string) (Found, error) 
 	if err != nil || s.State.Running == nil {
 		return Found{}, fmt.Errorf("container not found (%q)", container)
 	}
-	return v.found(c, s.ContainerID[len(status.ContainerID("x"))-1:]), nil
+	id, ok := status.EngineID(s.ContainerID)
+	if !ok {
+		return Found{}, fmt.Errorf("container not found (%q)", container)
+	}
+	return v.found(c, id), nil
 }
 
 // Sandbox finds the pod's network namespace, for port-forward.

@@ -107,8 +107,11 @@ func (w *worker) recall() {
 	for _, list := range [][]corev1.ContainerStatus{w.last.InitContainerStatuses, w.last.ContainerStatuses, w.last.EphemeralContainerStatuses} {
 		for i := range list {
 			for _, s := range []corev1.ContainerState{list[i].State, list[i].LastTerminationState} {
-				if s.Terminated != nil && s.Terminated.ContainerID != "" {
-					w.messages[s.Terminated.ContainerID[len("docker://"):]] = s.Terminated.Message
+				if s.Terminated == nil {
+					continue
+				}
+				if id, ok := status.EngineID(s.Terminated.ContainerID); ok {
+					w.messages[id] = s.Terminated.Message
 				}
 			}
 		}

@@ -131,8 +131,9 @@ func (w *worker) recallGrant(pod *corev1.Pod) {
 	}
 	for _, list := range [][]corev1.ContainerStatus{w.last.InitContainerStatuses, w.last.ContainerStatuses} {
 		for i := range list {
-			if s := &list[i]; s.Resources != nil && s.State.Running != nil && s.ContainerID != "" {
-				w.actuated[s.ContainerID[len(status.ContainerID("x"))-1:]] = *s.Resources
+			s := &list[i]
+			if id, ok := status.EngineID(s.ContainerID); ok && s.Resources != nil && s.State.Running != nil {
+				w.actuated[id] = *s.Resources
 			}
 		}
 	}

@@ -169,6 +169,7 @@ func (w *worker) sync(ctx context.Context) {
 	}
 	w.decideResize()
 	if !w.prepareVolumes(ctx) {
+		w.probeRunning(ctx)
 		return
 	}
 	if !w.mayRestart() { // only sidecars run, if anything
@@ -177,6 +178,7 @@ func (w *worker) sync(ctx context.Context) {
 	}
 	sb := w.ensureSandbox(ctx)
 	if sb == nil {
+		w.probeRunning(ctx)
 		return
 	}
 	w.resizeContainers(ctx, sb)
@@ -273,7 +275,11 @@ func (w *worker) prepareVolumes(ctx context.Context) bool {
 		for _, f := range r.Failures {
 			w.warn("", "FailedMount", f.Message())
 		}
-		w.wakeAt(w.mountError.failed(mountFirst, mountMost))
+		retryAt := w.mountError.failed(mountFirst, mountMost)
+		w.wakeAt(retryAt)
+		if due || w.adoptVolumes(r) {
+			w.volumes.Renew = retryAt
+		}
 		return w.mounted // what runs goes on with the old content
 	}
 	w.volumes, w.mounted, w.mountError = r, true, retry{}

@@ -98,6 +98,8 @@ type worker struct {
 	draining   *draining // nil unless the pod was deleted while a Service sent requests to it
 	drainBegan bool
 	hooks      map[string]*hook
+	held       bool // a container before the one that is seen to is on its way
+	fetching   bool // an image is not here yet that the one that is seen to needs
 	probes     map[string]*probing
 	messages   map[string]string
 	granted    *grant                                 // nil until the pod is let in

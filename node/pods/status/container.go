@@ -3,6 +3,7 @@ package status
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,12 +27,21 @@ const (
 	ReasonUnknown = "ContainerStatusUnknown"
 )
 
+const scheme = "docker://"
+
 // ContainerID in the API's form.
 func ContainerID(id string) string {
 	if id == "" {
 		return ""
 	}
-	return "docker://" + id
+	return scheme + id
+}
+
+// EngineID is the engine's name of a container that a status names; false when it is none of this engine's. A status may
+// have been written by anybody.
+func EngineID(containerID string) (id string, ok bool) {
+	id, ok = strings.CutPrefix(containerID, scheme)
+	return id, ok && id != ""
 }
 
 // Ended tells whether a container has ended, or could not be started.

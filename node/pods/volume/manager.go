@@ -171,6 +171,33 @@ func (m *Manager) payload(ctx context.Context, pod *corev1.Pod, v *corev1.Volume
 	return nil, "", renew, unsupported(v)
 }
 
+// Left is a volume with the API's content as a Prepare before left it; false when none did, or when the volume is of
+// another kind. What runs since then can go on with it when Prepare fails.
+func (m *Manager) Left(pod *corev1.Pod, name string) (Mounted, bool) {
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		kind := ""
+		switch {
+		case v.Name != name:
+		case v.ConfigMap != nil:
+			kind = "configmap"
+		case v.Secret != nil:
+			kind = "secret"
+		case v.DownwardAPI != nil:
+			kind = "downward-api"
+		case v.Projected != nil:
+			kind = "projected"
+		}
+		if kind == "" {
+			continue
+		}
+		dir := m.volumeDir(pod, kind, name)
+		_, err := os.Stat(filepath.Join(dir, dataLink))
+		return Mounted{Path: dir, ReadOnly: true}, err == nil
+	}
+	return Mounted{}, false
+}
+
 func (m *Manager) projected(ctx context.Context, p payload, pod *corev1.Pod, v *corev1.Volume, facts env.Facts) (renew time.Time, err error) {
 	mode := modeOf(v.Projected.DefaultMode, defaultMode)
 	var errs []error
