@@ -97,7 +97,7 @@ func (w *worker) ensure(ctx context.Context, sb *runtime.Sandbox, c *corev1.Cont
 		w.kill(ctx, cur, "Stopping container "+c.Name, w.grace(c.Name, killSandbox))
 		return outcome{}
 	case cur.State == runtime.StateRunning:
-		w.watch(ctx, c, cur, restarts(codeKilled))
+		w.watch(ctx, c, cur, isInit)
 		return outcome{phase: running, id: cur.ID}
 	case !status.Ended(cur) && mine: // made, and then somebody died before it was started
 		return w.begin(ctx, c, cur)
@@ -117,9 +117,6 @@ func (w *worker) ensure(ctx context.Context, sb *runtime.Sandbox, c *corev1.Cont
 	}
 	return w.launch(ctx, sb, c, cur.Attempt+1)
 }
-
-// codeKilled is the exit code of a process ended by SIGKILL.
-const codeKilled = 137
 
 // firstAttempt goes on counting when the engine has forgotten the attempts before (a reboot, a wiped data directory).
 func (w *worker) firstAttempt(c *corev1.Container) int {
@@ -200,14 +197,11 @@ func (w *worker) mayLaunchAfter(c *corev1.Container, cur *runtime.Container) boo
 }
 
 // watch over a container that runs.
-func (w *worker) watch(ctx context.Context, c *corev1.Container, cur *runtime.Container, again bool) {
+func (w *worker) watch(ctx context.Context, c *corev1.Container, cur *runtime.Container, isInit bool) {
 	delete(w.waiting, c.Name)
-	suffix := ""
-	if again {
-		suffix = ", will be restarted"
-	}
-	if hash := cur.Labels[spec.LabelHash]; hash != "" && hash != spec.Hash(c) {
-		w.kill(ctx, cur, fmt.Sprintf("Container %s definition changed%s", c.Name, suffix), w.grace(c.Name, killOther))
+	once := isInit && !status.Sidecar(c) // ends by itself; what it does is not begun anew
+	if hash := cur.Labels[spec.LabelHash]; hash != "" && hash != spec.Hash(c) && !once {
+		w.end(ctx, c, cur, "definition changed", killOther, true)
 		return
 	}
 	if h := w.hooks[cur.ID]; h != nil {
@@ -229,9 +223,11 @@ func (w *worker) watch(ctx context.Context, c *corev1.Container, cur *runtime.Co
 	p := w.probing(ctx, c, cur)
 	switch p.failed() {
 	case failedStartup:
-		w.kill(ctx, cur, fmt.Sprintf("Container %s failed startup probe%s", c.Name, suffix), w.grace(c.Name, killStartup))
+		w.end(ctx, c, cur, "failed startup probe", killStartup, status.MayRestart(w.pod, c))
 	case failedLiveness:
-		w.kill(ctx, cur, fmt.Sprintf("Container %s failed liveness probe%s", c.Name, suffix), w.grace(c.Name, killLiveness))
+		w.end(ctx, c, cur, "failed liveness probe", killLiveness, status.MayRestart(w.pod, c))
+	default:
+		w.endAsBegun(ctx, c, cur)
 	}
 }
 

@@ -24,6 +24,8 @@ type grant struct {
 	// Restarting are the containers, by name with the ID of the attempt, that are ended for their resize and start again
 	// whatever their restart policy is.
 	Restarting map[string]string `json:"restarting,omitempty"`
+	// Again are likewise those that are ended for another reason.
+	Again map[string]string `json:"again,omitempty"`
 }
 
 // grantOf is all that the pod asks for.
@@ -86,15 +88,15 @@ func (g *grant) over(pod *corev1.Pod) *corev1.Pod {
 	return out
 }
 
-// restarting is the pod in which containers that are ended for their resize are always restarted.
+// restarting is the pod in which containers that are ended to start again always do.
 func (g *grant) restarting(pod *corev1.Pod) *corev1.Pod {
-	if g == nil || len(g.Restarting) == 0 {
+	if g == nil || len(g.Restarting)+len(g.Again) == 0 {
 		return pod
 	}
 	out := pod.DeepCopy()
 	always := corev1.ContainerRestartPolicyAlways
 	for i := range out.Spec.Containers {
-		if c := &out.Spec.Containers[i]; g.Restarting[c.Name] != "" {
+		if c := &out.Spec.Containers[i]; g.Restarting[c.Name] != "" || g.Again[c.Name] != "" {
 			c.RestartPolicy = &always
 		}
 	}
@@ -126,6 +128,7 @@ func (w *worker) recallGrant(pod *corev1.Pod) {
 	data, err := os.ReadFile(w.m.grantFile(w.uid))
 	if g := new(grant); err == nil && json.Unmarshal(data, g) == nil {
 		w.granted = g
+		g.forgetPast(w.observed)
 	} else {
 		w.granted = grantIn(pod, &w.last)
 	}

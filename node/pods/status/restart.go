@@ -38,6 +38,15 @@ func Restarts(pod *corev1.Pod, c *corev1.Container, exitCode int32) bool {
 	return true
 }
 
+// MayRestart tells whether a container that its node ends is to run again: by its own policy, or else the pod's, unless that
+// is Never. There is no exit code to ask yet.
+func MayRestart(pod *corev1.Pod, c *corev1.Container) bool {
+	if c.RestartPolicy != nil {
+		return *c.RestartPolicy != corev1.ContainerRestartPolicyNever
+	}
+	return pod.Spec.RestartPolicy != corev1.RestartPolicyNever
+}
+
 // RestartsInit is Restarts for an init container: success is final, and Always means OnFailure.
 func RestartsInit(pod *corev1.Pod, c *corev1.Container, exitCode int32) bool {
 	if Sidecar(c) {
