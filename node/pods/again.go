@@ -51,11 +51,12 @@ func (w *worker) noteAgain(container, id string) {
 
 // launchedAgain drops the notes on the attempt before.
 func (w *worker) launchedAgain(container string) {
-	if w.granted == nil || w.granted.Again[container] == "" && w.granted.Restarting[container] == "" {
+	if w.granted == nil || w.granted.Again[container]+w.granted.Restarting[container]+w.granted.All[container] == "" {
 		return
 	}
 	delete(w.granted.Again, container)
 	delete(w.granted.Restarting, container)
+	delete(w.granted.All, container)
 	w.saveGrant()
 	w.reapply()
 }
@@ -65,7 +66,7 @@ func (w *worker) reapply() { w.pod = w.granted.restarting(w.granted.over(w.wish)
 
 // forgetPast drops notes on attempts that have been followed by another: the agent before this one died in between.
 func (g *grant) forgetPast(observed runtime.Pod) {
-	for _, notes := range []map[string]string{g.Again, g.Restarting} {
+	for _, notes := range []map[string]string{g.Again, g.Restarting, g.All} {
 		for name, id := range notes {
 			if attempts := status.Attempts(observed, name); len(attempts) > 0 && attempts[0].ID != id {
 				delete(notes, name)

@@ -14,7 +14,7 @@ import (
 
 // ensureContainers starts what is to run next in the sandbox and watches over what runs.
 func (w *worker) ensureContainers(ctx context.Context, sb *runtime.Sandbox) {
-	if !w.ensureInit(ctx, sb) {
+	if w.restartAll(ctx) || !w.ensureInit(ctx, sb) {
 		return
 	}
 	for i := range w.pod.Spec.Containers {
@@ -30,6 +30,9 @@ func (w *worker) ensureContainers(ctx context.Context, sb *runtime.Sandbox) {
 // initialized: a container of the pod proper was made in this sandbox, so all init containers are through.
 func (w *worker) initialized(sb *runtime.Sandbox) bool {
 	for i := range w.pod.Spec.Containers {
+		if w.restartsWithAll(w.pod.Spec.Containers[i].Name) {
+			continue
+		}
 		for _, c := range status.Attempts(w.observed, w.pod.Spec.Containers[i].Name) {
 			if c.Labels[spec.LabelSandbox] == sb.ID {
 				return true
@@ -47,7 +50,7 @@ func (w *worker) ensureInit(ctx context.Context, sb *runtime.Sandbox) bool {
 		if through && !status.Sidecar(c) {
 			continue
 		}
-		state := w.ensure(ctx, sb, c, true, func(code int32) bool { return status.RestartsInit(w.pod, c, code) })
+		state := w.ensure(ctx, sb, c, true, func(code int32) bool { return w.restartsWithAll(c.Name) || status.RestartsInit(w.pod, c, code) })
 		if through {
 			continue
 		}
@@ -112,7 +115,7 @@ func (w *worker) ensure(ctx context.Context, sb *runtime.Sandbox, c *corev1.Cont
 		delete(w.waiting, c.Name)
 		return outcome{phase: ended, id: cur.ID, code: code}
 	}
-	if !w.mayLaunchAfter(c, cur) {
+	if !w.restartsWithAll(c.Name) && !w.mayLaunchAfter(c, cur) {
 		return outcome{}
 	}
 	return w.launch(ctx, sb, c, cur.Attempt+1)
@@ -122,7 +125,7 @@ func (w *worker) ensure(ctx context.Context, sb *runtime.Sandbox, c *corev1.Cont
 func (w *worker) firstAttempt(c *corev1.Container) int {
 	for _, list := range [][]corev1.ContainerStatus{w.last.ContainerStatuses, w.last.InitContainerStatuses} {
 		for i := range list {
-			if s := &list[i]; s.Name == c.Name && s.ContainerID != "" {
+			if s := &list[i]; s.Name == c.Name && (s.ContainerID != "" || s.LastTerminationState.Terminated != nil) {
 				return int(s.RestartCount) + 1
 			}
 		}

@@ -17,7 +17,7 @@ func Restarts(pod *corev1.Pod, c *corev1.Container, exitCode int32) bool {
 	if c.RestartPolicy != nil {
 		for _, rule := range c.RestartPolicyRules {
 			if matches(rule, exitCode) {
-				return true // RestartAllContainers restarts this one too; the others go on
+				return true
 			}
 		}
 		switch *c.RestartPolicy {
@@ -53,6 +53,31 @@ func RestartsInit(pod *corev1.Pod, c *corev1.Container, exitCode int32) bool {
 		return true
 	}
 	return exitCode != 0 && Restarts(pod, c, exitCode)
+}
+
+// RestartsAll tells whether a container that ended with that code restarts all containers of its pod: its first rule for the code
+// counts.
+func RestartsAll(c *corev1.Container, exitCode int32) bool {
+	for _, rule := range c.RestartPolicyRules {
+		if matches(rule, exitCode) {
+			return rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers
+		}
+	}
+	return false
+}
+
+// MayRestartAll tells whether a container of the pod has a rule that restarts all.
+func MayRestartAll(pod *corev1.Pod) bool {
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			for _, rule := range list[i].RestartPolicyRules {
+				if rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 func matches(rule corev1.ContainerRestartRule, exitCode int32) bool {
