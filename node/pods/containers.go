@@ -18,7 +18,7 @@ func (w *worker) ensureContainers(ctx context.Context, sb *runtime.Sandbox) {
 		c := corev1.Container(w.pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
 		w.ensure(ctx, sb, &c, false, func(int32) bool { return false })
 	}
-	if !w.ensureInit(ctx, sb) {
+	if w.restartAll(ctx) || !w.ensureInit(ctx, sb) {
 		return
 	}
 	w.held = false
@@ -34,6 +34,9 @@ func (w *worker) ensureContainers(ctx context.Context, sb *runtime.Sandbox) {
 // initialized: a container of the pod proper was made in this sandbox, so all init containers are through.
 func (w *worker) initialized(sb *runtime.Sandbox) bool {
 	for i := range w.pod.Spec.Containers {
+		if w.restartsWithAll(w.pod.Spec.Containers[i].Name) {
+			continue
+		}
 		for _, c := range status.Attempts(w.observed, w.pod.Spec.Containers[i].Name) {
 			if c.Labels[spec.LabelSandbox] == sb.ID {
 				return true
@@ -51,7 +54,7 @@ func (w *worker) ensureInit(ctx context.Context, sb *runtime.Sandbox) bool {
 		if through && !status.Sidecar(c) {
 			continue
 		}
-		state := w.ensure(ctx, sb, c, true, func(code int32) bool { return status.RestartsInit(w.pod, c, code) })
+		state := w.ensure(ctx, sb, c, true, func(code int32) bool { return w.restartsWithAll(c.Name) || status.RestartsInit(w.pod, c, code) })
 		if through {
 			continue
 		}
@@ -101,7 +104,7 @@ func (w *worker) ensure(ctx context.Context, sb *runtime.Sandbox, c *corev1.Cont
 		w.kill(ctx, cur, "Stopping container "+c.Name, w.grace(c.Name, killSandbox))
 		return outcome{}
 	case cur.State == runtime.StateRunning:
-		w.watch(ctx, c, cur, restarts(codeKilled))
+		w.watch(ctx, c, cur, isInit)
 		return outcome{phase: running, id: cur.ID}
 	case !status.Ended(cur) && mine: // made, and then somebody died before it was started
 		return w.begin(ctx, sb, c, cur)
@@ -116,20 +119,17 @@ func (w *worker) ensure(ctx context.Context, sb *runtime.Sandbox, c *corev1.Cont
 		delete(w.waiting, c.Name)
 		return outcome{phase: ended, id: cur.ID, code: code}
 	}
-	if !w.mayLaunchAfter(c, cur) {
+	if !w.restartsWithAll(c.Name) && !w.mayLaunchAfter(c, cur) {
 		return outcome{}
 	}
 	return w.launch(ctx, sb, c, cur.Attempt+1)
 }
 
-// codeKilled is the exit code of a process ended by SIGKILL.
-const codeKilled = 137
-
 // firstAttempt goes on counting when the engine has forgotten the attempts before (a reboot, a wiped data directory).
 func (w *worker) firstAttempt(c *corev1.Container) int {
 	for _, list := range [][]corev1.ContainerStatus{w.last.ContainerStatuses, w.last.InitContainerStatuses} {
 		for i := range list {
-			if s := &list[i]; s.Name == c.Name && s.ContainerID != "" {
+			if s := &list[i]; s.Name == c.Name && (s.ContainerID != "" || s.LastTerminationState.Terminated != nil) {
 				return int(s.RestartCount) + 1
 			}
 		}
@@ -204,14 +204,11 @@ func (w *worker) mayLaunchAfter(c *corev1.Container, cur *runtime.Container) boo
 }
 
 // watch over a container that runs.
-func (w *worker) watch(ctx context.Context, c *corev1.Container, cur *runtime.Container, again bool) {
+func (w *worker) watch(ctx context.Context, c *corev1.Container, cur *runtime.Container, isInit bool) {
 	delete(w.waiting, c.Name)
-	suffix := ""
-	if again {
-		suffix = ", will be restarted"
-	}
-	if hash := cur.Labels[spec.LabelHash]; hash != "" && hash != spec.Hash(c) {
-		w.kill(ctx, cur, fmt.Sprintf("Container %s definition changed%s", c.Name, suffix), w.grace(c.Name, killOther))
+	once := isInit && !status.Sidecar(c) // ends by itself; what it does is not begun anew
+	if hash := cur.Labels[spec.LabelHash]; hash != "" && hash != spec.Hash(c) && !once {
+		w.end(ctx, c, cur, "definition changed", killOther, true)
 		return
 	}
 	if h := w.hooks[cur.ID]; h != nil {
@@ -233,9 +230,11 @@ func (w *worker) watch(ctx context.Context, c *corev1.Container, cur *runtime.Co
 	p := w.probing(ctx, c, cur)
 	switch p.failed() {
 	case failedStartup:
-		w.kill(ctx, cur, fmt.Sprintf("Container %s failed startup probe%s", c.Name, suffix), w.grace(c.Name, killStartup))
+		w.end(ctx, c, cur, "failed startup probe", killStartup, status.MayRestart(w.pod, c))
 	case failedLiveness:
-		w.kill(ctx, cur, fmt.Sprintf("Container %s failed liveness probe%s", c.Name, suffix), w.grace(c.Name, killLiveness))
+		w.end(ctx, c, cur, "failed liveness probe", killLiveness, status.MayRestart(w.pod, c))
+	default:
+		w.endAsBegun(ctx, c, cur)
 	}
 }
 

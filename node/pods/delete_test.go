@@ -113,9 +113,15 @@ func TestSidecarsEndLast(t *testing.T) {
 		n.want("uid-p", "Running side1=running+ side2=running+ a=running+")
 		n.takeEvents()
 		n.delete(p, 30)
-		n.wantEvents("Killing: Stopping container a")
-		seconds(6)
-		n.wantEvents("Killing: Stopping container side2", "Killing: Stopping container side1")
+		n.wantEvents("Killing: Stopping container a", "Killing: Stopping container side2", "Killing: Stopping container side1")
+		seconds(4)
+		if got := n.containers("uid-p"); got != "POD#0=running a#0=running side1#0=running side2#0=running" {
+			t.Error(got)
+		}
+		seconds(2)
+		if got := n.containers("uid-p"); got != "" {
+			t.Error(got)
+		}
 	})
 }
 

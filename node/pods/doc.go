@@ -11,8 +11,9 @@
 // A worker's inbox is overwritten, never queued, except for engine events, of which there are as many as containers change.
 // Workers make the engine start at most ParallelStarts things at a time, and pull ParallelPulls images.
 //
-// On disk: DataDir/pods/UID (volumes, hosts, resolv.conf, termination messages), DataDir/status/UID (last status). Whatever
-// else must be known of a container is in its labels.
+// On disk: DataDir/pods/UID (volumes, hosts, resolv.conf, termination messages), DataDir/status/UID (last status),
+// DataDir/grants/UID (what it was granted by resizes, and which attempts are ended to run again). Whatever else must be known
+// of a container is in its labels.
 //
 // It must not talk to the master (Reporter, Recorder and volume.TokenSource are given), nor touch the kernel's network
 // (Network is given), nor know Docker (runtime.Engine is given).

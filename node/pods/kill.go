@@ -2,6 +2,7 @@ package pods
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -57,6 +58,8 @@ func (w *worker) grace(container string, reason killReason) time.Duration {
 type kill struct {
 	cancel context.CancelFunc
 	grace  time.Duration
+	// turn is closed when all that is to end before the container has ended.
+	turn chan struct{}
 
 	mu    sync.Mutex
 	done  bool
@@ -75,12 +78,41 @@ func (k *kill) finished() (done bool, at time.Time) {
 	return k.done, k.ended
 }
 
+// open lets the container be told to end.
+func (k *kill) open() {
+	select {
+	case <-k.turn:
+	default:
+		close(k.turn)
+	}
+}
+
+// wait for the container's turn, until then or until ctx ends.
+func (k *kill) wait(ctx context.Context, until time.Time) {
+	t := time.NewTimer(time.Until(until))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-k.turn:
+	case <-t.C:
+	}
+}
+
 // kill a container: preStop hook, signal, and after the grace period the end. It returns at once and the worker is woken
 // when it is over. A second call with a shorter grace period hurries it; one with a longer does nothing.
 func (w *worker) kill(ctx context.Context, cur *runtime.Container, message string, grace time.Duration) {
+	w.killInTurn(ctx, cur, message, grace, true)
+}
+
+// killInTurn is kill for a container whose signal has to wait for others; a later call tells that it is its turn. Its hook does
+// not wait, and the wait is part of its grace period.
+func (w *worker) killInTurn(ctx context.Context, cur *runtime.Container, message string, grace time.Duration, turn bool) {
 	k := w.kills[cur.ID]
 	hook := k == nil
 	if k != nil {
+		if turn {
+			k.open()
+		}
 		done, at := k.finished()
 		switch {
 		case !done && grace >= k.grace:
@@ -96,7 +128,10 @@ func (w *worker) kill(ctx context.Context, cur *runtime.Container, message strin
 		w.normal(cur.Name, "Killing", message)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	k = &kill{cancel: cancel, grace: grace}
+	k = &kill{cancel: cancel, grace: grace, turn: make(chan struct{})}
+	if turn {
+		k.open()
+	}
 	w.kills[cur.ID] = k
 	c, pod, id := w.container(cur.Name), w.pod, cur.ID
 	target, drained := w.target(c, id), w.draining
@@ -107,6 +142,7 @@ func (w *worker) kill(ctx context.Context, cur *runtime.Container, message strin
 			w.preStop(ctx, pod, c.Lifecycle.PreStop, target, grace)
 		}
 		drained.wait(ctx, grace)
+		k.wait(ctx, began.Add(grace))
 		left := max(grace-time.Since(began), minGrace)
 		call, done := context.WithTimeout(ctx, left+callTimeout)
 		defer done()
@@ -134,7 +170,8 @@ func (w *worker) preStop(ctx context.Context, pod *corev1.Pod, h *corev1.Lifecyc
 	}
 }
 
-// killAll ends everything of the pod, sidecars after the others and last to first; it tells whether anything runs.
+// killAll ends everything of the pod, sidecars after the others and last to first, all within one grace period; it tells
+// whether anything runs.
 func (w *worker) killAll(ctx context.Context) (any bool) {
 	sidecars := map[string]bool{}
 	var order []string
@@ -144,18 +181,21 @@ func (w *worker) killAll(ctx context.Context) (any bool) {
 			order = append(order, c.Name)
 		}
 	}
+	end := func(c *runtime.Container, turn bool) {
+		w.killInTurn(ctx, c, "Stopping container "+c.Name, w.grace(c.Name, killOther), turn)
+	}
 	for i := range w.observed.Containers {
-		c := &w.observed.Containers[i]
-		if c.State == runtime.StateRunning && !sidecars[c.Name] {
+		if c := &w.observed.Containers[i]; c.State == runtime.StateRunning && !sidecars[c.Name] {
 			any = true
-			w.kill(ctx, c, "Stopping container "+c.Name, w.grace(c.Name, killOther))
+			end(c, true)
 		}
 	}
-	for i := len(order) - 1; i >= 0 && !any; i-- {
-		for _, c := range status.Attempts(w.observed, order[i]) {
+	for _, name := range slices.Backward(order) {
+		turn := !any
+		for _, c := range status.Attempts(w.observed, name) {
 			if c.State == runtime.StateRunning {
 				any = true
-				w.kill(ctx, c, "Stopping container "+c.Name, w.grace(c.Name, killOther))
+				end(c, turn)
 			}
 		}
 	}

@@ -29,10 +29,13 @@ func (w *worker) onItsWay(state outcome) bool {
 }
 
 // mustWait tells whether a container must not be started yet for one before it. One that has been started in this sandbox,
-// or could not be, has had its turn and does not wait again.
+// or could not be, has had its turn and does not wait again, unless all containers are restarted.
 func (w *worker) mustWait(c *corev1.Container, sb *runtime.Sandbox) bool {
 	if !w.held {
 		return false
+	}
+	if w.restartsWithAll(c.Name) {
+		return true
 	}
 	for _, cur := range status.Attempts(w.observed, c.Name) {
 		if cur.Labels[spec.LabelSandbox] == sb.ID && (cur.State == runtime.StateRunning || status.Ended(cur)) {

@@ -168,7 +168,11 @@ func (w *worker) forgetEnded() {
 		}
 	}
 	for id, k := range w.kills {
-		if done, _ := k.finished(); done && !live[id] {
+		if live[id] {
+			continue
+		}
+		k.open() // nothing waits for a container that has ended by itself
+		if done, _ := k.finished(); done {
 			delete(w.kills, id)
 		}
 	}

@@ -60,7 +60,7 @@ func (w *worker) compute(final bool) corev1.PodStatus {
 		Pod: w.pod, Old: w.last, Observed: w.observed, SandboxReady: sb != nil && sb.ID == w.attached,
 		PodIPs: w.podIPs, HostIPs: w.m.cfg.HostIPs(), Waiting: waiting, Starting: starting,
 		Ready: w.isReady, Started: w.isStarted, Message: w.message, Actual: w.actual, Resizes: w.resizeConditions(), ImageRefs: w.imageRefs(),
-		Terminal: w.ending() || w.verdict != nil, Final: final, Verdict: w.verdict,
+		Terminal: w.ending() || w.verdict != nil, Final: final, Verdict: w.verdict, Anew: w.anew && !w.ending(),
 		Disruption: w.evicted != nil && w.evicted.Disruption, Now: time.Now(),
 	})
 }

@@ -202,11 +202,7 @@ func (w *worker) restartFor(ctx context.Context, r resizing) {
 // launched notes what a new container runs with.
 func (w *worker) launched(c *corev1.Container, id string) {
 	w.actuated[id] = c.Resources
-	if w.granted != nil && w.granted.Restarting[c.Name] != "" {
-		delete(w.granted.Restarting, c.Name)
-		w.saveGrant()
-		w.reallot()
-	}
+	w.launchedAgain(c.Name)
 }
 
 // checkMemory refuses limits below what is in use: the kernel would kill for them.

@@ -24,6 +24,10 @@ type grant struct {
 	// Restarting are the containers, by name with the ID of the attempt, that are ended for their resize and start again
 	// whatever their restart policy is.
 	Restarting map[string]string `json:"restarting,omitempty"`
+	// Again are likewise those that are ended for another reason.
+	Again map[string]string `json:"again,omitempty"`
+	// All are likewise those that are restarted because all containers of the pod are, init containers included.
+	All map[string]string `json:"all,omitempty"`
 }
 
 // grantOf is all that the pod asks for.
@@ -86,16 +90,22 @@ func (g *grant) over(pod *corev1.Pod) *corev1.Pod {
 	return out
 }
 
-// restarting is the pod in which containers that are ended for their resize are always restarted.
+// restarting is the pod in which containers that are ended to start again always do.
 func (g *grant) restarting(pod *corev1.Pod) *corev1.Pod {
-	if g == nil || len(g.Restarting) == 0 {
+	if g == nil || len(g.Restarting)+len(g.Again)+len(g.All) == 0 {
 		return pod
 	}
 	out := pod.DeepCopy()
 	always := corev1.ContainerRestartPolicyAlways
 	for i := range out.Spec.Containers {
-		if c := &out.Spec.Containers[i]; g.Restarting[c.Name] != "" {
+		if c := &out.Spec.Containers[i]; g.Restarting[c.Name]+g.Again[c.Name]+g.All[c.Name] != "" {
 			c.RestartPolicy = &always
+		}
+	}
+	onFailure := corev1.ContainerRestartPolicyOnFailure // Always would make it a sidecar
+	for i := range out.Spec.InitContainers {
+		if c := &out.Spec.InitContainers[i]; g.All[c.Name] != "" && !status.Sidecar(c) {
+			c.RestartPolicy = &onFailure
 		}
 	}
 	return out
@@ -126,6 +136,7 @@ func (w *worker) recallGrant(pod *corev1.Pod) {
 	data, err := os.ReadFile(w.m.grantFile(w.uid))
 	if g := new(grant); err == nil && json.Unmarshal(data, g) == nil {
 		w.granted = g
+		g.forgetPast(w.observed)
 	} else {
 		w.granted = grantIn(pod, &w.last)
 	}

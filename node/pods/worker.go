@@ -81,6 +81,7 @@ type worker struct {
 	reported bool
 	unsaved  bool      // the disk refused last
 	savedAt  time.Time // when to try that again
+	anew     bool      // all containers are being ended to be restarted
 	finished bool      // an ended pod's sandbox and volumes are gone
 
 	volumes    volume.Result

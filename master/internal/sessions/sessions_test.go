@@ -167,16 +167,18 @@ func TestMergePodStatus(t *testing.T) {
 	into := &corev1.PodStatus{
 		QOSClass: corev1.PodQOSBurstable, StartTime: &early, Conditions: []corev1.PodCondition{
 			{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}, {Type: corev1.PodReady, Status: corev1.ConditionFalse}, {Type: "gate", Status: corev1.ConditionTrue},
+			{Type: corev1.AllContainersRestarting, Status: corev1.ConditionTrue},
 		},
 	}
 	mergePodStatus(into, &corev1.PodStatus{Phase: corev1.PodRunning, StartTime: &late, Conditions: []corev1.PodCondition{
 		{Type: corev1.PodReady, Status: corev1.ConditionTrue}, {Type: corev1.PodScheduled, Status: corev1.ConditionFalse}, {Type: "gate", Status: corev1.ConditionFalse},
+		{Type: corev1.AllContainersRestarting, Status: corev1.ConditionFalse},
 	}})
 	got := ""
 	for _, c := range into.Conditions {
 		got += string(c.Type) + "=" + string(c.Status) + " "
 	}
-	if got != "Ready=True PodScheduled=True gate=True " || into.QOSClass != corev1.PodQOSBurstable || *into.StartTime != early || into.Phase != corev1.PodRunning {
+	if got != "Ready=True AllContainersRestarting=False PodScheduled=True gate=True " || into.QOSClass != corev1.PodQOSBurstable || *into.StartTime != early || into.Phase != corev1.PodRunning {
 		t.Errorf("%s %+v", got, into)
 	}
 }

@@ -93,7 +93,7 @@ func applyPod(tx *registry.Tx, node string, p *agentv1.PodStatus) error {
 // Conditions that an agent decides; all others (PodScheduled, DisruptionTarget, readiness gates) belong to others and stay.
 var agentConditions = map[corev1.PodConditionType]bool{
 	corev1.PodReadyToStartContainers: true, corev1.PodInitialized: true, corev1.ContainersReady: true, corev1.PodReady: true,
-	corev1.PodResizePending: true, corev1.PodResizeInProgress: true,
+	corev1.PodResizePending: true, corev1.PodResizeInProgress: true, corev1.AllContainersRestarting: true,
 }
 
 func mergePodStatus(into, said *corev1.PodStatus) {

@@ -17,11 +17,12 @@ const (
 	containersNotReady       = "ContainersNotReady"
 	containersNotInitialized = "ContainersNotInitialized"
 	readinessGatesNotReady   = "ReadinessGatesNotReady"
+	restartAllStarted        = "RestartAllContainersStarted"
 )
 
 // own are the conditions that the node writes; all others belong to whoever wrote them.
 var own = []corev1.PodConditionType{corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
-	corev1.PodResizePending, corev1.PodResizeInProgress}
+	corev1.PodResizePending, corev1.PodResizeInProgress, corev1.AllContainersRestarting}
 
 // conditions in the order in which the kubelet writes them, foreign ones first.
 func (in *Input) conditions(s *corev1.PodStatus) []corev1.PodCondition {
@@ -52,6 +53,18 @@ func (in *Input) conditions(s *corev1.PodStatus) []corev1.PodCondition {
 	}
 	add(corev1.ContainersReady, ready, reason, message)
 	add(corev1.PodScheduled, true, "", "")
+	if MayRestartAll(in.Pod) {
+		reason, message := "", ""
+		switch {
+		case s.Phase == corev1.PodSucceeded:
+			reason = podCompleted
+		case s.Phase == corev1.PodFailed:
+			reason = podFailed
+		case in.Anew:
+			reason, message = restartAllStarted, "container exited with restart policy rule"
+		}
+		add(corev1.AllContainersRestarting, reason == restartAllStarted, reason, message)
+	}
 	return out
 }
 

@@ -17,7 +17,7 @@ func Restarts(pod *corev1.Pod, c *corev1.Container, exitCode int32) bool {
 	if c.RestartPolicy != nil {
 		for _, rule := range c.RestartPolicyRules {
 			if matches(rule, exitCode) {
-				return true // RestartAllContainers restarts this one too; the others go on
+				return true
 			}
 		}
 		switch *c.RestartPolicy {
@@ -38,12 +38,46 @@ func Restarts(pod *corev1.Pod, c *corev1.Container, exitCode int32) bool {
 	return true
 }
 
+// MayRestart tells whether a container that its node ends is to run again: by its own policy, or else the pod's, unless that
+// is Never. There is no exit code to ask yet.
+func MayRestart(pod *corev1.Pod, c *corev1.Container) bool {
+	if c.RestartPolicy != nil {
+		return *c.RestartPolicy != corev1.ContainerRestartPolicyNever
+	}
+	return pod.Spec.RestartPolicy != corev1.RestartPolicyNever
+}
+
 // RestartsInit is Restarts for an init container: success is final, and Always means OnFailure.
 func RestartsInit(pod *corev1.Pod, c *corev1.Container, exitCode int32) bool {
 	if Sidecar(c) {
 		return true
 	}
 	return exitCode != 0 && Restarts(pod, c, exitCode)
+}
+
+// RestartsAll tells whether a container that ended with that code restarts all containers of its pod: its first rule for the code
+// counts.
+func RestartsAll(c *corev1.Container, exitCode int32) bool {
+	for _, rule := range c.RestartPolicyRules {
+		if matches(rule, exitCode) {
+			return rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers
+		}
+	}
+	return false
+}
+
+// MayRestartAll tells whether a container of the pod has a rule that restarts all.
+func MayRestartAll(pod *corev1.Pod) bool {
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			for _, rule := range list[i].RestartPolicyRules {
+				if rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 func matches(rule corev1.ContainerRestartRule, exitCode int32) bool {

@@ -45,7 +45,9 @@ type Input struct {
 	Verdict *Reason
 	// Disruption: the node ends the pod for want of something, not for what the pod did.
 	Disruption bool
-	Now        time.Time
+	// Anew: all containers are being ended to be restarted, by a rule of one of them.
+	Anew bool
+	Now  time.Time
 }
 
 // Compute the status.

@@ -232,4 +232,28 @@ func TestRestartRules(t *testing.T) {
 	if Restarts(p, c, 42) || !Restarts(p, c, 1) {
 		t.Error("rule by other exit codes")
 	}
+	c.RestartPolicyRules = append(c.RestartPolicyRules, corev1.ContainerRestartRule{Action: "RestartAllContainers", ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: "In", Values: []int32{1, 42}}})
+	if MayRestartAll(pod("Never", "a")) || !MayRestartAll(p) {
+		t.Error("a rule that restarts all is there or not")
+	}
+	if !RestartsAll(c, 42) || RestartsAll(c, 1) || RestartsAll(c, 0) {
+		t.Error("the first rule for a code counts")
+	}
+}
+
+func TestMayRestart(t *testing.T) {
+	for _, tt := range []struct {
+		pod  corev1.RestartPolicy
+		own  *corev1.ContainerRestartPolicy
+		want bool
+	}{
+		{"Always", nil, true}, {"OnFailure", nil, true}, {"Never", nil, false},
+		{"Never", ref(corev1.ContainerRestartPolicyOnFailure), true}, {"Always", ref(corev1.ContainerRestartPolicyNever), false},
+	} {
+		p := pod(tt.pod, "a")
+		p.Spec.Containers[0].RestartPolicy = tt.own
+		if got := MayRestart(p, &p.Spec.Containers[0]); got != tt.want {
+			t.Errorf("%s: %v", tt.pod, got)
+		}
+	}
 }
