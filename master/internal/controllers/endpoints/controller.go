@@ -92,9 +92,12 @@ func keys(v *registry.View, e registry.Event, add func(controller.Key)) {
 		if e.Deleted {
 			before = obj
 		}
-		// Gone, or taken away from this controller.
+		// Gone, or taken away from this controller, or come without an owner.
 		if before != nil && own(before) && (e.Deleted || !own(obj)) {
 			add(keyOf(obj.Namespace, before.Labels[discoveryv1.LabelServiceName]))
+		}
+		if !e.Deleted && own(obj) && metav1.GetControllerOfNoCopy(obj) == nil {
+			add(keyOf(obj.Namespace, obj.Labels[discoveryv1.LabelServiceName]))
 		}
 	case *corev1.Node:
 		before, _ := e.Prev.(*corev1.Node)
@@ -205,14 +208,12 @@ func look(v registry.Viewer, key controller.Key) (*writes, error) {
 		}
 		return n.Labels[corev1.LabelTopologyZone]
 	})
-	existing := slicesOwnedBy(v, svc)
+	existing, strays := slicesOf(v, svc, old)
 	if topologyAware(svc) {
 		w.hints(v, svc, groups, existing)
 	}
-	if old != nil {
-		existing = append(existing, slicesOwnedBy(v, old)...) // from when the Service had no selector
-	}
 	w.slices = planSlices(ownHeader(svc), groups, existing, true)
+	w.slices.remove = append(w.slices.remove, strays...)
 	w.create, w.update = planEndpoints(svc, groups, old)
 	return w, nil
 }
@@ -223,16 +224,6 @@ func (w *writes) hints(v registry.Viewer, svc *corev1.Service, groups []*group, 
 	if w.problem = hintZones(groups, processors(v)); w.problem == "" && !hinted(existing) {
 		w.problem = topologyEnabled
 	}
-}
-
-// slicesOwnedBy are those that this package made for a Service, or for the Endpoints of its name.
-func slicesOwnedBy(v registry.Viewer, owner metav1.Object) (out []*discoveryv1.EndpointSlice) {
-	for s := range registry.ByIndex[*discoveryv1.EndpointSlice](v, registry.IndexOwner, string(owner.GetUID())) {
-		if ownSlice(s, owner.GetName()) && s.DeletionTimestamp == nil {
-			out = append(out, s)
-		}
-	}
-	return out
 }
 
 func podsOf(v registry.Viewer, svc *corev1.Service) []*corev1.Pod {
