@@ -1,9 +1,12 @@
 package endpoints
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/whalepod/whalepod/master/internal/registry"
 )
@@ -13,23 +16,26 @@ import (
 // name: from a Service of that name that was deleted without its dependents, or put back by a backup. Whoever looks for
 // endpoints goes by the name and believes them, and nobody else would ever remove them.
 func slicesOf(v registry.Viewer, svc *corev1.Service, ep *corev1.Endpoints) (existing, strays []*discoveryv1.EndpointSlice) {
-	mine := map[string]bool{}
-	take := func(owner metav1.Object) {
-		for s := range registry.ByIndex[*discoveryv1.EndpointSlice](v, registry.IndexOwner, string(owner.GetUID())) {
-			if own(s) && s.DeletionTimestamp == nil && !mine[s.Name] {
-				mine[s.Name] = true
+	for s := range registry.ByIndex[*discoveryv1.EndpointSlice](v, registry.IndexOwner, string(svc.UID)) {
+		if own(s) && s.DeletionTimestamp == nil {
+			existing = append(existing, s)
+		}
+	}
+	if ep != nil { // from when the Service had no selector, or has none
+		for s := range registry.ByIndex[*discoveryv1.EndpointSlice](v, registry.IndexOwner, string(ep.UID)) {
+			if own(s) && s.DeletionTimestamp == nil && !ownedBy(s, svc.UID) {
 				existing = append(existing, s)
 			}
 		}
 	}
-	take(svc)
-	if ep != nil {
-		take(ep) // from when the Service had no selector, or has none
-	}
 	for s := range registry.ByIndex[*discoveryv1.EndpointSlice](v, registry.IndexService, registry.ServiceValue(svc.Namespace, svc.Name)) {
-		if own(s) && s.DeletionTimestamp == nil && !mine[s.Name] {
+		if own(s) && s.DeletionTimestamp == nil && !ownedBy(s, svc.UID) && (ep == nil || !ownedBy(s, ep.UID)) {
 			strays = append(strays, s)
 		}
 	}
 	return existing, strays
+}
+
+func ownedBy(s *discoveryv1.EndpointSlice, uid types.UID) bool {
+	return slices.ContainsFunc(s.OwnerReferences, func(ref metav1.OwnerReference) bool { return ref.UID == uid })
 }

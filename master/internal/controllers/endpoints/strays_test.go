@@ -3,6 +3,7 @@ package endpoints
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -82,4 +83,124 @@ func TestSlicesWithoutOwner(t *testing.T) {
 			t.Errorf("endpoints %q", got)
 		}
 	})
+}
+
+// TestEditedSlices are repaired at once, since every node believes them.
+func TestEditedSlices(t *testing.T) {
+	for _, test := range []struct {
+		what string
+		edit func(*discoveryv1.EndpointSlice)
+	}{
+		{"address", func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Addresses = []string{"10.244.9.9"} }},
+		{"port", func(s *discoveryv1.EndpointSlice) { n := int32(1); s.Ports[0].Port = &n }},
+		{"ready", func(s *discoveryv1.EndpointSlice) { no := false; s.Endpoints[0].Conditions.Ready = &no }},
+		{"emptied", func(s *discoveryv1.EndpointSlice) { s.Endpoints = nil }},
+		{"unlabelled", func(s *discoveryv1.EndpointSlice) { delete(s.Labels, discoveryv1.LabelServiceName) }},
+		{"another's", func(s *discoveryv1.EndpointSlice) { s.Labels[discoveryv1.LabelServiceName] = "other" }},
+		{"label", func(s *discoveryv1.EndpointSlice) { delete(s.Labels, "team") }},
+		{"owner", func(s *discoveryv1.EndpointSlice) { s.OwnerReferences = nil }},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := start(t)
+				svc := ct.Create(e, service("web"))
+				running(e, "a", "web", "10.244.0.2", true)
+				ct.Change(e, "default", only(t, e).Name, test.edit)
+				s := only(t, e)
+				if got := seen(e, "web"); got != "10.244.0.2:8080" || s.Labels["team"] != "a" || len(s.OwnerReferences) != 1 || s.OwnerReferences[0].UID != svc.UID {
+					t.Errorf("endpoints %q in %+v", got, s)
+				}
+				// The other Service, if there is one, has its own.
+				ct.Create(e, service("other"))
+				running(e, "b", "other", "10.244.0.3", true)
+				synctest.Wait()
+				ct.Change(e, "default", s.Name, test.edit)
+				ct.Settle(time.Second) // two Services may have found each other's write in their way
+				if a, b := seen(e, "web"), seen(e, "other"); a != "10.244.0.2:8080" || b != "10.244.0.3:8080" {
+					t.Errorf("endpoints %q and %q", a, b)
+				}
+				if n := len(ct.List[*discoveryv1.EndpointSlice](e, "default")); n != 2 {
+					t.Errorf("%d slices", n)
+				}
+			})
+		})
+	}
+}
+
+// TestOwnWritesAreNoNews: a change of thousands of Services is not looked at twice because their slices were written, and what
+// others write meanwhile is seen.
+func TestOwnWritesAreNoNews(t *testing.T) {
+	e := ct.New(t)
+	c := New(Config{Registry: e.Registry, Logger: e.Logger}) // not running: the turns are taken here
+	w, err := e.Registry.ViewAndWatch([]string{"endpointslices.discovery.k8s.io"}, func(*registry.View) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	turn := func() {
+		t.Helper()
+		if _, err := c.reconcile(e.Ctx, keyOf("default", "web")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var last *discoveryv1.EndpointSlice
+	want := func(what string, news ...bool) {
+		t.Helper()
+		events, err := w.Next(e.Ctx, 10)
+		if err != nil || len(events) != len(news) {
+			t.Fatalf("%s: %d events, %v", what, len(events), err)
+		}
+		for i, event := range events {
+			last = event.Object.(*discoveryv1.EndpointSlice)
+			queued := false
+			_ = e.Registry.View(func(v *registry.View) error {
+				c.keys(v, event, func(k registry.Key) { queued = queued || k.Name == "web" })
+				return nil
+			})
+			if queued != news[i] {
+				t.Errorf("%s: event %d queues the Service: %v, want %v", what, i, queued, news[i])
+			}
+		}
+	}
+	edit := func() {
+		ct.Change(e, "default", last.Name, func(s *discoveryv1.EndpointSlice) { s.Endpoints = nil })
+	}
+	ct.Create(e, service("web"))
+	running(e, "a", "web", "10.244.0.2", true)
+	turn()
+	want("made", false)
+	running(e, "b", "web", "10.244.0.3", true)
+	turn()
+	want("written", false)
+	edit()
+	want("edited", true)
+	turn()
+	want("repaired", false)
+	edit()
+	turn()
+	want("edited and repaired before anybody heard of it", false, false)
+	turn()
+	edit()
+	want("edited again", true)
+	ct.Change(e, "default", last.Name, func(s *discoveryv1.EndpointSlice) { s.Annotations = map[string]string{"note": "mine"} })
+	want("annotated", false)
+	turn()
+	want("repaired again", false)
+	if n := len(c.written.revisions); n != 0 {
+		t.Errorf("%d revisions are remembered for events that have come", n)
+	}
+	// A turn that fails leaves nothing behind.
+	edit()
+	want("edited once more", true)
+	var stale *writes
+	_ = e.Registry.View(func(v *registry.View) error {
+		stale, err = look(v, keyOf("default", "web"))
+		return err
+	})
+	stale.create = handWritten("web") // there are some already
+	if err := c.write(e.Ctx, stale); err == nil {
+		t.Fatal("Endpoints were made twice")
+	}
+	ct.Change(e, "default", last.Name, func(s *discoveryv1.EndpointSlice) { s.Ports = nil })
+	want("edited with the revision that the failed turn had", true)
 }
