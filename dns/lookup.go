@@ -173,7 +173,7 @@ func (r *record) services(name string, wanted func(namedPort) bool) (rrs, extra 
 		rrs = append(rrs, &dns.SRV{Hdr: header(name, dns.TypeSRV), Weight: 100, Port: p.port, Target: to})
 		return true
 	}
-	if r.hosts == nil {
+	if !r.headless {
 		found := false
 		for _, p := range r.ports {
 			found = add(r.fqdn, p) || found
@@ -181,6 +181,7 @@ func (r *record) services(name string, wanted func(namedPort) bool) (rrs, extra 
 		if found {
 			extra = addresses(r.fqdn, dns.TypeANY, r.ips...)
 		}
+		return rrs, extra
 	}
 	for _, h := range r.hosts {
 		to, found := h.name+"."+r.fqdn, false

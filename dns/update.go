@@ -78,7 +78,7 @@ func (z *Zone) SetSlice(s *discoveryv1.EndpointSlice) {
 		z.slices[owner] = map[string]*discoveryv1.EndpointSlice{}
 	}
 	z.slices[owner][s.Name], z.sliceOf[self] = s, owner
-	z.refreshHeadless(owner)
+	z.refreshHosts(owner)
 }
 
 // DeleteSlice removes an EndpointSlice.
@@ -97,7 +97,7 @@ func (z *Zone) drop(self, name, owner string) {
 	if len(z.slices[owner]) == 0 {
 		delete(z.slices, owner)
 	}
-	z.refreshHeadless(owner)
+	z.refreshHosts(owner)
 }
 
 // SetDeadNodes leaves the endpoints on these nodes out at once, whatever the API still says of them.
@@ -115,18 +115,28 @@ func (z *Zone) SetDeadNodes(dead map[string]bool) {
 			if slices.ContainsFunc(s.Endpoints, func(e discoveryv1.Endpoint) bool {
 				return e.NodeName != nil && old[*e.NodeName] != dead[*e.NodeName]
 			}) {
-				z.refreshHeadless(owner)
+				z.refreshHosts(owner)
 				break
 			}
 		}
 	}
 }
 
-// refreshHeadless leaves Services alone whose records do not depend on endpoints.
-func (z *Zone) refreshHeadless(k string) {
-	if svc := z.services[k]; svc != nil && svc.Spec.ClusterIP == corev1.ClusterIPNone {
-		z.refresh(k)
+// refreshHosts leaves Services alone whose records do not depend on endpoints, or not on what has changed about them: a new
+// record makes all finished answers stale.
+func (z *Zone) refreshHosts(k string) {
+	svc := z.services[k]
+	switch {
+	case svc == nil || svc.Spec.Type == corev1.ServiceTypeExternalName:
+		return
+	case !headless(svc):
+		r := z.current.Load().record(svc.Namespace, svc.Name)
+		now := hosts(svc, slices.Collect(maps.Values(z.slices[k])), z.dead)
+		if r == nil || slices.EqualFunc(r.hosts, now, func(a, b host) bool { return a.name == b.name && a.ip == b.ip }) {
+			return
+		}
 	}
+	z.refresh(k)
 }
 
 func (z *Zone) refresh(k string) {
