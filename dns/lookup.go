@@ -107,7 +107,7 @@ func (s *Snapshot) findService(name string, rest []string, qtype uint16) (rrs, e
 		return nil, nil, true, ""
 	}
 	if n == 1 {
-		return nil, nil, s.namespaces[rest[0]] > 0, ""
+		return nil, nil, s.namespaces[rest[0]], ""
 	}
 	k := serviceKey(rest[n-1], rest[n-2])
 	r := s.services[serviceShard(k)][k]

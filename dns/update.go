@@ -3,6 +3,7 @@ package dns
 import (
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -16,6 +17,7 @@ type Zone struct {
 
 	mu       sync.Mutex
 	services map[string]*corev1.Service
+	counts   map[string]int                                   // of Services, by namespace
 	slices   map[string]map[string]*discoveryv1.EndpointSlice // by Service, then by the slice's name
 	sliceOf  map[string]string
 	dead     map[string]bool
@@ -23,7 +25,10 @@ type Zone struct {
 
 // NewZone makes an empty zone, which answers SERVFAIL until Synced is called.
 func NewZone(cfg ZoneConfig) *Zone {
-	z := &Zone{services: map[string]*corev1.Service{}, slices: map[string]map[string]*discoveryv1.EndpointSlice{}, sliceOf: map[string]string{}}
+	z := &Zone{
+		services: map[string]*corev1.Service{}, counts: map[string]int{},
+		slices: map[string]map[string]*discoveryv1.EndpointSlice{}, sliceOf: map[string]string{},
+	}
 	z.current.Store(&Snapshot{zoneNames: newZoneNames(cfg), generation: 1})
 	return z
 }
@@ -48,6 +53,9 @@ func (z *Zone) SetService(svc *corev1.Service) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	k := serviceKey(svc.Namespace, svc.Name)
+	if z.services[k] == nil {
+		z.count(svc.Namespace, 1)
+	}
 	z.services[k] = svc
 	z.refresh(k)
 }
@@ -59,7 +67,22 @@ func (z *Zone) DeleteService(namespace, name string) {
 	k := serviceKey(namespace, name)
 	if svc := z.services[k]; svc != nil {
 		delete(z.services, k)
+		z.count(namespace, -1)
 		z.current.Store(z.current.Load().with(namespace, name, nil))
+	}
+}
+
+// count the Services of a namespace. Only the first and the last make a difference.
+func (z *Zone) count(namespace string, by int) {
+	namespace = strings.ToLower(namespace)
+	was := z.counts[namespace]
+	z.counts[namespace] = was + by
+	switch {
+	case was == 0:
+		z.current.Store(z.current.Load().withNamespace(namespace, true))
+	case was+by == 0:
+		delete(z.counts, namespace)
+		z.current.Store(z.current.Load().withNamespace(namespace, false))
 	}
 }
 

@@ -40,7 +40,7 @@ type Snapshot struct {
 	generation uint64
 	services   [shardCount]map[string]*record // "namespace/name"
 	pointers   [shardCount]map[netip.Addr][]pointer
-	namespaces map[string]int // how many Services each has
+	namespaces map[string]bool // those with a Service, whether it has a record or not
 }
 
 type zoneNames struct {
@@ -276,21 +276,23 @@ func (s *Snapshot) with(ns, name string, r *record) *Snapshot {
 		shard[k] = r
 	}
 	n.services[i] = shard
-	if (old == nil) != (r == nil) {
-		n.namespaces = maps.Clone(s.namespaces)
-		if n.namespaces == nil {
-			n.namespaces = map[string]int{}
-		}
-		by := 1
-		if r == nil {
-			by = -1
-		}
-		ns = strings.ToLower(ns)
-		if n.namespaces[ns] += by; n.namespaces[ns] == 0 {
-			delete(n.namespaces, ns)
-		}
-	}
 	n.replacePointers(k, old.pointers(k), r.pointers(k))
+	return &n
+}
+
+// withNamespace is the snapshot with a namespace that is there, or not.
+func (s *Snapshot) withNamespace(ns string, there bool) *Snapshot {
+	n := *s
+	n.generation++
+	n.namespaces = maps.Clone(s.namespaces)
+	if n.namespaces == nil {
+		n.namespaces = map[string]bool{}
+	}
+	if there {
+		n.namespaces[ns] = true
+	} else {
+		delete(n.namespaces, ns)
+	}
 	return &n
 }
 

@@ -188,6 +188,37 @@ func TestHostsOfServicesWithAddress(t *testing.T) {
 	want("the slice removed", 0, true, func() { z.DeleteSlice("default", "pets-1") })
 }
 
+// A namespace whose Services have no records yet is there all the same: to deny its name is to deny all names below it, for as
+// long as a resolver remembers.
+func TestNamespacesOfServicesWithoutRecords(t *testing.T) {
+	z := NewZone(zoneConfig())
+	z.Synced()
+	in := func(namespace string, s *corev1.Service) *corev1.Service {
+		s.Namespace = namespace
+		return s
+	}
+	want := func(what string, rcode int, change func()) {
+		t.Helper()
+		before := z.Snapshot()
+		change()
+		s := z.Snapshot()
+		if r := s.Lookup("jobs.svc.cluster.local.", dns.TypeA); r.Rcode != rcode || len(r.Answer) != 0 || len(r.Auth) != 1 {
+			t.Errorf("%s: %s", what, dns.RcodeToString[r.Rcode])
+		}
+		if was := before.Lookup("jobs.svc.cluster.local.", dns.TypeA).Rcode; (was != rcode) != (s.generation != before.generation) {
+			t.Errorf("%s: generation %d after %d", what, s.generation, before.generation)
+		}
+	}
+	z.SetService(in("other", service("db", corev1.ClusterIPNone)))
+	want("another namespace alone", dns.RcodeNameError, func() {})
+	want("a headless Service without pods", dns.RcodeSuccess, func() { z.SetService(in("jobs", service("db", corev1.ClusterIPNone))) })
+	want("again", dns.RcodeSuccess, func() { z.SetService(in("jobs", service("db", corev1.ClusterIPNone))) })
+	want("one that leads nowhere", dns.RcodeSuccess, func() { z.SetService(in("jobs", service("ext", "", externalName("..")))) })
+	want("the first deleted", dns.RcodeSuccess, func() { z.DeleteService("jobs", "db") })
+	want("the first deleted again", dns.RcodeSuccess, func() { z.DeleteService("jobs", "db") })
+	want("the last deleted", dns.RcodeNameError, func() { z.DeleteService("jobs", "ext") })
+}
+
 // Whatever the order of changes, the zone is what Build makes of the final state.
 func TestIncrementalEqualsBuild(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
