@@ -72,6 +72,8 @@ func testZone() *Zone {
 	z.SetService(service("outside", corev1.ClusterIPNone))
 	z.SetSlice(slice("outside", endpoint("198.51.100.7", "", "", true)))
 	z.SetSlice(slice("early", endpoint("10.244.1.8", "", "n1", false)))
+	z.SetService(service("pets", "10.254.0.12"))
+	z.SetSlice(slice("pets", endpoint("10.244.1.9", "Pets-0", "n1", true), endpoint("10.244.2.9", "", "n2", true), endpoint("10.244.2.10", "pets-2", "n2", false)))
 	z.Synced()
 	return z
 }

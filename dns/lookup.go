@@ -107,7 +107,7 @@ func (s *Snapshot) findService(name string, rest []string, qtype uint16) (rrs, e
 		return nil, nil, true, ""
 	}
 	if n == 1 {
-		return nil, nil, s.namespaces[rest[0]] > 0, ""
+		return nil, nil, s.namespaces[rest[0]], ""
 	}
 	k := serviceKey(rest[n-1], rest[n-2])
 	r := s.services[serviceShard(k)][k]
@@ -173,7 +173,7 @@ func (r *record) services(name string, wanted func(namedPort) bool) (rrs, extra 
 		rrs = append(rrs, &dns.SRV{Hdr: header(name, dns.TypeSRV), Weight: 100, Port: p.port, Target: to})
 		return true
 	}
-	if r.hosts == nil {
+	if !r.headless {
 		found := false
 		for _, p := range r.ports {
 			found = add(r.fqdn, p) || found
@@ -181,6 +181,7 @@ func (r *record) services(name string, wanted func(namedPort) bool) (rrs, extra 
 		if found {
 			extra = addresses(r.fqdn, dns.TypeANY, r.ips...)
 		}
+		return rrs, extra
 	}
 	for _, h := range r.hosts {
 		to, found := h.name+"."+r.fqdn, false

@@ -3,6 +3,7 @@ package dns
 import (
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -16,6 +17,7 @@ type Zone struct {
 
 	mu       sync.Mutex
 	services map[string]*corev1.Service
+	counts   map[string]int                                   // of Services, by namespace
 	slices   map[string]map[string]*discoveryv1.EndpointSlice // by Service, then by the slice's name
 	sliceOf  map[string]string
 	dead     map[string]bool
@@ -23,7 +25,10 @@ type Zone struct {
 
 // NewZone makes an empty zone, which answers SERVFAIL until Synced is called.
 func NewZone(cfg ZoneConfig) *Zone {
-	z := &Zone{services: map[string]*corev1.Service{}, slices: map[string]map[string]*discoveryv1.EndpointSlice{}, sliceOf: map[string]string{}}
+	z := &Zone{
+		services: map[string]*corev1.Service{}, counts: map[string]int{},
+		slices: map[string]map[string]*discoveryv1.EndpointSlice{}, sliceOf: map[string]string{},
+	}
 	z.current.Store(&Snapshot{zoneNames: newZoneNames(cfg), generation: 1})
 	return z
 }
@@ -48,6 +53,9 @@ func (z *Zone) SetService(svc *corev1.Service) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	k := serviceKey(svc.Namespace, svc.Name)
+	if z.services[k] == nil {
+		z.count(svc.Namespace, 1)
+	}
 	z.services[k] = svc
 	z.refresh(k)
 }
@@ -59,7 +67,22 @@ func (z *Zone) DeleteService(namespace, name string) {
 	k := serviceKey(namespace, name)
 	if svc := z.services[k]; svc != nil {
 		delete(z.services, k)
+		z.count(namespace, -1)
 		z.current.Store(z.current.Load().with(namespace, name, nil))
+	}
+}
+
+// count the Services of a namespace. Only the first and the last make a difference.
+func (z *Zone) count(namespace string, by int) {
+	namespace = strings.ToLower(namespace)
+	was := z.counts[namespace]
+	z.counts[namespace] = was + by
+	switch {
+	case was == 0:
+		z.current.Store(z.current.Load().withNamespace(namespace, true))
+	case was+by == 0:
+		delete(z.counts, namespace)
+		z.current.Store(z.current.Load().withNamespace(namespace, false))
 	}
 }
 
@@ -78,7 +101,7 @@ func (z *Zone) SetSlice(s *discoveryv1.EndpointSlice) {
 		z.slices[owner] = map[string]*discoveryv1.EndpointSlice{}
 	}
 	z.slices[owner][s.Name], z.sliceOf[self] = s, owner
-	z.refreshHeadless(owner)
+	z.refreshHosts(owner)
 }
 
 // DeleteSlice removes an EndpointSlice.
@@ -97,7 +120,7 @@ func (z *Zone) drop(self, name, owner string) {
 	if len(z.slices[owner]) == 0 {
 		delete(z.slices, owner)
 	}
-	z.refreshHeadless(owner)
+	z.refreshHosts(owner)
 }
 
 // SetDeadNodes leaves the endpoints on these nodes out at once, whatever the API still says of them.
@@ -115,18 +138,28 @@ func (z *Zone) SetDeadNodes(dead map[string]bool) {
 			if slices.ContainsFunc(s.Endpoints, func(e discoveryv1.Endpoint) bool {
 				return e.NodeName != nil && old[*e.NodeName] != dead[*e.NodeName]
 			}) {
-				z.refreshHeadless(owner)
+				z.refreshHosts(owner)
 				break
 			}
 		}
 	}
 }
 
-// refreshHeadless leaves Services alone whose records do not depend on endpoints.
-func (z *Zone) refreshHeadless(k string) {
-	if svc := z.services[k]; svc != nil && svc.Spec.ClusterIP == corev1.ClusterIPNone {
-		z.refresh(k)
+// refreshHosts leaves Services alone whose records do not depend on endpoints, or not on what has changed about them: a new
+// record makes all finished answers stale.
+func (z *Zone) refreshHosts(k string) {
+	svc := z.services[k]
+	switch {
+	case svc == nil || svc.Spec.Type == corev1.ServiceTypeExternalName:
+		return
+	case !headless(svc):
+		r := z.current.Load().record(svc.Namespace, svc.Name)
+		now := hosts(svc, slices.Collect(maps.Values(z.slices[k])), z.dead)
+		if r == nil || slices.EqualFunc(r.hosts, now, func(a, b host) bool { return a.name == b.name && a.ip == b.ip }) {
+			return
+		}
 	}
+	z.refresh(k)
 }
 
 func (z *Zone) refresh(k string) {

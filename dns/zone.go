@@ -40,7 +40,7 @@ type Snapshot struct {
 	generation uint64
 	services   [shardCount]map[string]*record // "namespace/name"
 	pointers   [shardCount]map[netip.Addr][]pointer
-	namespaces map[string]int // how many Services each has
+	namespaces map[string]bool // those with a Service, whether it has a record or not
 }
 
 type zoneNames struct {
@@ -54,9 +54,10 @@ type zoneNames struct {
 type record struct {
 	fqdn     string
 	external string // ExternalName's target
+	headless bool   // hosts are what the Service's own name leads to
 	ips      []netip.Addr
 	ports    []namedPort
-	hosts    []host // of a headless Service
+	hosts    []host
 }
 
 // namedPort is a port; one without a name has no SRV record of its own.
@@ -65,7 +66,8 @@ type namedPort struct {
 	port        uint16
 }
 
-// host is one endpoint of a headless Service.
+// host is an endpoint that has a name: each one of a headless Service, and of others those that are given one, as the pods of
+// a StatefulSet are.
 type host struct {
 	name  string
 	ip    netip.Addr
@@ -110,7 +112,8 @@ func (z *zoneNames) newRecord(svc *corev1.Service, eps []*discoveryv1.EndpointSl
 		}
 		r.external = dns.CanonicalName(svc.Spec.ExternalName)
 	case svc.Spec.ClusterIP == corev1.ClusterIPNone:
-		if r.hosts = headlessHosts(svc, eps, dead); len(r.hosts) == 0 {
+		r.headless = true
+		if r.hosts = hosts(svc, eps, dead); len(r.hosts) == 0 {
 			return nil
 		}
 		seen := map[netip.Addr]bool{}
@@ -125,7 +128,7 @@ func (z *zoneNames) newRecord(svc *corev1.Service, eps []*discoveryv1.EndpointSl
 		if err != nil {
 			return nil
 		}
-		r.ips, r.ports = []netip.Addr{ip}, servicePorts(svc)
+		r.ips, r.ports, r.hosts = []netip.Addr{ip}, servicePorts(svc), hosts(svc, eps, dead)
 	}
 	return r
 }
@@ -144,8 +147,13 @@ func protoLabel(p corev1.Protocol) string {
 	return strings.ToLower(string(p))
 }
 
-// headlessHosts are the endpoints that clients may be sent to. Endpoints of dead nodes are out at once.
-func headlessHosts(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, dead map[string]bool) (out []host) {
+// headless says that the Service has no address of its own. Of an ExternalName nobody asks.
+func headless(svc *corev1.Service) bool { return svc.Spec.ClusterIP == corev1.ClusterIPNone }
+
+// hosts are the endpoints that clients may be sent to. Endpoints of dead nodes are out at once. Names made of addresses are a
+// headless Service's alone: those of all endpoints there are would have to be kept on every node, and every answer made anew
+// whenever a pod comes or goes anywhere.
+func hosts(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, dead map[string]bool) (out []host) {
 	type id struct {
 		name string
 		ip   netip.Addr
@@ -156,21 +164,15 @@ func headlessHosts(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, dead m
 			continue
 		}
 		var ports []namedPort
-		for _, p := range s.Ports {
-			if p.Port == nil {
+		if headless(svc) {
+			ports = slicePorts(s)
+		}
+		for i := range s.Endpoints {
+			e := &s.Endpoints[i]
+			named := e.Hostname != nil && *e.Hostname != ""
+			if !named && !headless(svc) {
 				continue
 			}
-			var name string
-			if p.Name != nil {
-				name = strings.ToLower(*p.Name)
-			}
-			var proto corev1.Protocol
-			if p.Protocol != nil {
-				proto = *p.Protocol
-			}
-			ports = append(ports, namedPort{name, protoLabel(proto), uint16(*p.Port)})
-		}
-		for _, e := range s.Endpoints {
 			ready := e.Conditions.Ready == nil || *e.Conditions.Ready
 			if !ready && !svc.Spec.PublishNotReadyAddresses || e.NodeName != nil && dead[*e.NodeName] {
 				continue
@@ -181,7 +183,7 @@ func headlessHosts(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, dead m
 					continue
 				}
 				name := strings.NewReplacer(".", "-", ":", "-").Replace(ip.String())
-				if e.Hostname != nil && *e.Hostname != "" {
+				if named {
 					name = strings.ToLower(*e.Hostname)
 				}
 				if i, ok := at[id{name, ip}]; ok { // the same endpoint in another slice brings other ports
@@ -202,6 +204,24 @@ func headlessHosts(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, dead m
 	return out
 }
 
+func slicePorts(s *discoveryv1.EndpointSlice) (out []namedPort) {
+	for _, p := range s.Ports {
+		if p.Port == nil {
+			continue
+		}
+		var name string
+		if p.Name != nil {
+			name = strings.ToLower(*p.Name)
+		}
+		var proto corev1.Protocol
+		if p.Protocol != nil {
+			proto = *p.Protocol
+		}
+		out = append(out, namedPort{name, protoLabel(proto), uint16(*p.Port)})
+	}
+	return out
+}
+
 // mergePorts leaves both lists as they are: hosts share them.
 func mergePorts(have, more []namedPort) []namedPort {
 	out := slices.Clone(have)
@@ -219,7 +239,7 @@ func (r *record) pointers(service string) map[netip.Addr][]pointer {
 	if r == nil || r.external != "" {
 		return out
 	}
-	if r.hosts == nil {
+	if !r.headless {
 		for _, ip := range r.ips {
 			out[ip] = []pointer{{service, r.fqdn}}
 		}
@@ -228,6 +248,12 @@ func (r *record) pointers(service string) map[netip.Addr][]pointer {
 		out[h.ip] = append(out[h.ip], pointer{service, h.name + "." + r.fqdn})
 	}
 	return out
+}
+
+// record is what is known of a Service, nil if there is nothing.
+func (s *Snapshot) record(ns, name string) *record {
+	k := serviceKey(strings.ToLower(ns), strings.ToLower(name))
+	return s.services[serviceShard(k)][k]
 }
 
 // with is the snapshot with one Service's record replaced; nil removes it. Its cost does not depend on the zone's size.
@@ -250,21 +276,23 @@ func (s *Snapshot) with(ns, name string, r *record) *Snapshot {
 		shard[k] = r
 	}
 	n.services[i] = shard
-	if (old == nil) != (r == nil) {
-		n.namespaces = maps.Clone(s.namespaces)
-		if n.namespaces == nil {
-			n.namespaces = map[string]int{}
-		}
-		by := 1
-		if r == nil {
-			by = -1
-		}
-		ns = strings.ToLower(ns)
-		if n.namespaces[ns] += by; n.namespaces[ns] == 0 {
-			delete(n.namespaces, ns)
-		}
-	}
 	n.replacePointers(k, old.pointers(k), r.pointers(k))
+	return &n
+}
+
+// withNamespace is the snapshot with a namespace that is there, or not.
+func (s *Snapshot) withNamespace(ns string, there bool) *Snapshot {
+	n := *s
+	n.generation++
+	n.namespaces = maps.Clone(s.namespaces)
+	if n.namespaces == nil {
+		n.namespaces = map[string]bool{}
+	}
+	if there {
+		n.namespaces[ns] = true
+	} else {
+		delete(n.namespaces, ns)
+	}
 	return &n
 }
 

@@ -81,6 +81,16 @@ func TestAnswers(t *testing.T) {
 			a("db-0.db.default.svc.cluster.local.", "10.244.1.5"), a("10-244-2-6.db.default.svc.cluster.local.", "10.244.2.6"), "db-6.db.default.svc.cluster.local. 5 IN AAAA 2001:db8::5",
 		}},
 		{"early.default.svc.cluster.local.", "A", 0, []string{a("early.default.svc.cluster.local.", "10.244.1.8")}},
+		// The pods of a StatefulSet have their names also when its Service has an address of its own.
+		{"pets-0.pets.default.svc.cluster.local.", "A", 0, []string{a("pets-0.pets.default.svc.cluster.local.", "10.244.1.9")}},
+		{"pets-0.pets.default.svc.cluster.local.", "AAAA", 0, []string{soaLine}},
+		{"pets-2.pets.default.svc.cluster.local.", "A", dns.RcodeNameError, []string{soaLine}},
+		{"10-244-2-9.pets.default.svc.cluster.local.", "A", dns.RcodeNameError, []string{soaLine}},
+		{"pets.default.svc.cluster.local.", "A", 0, []string{a("pets.default.svc.cluster.local.", "10.254.0.12")}},
+		{"_http._tcp.pets.default.svc.cluster.local.", "SRV", 0, []string{"_http._tcp.pets.default.svc.cluster.local. 5 IN SRV 0 100 80 pets.default.svc.cluster.local.", a("pets.default.svc.cluster.local.", "10.254.0.12")}},
+		{"12.0.254.10.in-addr.arpa.", "PTR", 0, []string{"12.0.254.10.in-addr.arpa. 5 IN PTR pets.default.svc.cluster.local."}},
+		{"9.1.244.10.in-addr.arpa.", "PTR", 0, []string{"9.1.244.10.in-addr.arpa. 5 IN PTR pets-0.pets.default.svc.cluster.local."}},
+		{"9.2.244.10.in-addr.arpa.", "PTR", dns.RcodeNameError, []string{"244.10.in-addr.arpa." + soaRest}},
 		{"ext.default.svc.cluster.local.", "A", 0, []string{"ext.default.svc.cluster.local. 5 IN CNAME www.example.com."}},
 		{"ext.default.svc.cluster.local.", "CNAME", 0, []string{"ext.default.svc.cluster.local. 5 IN CNAME www.example.com."}},
 		{"x.ext.default.svc.cluster.local.", "A", dns.RcodeNameError, []string{soaLine}},
@@ -137,6 +147,76 @@ func TestDeadNodesLeaveHeadlessServices(t *testing.T) {
 	if got := ask(); !strings.Contains(got, "10.244.2.6") {
 		t.Errorf("after n2 came back: %s", got)
 	}
+}
+
+// Names of single pods of a Service with an address come and go; what changes nothing in names leaves all answers good.
+func TestHostsOfServicesWithAddress(t *testing.T) {
+	z := NewZone(zoneConfig())
+	z.SetService(service("pets", "10.254.0.12"))
+	z.SetSlice(slice("pets", endpoint("10.244.1.9", "pets-0", "n1", true), endpoint("10.244.2.9", "", "n2", true)))
+	z.Synced()
+	want := func(what string, names int, changed bool, change func()) {
+		t.Helper()
+		before := z.Snapshot().generation
+		change()
+		s := z.Snapshot()
+		if got := len(s.Lookup("pets-0.pets.default.svc.cluster.local.", dns.TypeA).Answer); got != names {
+			t.Errorf("%s: %d addresses, want %d", what, got, names)
+		}
+		if (s.generation != before) != changed {
+			t.Errorf("%s: generation %d after %d", what, s.generation, before)
+		}
+		if got := len(s.Lookup("pets.default.svc.cluster.local.", dns.TypeA).Answer); got != 1 {
+			t.Errorf("%s: %d addresses of the Service", what, got)
+		}
+	}
+	other := func(eps ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
+		s := slice("pets", eps...)
+		s.Name = "pets-2"
+		return s
+	}
+	want("a pod without a name", 1, false, func() { z.SetSlice(other(endpoint("10.244.1.20", "", "n1", true))) })
+	want("its machine's death", 1, false, func() { z.SetDeadNodes(map[string]bool{"n2": true}) })
+	want("its own machine's death", 0, true, func() { z.SetDeadNodes(map[string]bool{"n1": true}) })
+	want("its return", 1, true, func() { z.SetDeadNodes(nil) })
+	want("the pod made anew", 1, true, func() { z.SetSlice(slice("pets", endpoint("10.244.1.19", "pets-0", "n1", true))) })
+	want("another address", 2, true, func() {
+		z.SetSlice(other(endpoint("10.244.1.20", "", "n1", true), endpoint("10.244.2.21", "pets-0", "n2", true)))
+	})
+	want("one that is not ready", 1, true, func() { z.SetSlice(other(endpoint("10.244.2.21", "pets-0", "n2", false))) })
+	want("a slice without names removed", 1, false, func() { z.DeleteSlice("default", "pets-2") })
+	want("the slice removed", 0, true, func() { z.DeleteSlice("default", "pets-1") })
+}
+
+// A namespace whose Services have no records yet is there all the same: to deny its name is to deny all names below it, for as
+// long as a resolver remembers.
+func TestNamespacesOfServicesWithoutRecords(t *testing.T) {
+	z := NewZone(zoneConfig())
+	z.Synced()
+	in := func(namespace string, s *corev1.Service) *corev1.Service {
+		s.Namespace = namespace
+		return s
+	}
+	want := func(what string, rcode int, change func()) {
+		t.Helper()
+		before := z.Snapshot()
+		change()
+		s := z.Snapshot()
+		if r := s.Lookup("jobs.svc.cluster.local.", dns.TypeA); r.Rcode != rcode || len(r.Answer) != 0 || len(r.Auth) != 1 {
+			t.Errorf("%s: %s", what, dns.RcodeToString[r.Rcode])
+		}
+		if was := before.Lookup("jobs.svc.cluster.local.", dns.TypeA).Rcode; (was != rcode) != (s.generation != before.generation) {
+			t.Errorf("%s: generation %d after %d", what, s.generation, before.generation)
+		}
+	}
+	z.SetService(in("other", service("db", corev1.ClusterIPNone)))
+	want("another namespace alone", dns.RcodeNameError, func() {})
+	want("a headless Service without pods", dns.RcodeSuccess, func() { z.SetService(in("jobs", service("db", corev1.ClusterIPNone))) })
+	want("again", dns.RcodeSuccess, func() { z.SetService(in("jobs", service("db", corev1.ClusterIPNone))) })
+	want("one that leads nowhere", dns.RcodeSuccess, func() { z.SetService(in("jobs", service("ext", "", externalName("..")))) })
+	want("the first deleted", dns.RcodeSuccess, func() { z.DeleteService("jobs", "db") })
+	want("the first deleted again", dns.RcodeSuccess, func() { z.DeleteService("jobs", "db") })
+	want("the last deleted", dns.RcodeNameError, func() { z.DeleteService("jobs", "ext") })
 }
 
 // Whatever the order of changes, the zone is what Build makes of the final state.

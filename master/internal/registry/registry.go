@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -83,6 +84,8 @@ const (
 	IndexBalancerIP = "balancerIP"
 	// IndexNodePort: Services by their node ports, in decimal.
 	IndexNodePort = "nodePort"
+	// IndexService: EndpointSlices by the Service that their label names, as ServiceValue says it.
+	IndexService = "service"
 	// Unbound is the value of IndexNode for pods that no node has been chosen for.
 	Unbound = "<none>"
 )
@@ -109,11 +112,20 @@ func Schema(t *resource.Table) store.Schema {
 		}
 		return []string{Unbound}
 	}
+	s.Indexes["endpointslices.discovery.k8s.io"][IndexService] = func(o store.Object) []string {
+		if name := o.GetLabels()[discoveryv1.LabelServiceName]; name != "" {
+			return []string{ServiceValue(o.GetNamespace(), name)}
+		}
+		return nil
+	}
 	s.Indexes["services"][IndexClusterIP] = func(o store.Object) []string { return allocatedIPs(o.(*corev1.Service)) }
 	s.Indexes["services"][IndexBalancerIP] = func(o store.Object) []string { return balancerIPs(o.(*corev1.Service)) }
 	s.Indexes["services"][IndexNodePort] = func(o store.Object) []string { return allocatedPorts(o.(*corev1.Service)) }
 	return s
 }
+
+// ServiceValue is the value of IndexService for the slices of a Service.
+func ServiceValue(namespace, name string) string { return namespace + "/" + name }
 
 func ownerUIDs(o store.Object) []string {
 	refs := o.GetOwnerReferences()

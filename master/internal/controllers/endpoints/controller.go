@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/whalepod/whalepod/master/internal/controller"
 	"github.com/whalepod/whalepod/master/internal/controllers/podstate"
@@ -36,6 +37,7 @@ type Config struct {
 type Controller struct {
 	registry *registry.Registry
 	loop     *controller.Loop
+	written  written
 }
 
 // New makes the controller; Run starts it.
@@ -44,7 +46,7 @@ func New(cfg Config) *Controller {
 	c.loop = controller.New(controller.Config{
 		Name: component, Registry: cfg.Registry, Logger: cfg.Logger, Workers: workers,
 		Watch: []string{"services", "pods", "endpoints", "endpointslices.discovery.k8s.io", "nodes"},
-		Keys:  keys, All: all, Reconcile: c.reconcile,
+		Keys:  c.keys, All: c.all, Reconcile: c.reconcile,
 	})
 	return c
 }
@@ -56,7 +58,8 @@ func keyOf(namespace, name string) controller.Key {
 	return controller.Key{Resource: "services", Namespace: namespace, Name: name}
 }
 
-func all(v *registry.View, add func(controller.Key)) {
+func (c *Controller) all(v *registry.View, add func(controller.Key)) {
+	c.written.reset()
 	for svc := range registry.List[*corev1.Service](v, "") {
 		add(keyOf(svc.Namespace, svc.Name))
 	}
@@ -68,7 +71,7 @@ func all(v *registry.View, add func(controller.Key)) {
 	}
 }
 
-func keys(v *registry.View, e registry.Event, add func(controller.Key)) {
+func (c *Controller) keys(v *registry.View, e registry.Event, add func(controller.Key)) {
 	switch obj := e.Object.(type) {
 	case *corev1.Service:
 		add(e.Key)
@@ -89,12 +92,15 @@ func keys(v *registry.View, e registry.Event, add func(controller.Key)) {
 		}
 	case *discoveryv1.EndpointSlice:
 		before, _ := e.Prev.(*discoveryv1.EndpointSlice)
-		if e.Deleted {
-			before = obj
+		if c.written.heard(e) || !e.Deleted && before != nil && sameSlice(before, obj) {
+			return
 		}
-		// Gone, or taken away from this controller.
-		if before != nil && own(before) && (e.Deleted || !own(obj)) {
-			add(keyOf(obj.Namespace, before.Labels[discoveryv1.LabelServiceName]))
+		// Of others: come, gone, edited, named after another Service, or taken away from this controller. Nodes believe what a slice
+		// says, so it is put right at once.
+		for _, s := range []*discoveryv1.EndpointSlice{before, obj} {
+			if s != nil && own(s) {
+				add(keyOf(s.Namespace, s.Labels[discoveryv1.LabelServiceName]))
+			}
 		}
 	case *corev1.Node:
 		before, _ := e.Prev.(*corev1.Node)
@@ -164,13 +170,29 @@ func (c *Controller) reconcile(ctx context.Context, key controller.Key) (time.Du
 	if w.empty() {
 		return 0, nil
 	}
-	// What was found outside the transaction is written in it, since listing pods must not hold up other writers. A pod
-	// that changes meanwhile has its event, which brings the Service back; objects that change meanwhile are conflicts.
-	err = c.registry.Transact(ctx, w.apply)
+	err = c.write(ctx, w)
 	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return 0, nil
 	}
 	return 0, err // NotFound, too: the object went meanwhile, and the next look will see it
+}
+
+// write does what was found outside the transaction in one, since listing pods must not hold up other writers. A pod that
+// changes meanwhile has its event, which brings the Service back; objects that change meanwhile are conflicts.
+func (c *Controller) write(ctx context.Context, w *writes) error {
+	var noted []types.UID
+	err := c.registry.Transact(ctx, func(tx *registry.Tx) error {
+		c.written.forget(noted) // of an attempt before
+		noted = noted[:0]
+		return w.apply(tx, func(s *discoveryv1.EndpointSlice) {
+			c.written.note(s)
+			noted = append(noted, s.UID)
+		})
+	})
+	if err != nil {
+		c.written.forget(noted)
+	}
+	return err
 }
 
 // look compares what is with what should be.
@@ -205,14 +227,12 @@ func look(v registry.Viewer, key controller.Key) (*writes, error) {
 		}
 		return n.Labels[corev1.LabelTopologyZone]
 	})
-	existing := slicesOwnedBy(v, svc)
+	existing, strays := slicesOf(v, svc, old)
 	if topologyAware(svc) {
 		w.hints(v, svc, groups, existing)
 	}
-	if old != nil {
-		existing = append(existing, slicesOwnedBy(v, old)...) // from when the Service had no selector
-	}
 	w.slices = planSlices(ownHeader(svc), groups, existing, true)
+	w.slices.remove = append(w.slices.remove, strays...)
 	w.create, w.update = planEndpoints(svc, groups, old)
 	return w, nil
 }
@@ -223,16 +243,6 @@ func (w *writes) hints(v registry.Viewer, svc *corev1.Service, groups []*group, 
 	if w.problem = hintZones(groups, processors(v)); w.problem == "" && !hinted(existing) {
 		w.problem = topologyEnabled
 	}
-}
-
-// slicesOwnedBy are those that this package made for a Service, or for the Endpoints of its name.
-func slicesOwnedBy(v registry.Viewer, owner metav1.Object) (out []*discoveryv1.EndpointSlice) {
-	for s := range registry.ByIndex[*discoveryv1.EndpointSlice](v, registry.IndexOwner, string(owner.GetUID())) {
-		if ownSlice(s, owner.GetName()) && s.DeletionTimestamp == nil {
-			out = append(out, s)
-		}
-	}
-	return out
 }
 
 func podsOf(v registry.Viewer, svc *corev1.Service) []*corev1.Pod {
@@ -267,17 +277,21 @@ func planEndpoints(svc *corev1.Service, groups []*group, old *corev1.Endpoints) 
 	return nil, nil
 }
 
-// apply writes copies, since a transaction may run again from the start.
-func (w *writes) apply(tx *registry.Tx) error {
+// apply writes copies, since a transaction may run again from the start. wrote is called with each slice as it is then.
+func (w *writes) apply(tx *registry.Tx, wrote func(*discoveryv1.EndpointSlice)) error {
 	for _, s := range w.slices.update {
-		if _, err := registry.Put(tx, s.DeepCopy()); err != nil {
+		s, err := registry.Put(tx, s.DeepCopy())
+		if err != nil {
 			return err
 		}
+		wrote(s)
 	}
 	for _, s := range w.slices.create {
-		if _, err := registry.Create(tx, s.DeepCopy()); err != nil {
+		s, err := registry.Create(tx, s.DeepCopy())
+		if err != nil {
 			return err
 		}
+		wrote(s)
 	}
 	for _, s := range w.slices.remove {
 		if err := tx.Delete(s, registry.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {

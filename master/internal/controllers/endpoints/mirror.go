@@ -16,20 +16,16 @@ const maxMirrored = 1000
 
 // mirrors plans the slices of a Service without a selector. ep are the Endpoints of its name, nil if there are none.
 func (w *writes) mirrors(v registry.Viewer, svc *corev1.Service, ep *corev1.Endpoints) {
+	existing, strays := slicesOf(v, svc, ep)
 	if ep == nil || ep.Labels[discoveryv1.LabelSkipMirror] == "true" || ep.Annotations[leaderElection] != "" || ep.DeletionTimestamp != nil {
-		// Whose they are cannot be asked when the Endpoints are gone.
-		for s := range registry.List[*discoveryv1.EndpointSlice](v, svc.Namespace) {
-			if ownSlice(s, svc.Name) && s.DeletionTimestamp == nil {
-				w.slices.remove = append(w.slices.remove, s)
-			}
-		}
+		w.slices.remove = append(existing, strays...)
 		return
 	}
-	existing := append(slicesOwnedBy(v, ep), slicesOwnedBy(v, svc)...) // the latter from when it had a selector
 	var groups []*group
 	w.mirror = ep
 	groups, w.invalid, w.skipped = fromSubsets(ep.Subsets)
 	w.slices = planSlices(mirrorHeader(ep), groups, existing, false)
+	w.slices.remove = append(w.slices.remove, strays...)
 }
 
 // mirrorHeader is that of slices made of hand-written Endpoints: these are their owner, and what they say of themselves

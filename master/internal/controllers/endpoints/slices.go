@@ -218,11 +218,7 @@ func mirrored(s *discoveryv1.EndpointSlice) bool {
 	return strings.EqualFold(s.Labels[discoveryv1.LabelManagedBy], fromMirror)
 }
 
-// ownSlice says that one of this package's two controllers made the slice for the Service.
-func ownSlice(s *discoveryv1.EndpointSlice, service string) bool {
-	return s.Labels[discoveryv1.LabelServiceName] == service && own(s)
-}
-
+// own says that one of this package's two controllers made the slice.
 func own(s *discoveryv1.EndpointSlice) bool {
 	return strings.EqualFold(s.Labels[discoveryv1.LabelManagedBy], fromSelector) || mirrored(s)
 }
