@@ -298,13 +298,5 @@ func sameForScheduling(a, b *corev1.Node) bool {
 			return false
 		}
 	}
-	if len(a.Status.Allocatable) != len(b.Status.Allocatable) {
-		return false
-	}
-	for name, q := range a.Status.Allocatable {
-		if p, ok := b.Status.Allocatable[name]; !ok || p.Cmp(q) != 0 {
-			return false
-		}
-	}
-	return true
+	return sameAmounts(a.Status.Allocatable, b.Status.Allocatable)
 }
