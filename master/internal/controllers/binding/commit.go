@@ -113,7 +113,7 @@ func (c *Controller) decide(it *item, now time.Time) *decision {
 	c.asked.Add(1)
 	d.Decision = scheduler.Schedule(c.snapshot, it.pod)
 	if d.Node != "" {
-		c.snapshot.Assume(it.pod, d.Node)
+		c.hear(c.snapshot.Assume(it.pod, d.Node))
 		return d
 	}
 	d.waiting = scheduler.NewWaiting(it.pod, &d.Decision)
