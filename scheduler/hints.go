@@ -78,7 +78,10 @@ func (s *Snapshot) Concerns(n *News, w *Waiting) bool {
 	case n.namespaces && (has(byLoners) || anySelector(w.company) && has(byAffinity) || anySelector(w.apart) && has(byAntiAffinity)):
 		return true
 	}
-	if n.claim != nil && has(byVolumes) && n.claim.Namespace == pod.Namespace && slices.Contains(claimNames(pod), n.claim.Name) {
+	if n.claim != nil && has(byVolumes|byUsers) && n.claim.Namespace == pod.Namespace && slices.Contains(claimNames(pod), n.claim.Name) {
+		return true
+	}
+	if gone := n.left; gone != nil && n.came == nil && has(byUsers) && gone.Namespace == pod.Namespace && usesClaim(gone, claimNames(pod)) {
 		return true
 	}
 	if n.volume != nil || n.class != nil {
@@ -135,14 +138,22 @@ func (w *Waiting) mayFit(n *Node) bool {
 
 func claimNames(pod *corev1.Pod) (names []string) {
 	for i := range pod.Spec.Volumes {
-		switch v := &pod.Spec.Volumes[i]; {
-		case v.PersistentVolumeClaim != nil:
-			names = append(names, v.PersistentVolumeClaim.ClaimName)
-		case v.Ephemeral != nil:
-			names = append(names, pod.Name+"-"+v.Name)
+		if name := claimName(pod, &pod.Spec.Volumes[i]); name != "" {
+			names = append(names, name)
 		}
 	}
 	return names
+}
+
+// claimName is the claim that a volume of a pod is; empty when it is something else.
+func claimName(pod *corev1.Pod, v *corev1.Volume) string {
+	switch {
+	case v.PersistentVolumeClaim != nil:
+		return v.PersistentVolumeClaim.ClaimName
+	case v.Ephemeral != nil:
+		return pod.Name + "-" + v.Name // as Kubernetes' ephemeral volume controller names it
+	}
+	return ""
 }
 
 // OnlyCame: a pod was placed, and that is all; it concerns those who wait for company or spread.

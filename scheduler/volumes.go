@@ -10,25 +10,35 @@ import (
 )
 
 // volumes is what the snapshot knows of claims and what they are bound to; all by name, claims with their namespace.
+// exclusive counts the claims that are for one pod only.
 type volumes struct {
-	claims  map[string]*corev1.PersistentVolumeClaim
-	volumes map[string]*corev1.PersistentVolume
-	classes map[string]*storagev1.StorageClass
+	claims    map[string]*corev1.PersistentVolumeClaim
+	volumes   map[string]*corev1.PersistentVolume
+	classes   map[string]*storagev1.StorageClass
+	exclusive int
 }
 
 func newVolumes() volumes {
-	return volumes{map[string]*corev1.PersistentVolumeClaim{}, map[string]*corev1.PersistentVolume{}, map[string]*storagev1.StorageClass{}}
+	return volumes{map[string]*corev1.PersistentVolumeClaim{}, map[string]*corev1.PersistentVolume{}, map[string]*storagev1.StorageClass{}, 0}
 }
 
 // SetClaim takes over the state of a claim; the snapshot keeps it.
 func (s *Snapshot) SetClaim(c *corev1.PersistentVolumeClaim) News {
+	s.RemoveClaim(c.Namespace, c.Name)
 	s.volumes.claims[c.Namespace+"/"+c.Name] = c
+	if isExclusive(c) {
+		s.volumes.exclusive++
+	}
 	return News{claim: c}
 }
 
 // RemoveClaim forgets a claim.
 func (s *Snapshot) RemoveClaim(namespace, name string) {
-	delete(s.volumes.claims, namespace+"/"+name)
+	key := namespace + "/" + name
+	if isExclusive(s.volumes.claims[key]) {
+		s.volumes.exclusive--
+	}
+	delete(s.volumes.claims, key)
 }
 
 // SetVolume takes over the state of a volume; the snapshot keeps it.
@@ -96,13 +106,8 @@ func (s *Snapshot) claims(pod *corev1.Pod) (blocked string, f filter) {
 func (s *Snapshot) claimsOf(pod *corev1.Pod) (claims []*corev1.PersistentVolumeClaim, blocked string) {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		name := ""
-		switch {
-		case v.PersistentVolumeClaim != nil:
-			name = v.PersistentVolumeClaim.ClaimName
-		case v.Ephemeral != nil:
-			name = pod.Name + "-" + v.Name // as Kubernetes' ephemeral volume controller names it
-		default:
+		name := claimName(pod, v)
+		if name == "" {
 			continue
 		}
 		claim := s.volumes.claims[pod.Namespace+"/"+name]

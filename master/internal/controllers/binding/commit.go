@@ -41,7 +41,7 @@ const (
 	gone result = iota
 	// done: what was decided is committed.
 	done
-	// again: the node has changed meanwhile; decide anew.
+	// again: the node, or what the pod wants there, has changed meanwhile; decide anew.
 	again
 	// held: the pod's claims get their volumes for the node that was chosen; then it is bound.
 	held
@@ -156,7 +156,7 @@ func (c *Controller) commit(tx *registry.Tx, d *decision) error {
 		return nil
 	}
 	current := c.snapshot.Recount(node, registry.ByIndex[*corev1.Pod](tx, registry.IndexNode, node.Name))
-	if fits, _ := scheduler.Fits(current, pod); !fits {
+	if fits, _ := scheduler.Fits(current, pod); !fits || c.snapshot.InUse(pod, registry.List[*corev1.Pod](tx, pod.Namespace)) {
 		d.result = again
 		return nil
 	}
