@@ -161,8 +161,11 @@ func (c *Controller) commit(tx *registry.Tx, d *decision) error {
 		return nil
 	}
 	if claims := c.snapshot.Delayed(pod); len(claims) > 0 {
-		d.result = held
-		return selectNode(tx, claims, d.Node)
+		ok, err := c.selectNode(tx, claims, node)
+		if d.result = held; !ok {
+			d.result = again
+		}
+		return err
 	}
 	if err := tx.Bind(pod, d.Node); err != nil {
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
