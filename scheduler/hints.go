@@ -15,8 +15,8 @@ type News struct {
 	node   *Node
 	set    bool
 	before *Node
-	// domains: nodes came, went or have other labels.
-	domains bool
+	// domains: nodes came, went or have other labels. taints: one has other taints.
+	domains, taints bool
 	// left and came are a pod that went and one that came; both, of one whose labels changed or that began to end.
 	left, came *corev1.Pod
 	namespaces bool
@@ -40,6 +40,8 @@ type Waiting struct {
 	// apart are its anti-affinity's terms, spreads the selectors of its constraints.
 	apart   []podTerm
 	spreads []labels.Selector
+	// tainted: a constraint leaves out nodes for their taints.
+	tainted bool
 	never   bool
 }
 
@@ -51,6 +53,7 @@ func NewWaiting(pod *corev1.Pod, d *Decision) *Waiting {
 	for i := range pod.Spec.TopologySpreadConstraints {
 		if c := &pod.Spec.TopologySpreadConstraints[i]; c.WhenUnsatisfiable == corev1.DoNotSchedule {
 			w.spreads = append(w.spreads, spreadSelector(pod, c))
+			w.tainted = w.tainted || honorsTaints(c)
 		}
 	}
 	w.never = pod.Spec.PreemptionPolicy != nil && *pod.Spec.PreemptionPolicy == corev1.PreemptNever
@@ -74,6 +77,8 @@ func (s *Snapshot) Concerns(n *News, w *Waiting) bool {
 	case n.node != nil && !n.set && has(byResources|byPorts) && w.mayFit(n.node):
 		return true
 	case n.domains && (has(bySpread|byAffinity|byAntiAffinity|byLoners) || has(byVolumes) && has(byNode)):
+		return true
+	case n.taints && w.tainted && has(bySpread):
 		return true
 	case n.namespaces && (has(byLoners) || anySelector(w.company) && has(byAffinity) || anySelector(w.apart) && has(byAntiAffinity)):
 		return true

@@ -80,8 +80,9 @@ func (s *Snapshot) SetNode(obj *corev1.Node) News {
 	old := n.obj
 	fresh := newNode(obj)
 	var news News
-	if old == nil || !sameForScheduling(old, obj) || !slices.EqualFunc(n.taints, fresh.taints, sameTaint) {
-		news = News{node: n, set: true, domains: old == nil || !maps.Equal(old.Labels, obj.Labels)}
+	tainted := old != nil && !slices.EqualFunc(n.taints, fresh.taints, sameTaint)
+	if old == nil || tainted || !sameForScheduling(old, obj) {
+		news = News{node: n, set: true, domains: old == nil || !maps.Equal(old.Labels, obj.Labels), taints: tainted}
 		if old != nil {
 			before := *n
 			news.before = &before
