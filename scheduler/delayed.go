@@ -16,7 +16,7 @@ type delayed struct {
 	free  []*corev1.PersistentVolume
 }
 
-// delay looks for what claims can have.
+// delay looks for what claims can have: of a volume that is promised to it a claim has that one, or none.
 func (s *Snapshot) delay(claims []*corev1.PersistentVolumeClaim, volumes iter.Seq[*corev1.PersistentVolume]) []delayed {
 	if len(claims) == 0 {
 		return nil
@@ -24,10 +24,18 @@ func (s *Snapshot) delay(claims []*corev1.PersistentVolumeClaim, volumes iter.Se
 	out := make([]delayed, 0, len(claims))
 	for _, claim := range claims {
 		d := delayed{claim: claim, class: s.volumes.classes[ClassOf(claim)]}
+		var promised []*corev1.PersistentVolume
 		for v := range volumes {
-			if Free(v, claim) {
+			switch {
+			case !Free(v, claim):
+			case v.Spec.ClaimRef != nil:
+				promised = append(promised, v)
+			default:
 				d.free = append(d.free, v)
 			}
+		}
+		if promised != nil {
+			d.free = promised
 		}
 		out = append(out, d)
 	}

@@ -162,6 +162,9 @@ func TestDelayedClaimsShareNoVolume(t *testing.T) {
 	w5.Spec.ClaimRef = &corev1.ObjectReference{Namespace: "default", Name: "wal"}
 	volume("w8", "8Gi", "n2")
 	check("promised", "n2 wal=w5 data=w8", "data", "wal")
+	volume("v1", "1Gi", "n1")
+	check("promised on the other node", "n2 wal=w5", "wal")
+	check("each elsewhere", "n2 wal=w5 data=w8", "wal", "data")
 	s.SetClass(&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: class}, VolumeBindingMode: &late, Provisioner: "example.com/disk",
 		AllowedTopologies: []corev1.TopologySelectorTerm{{MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{{Key: host, Values: []string{"n1"}}}}}})
 	s.RemoveVolume("w8")

@@ -14,6 +14,7 @@ import (
 	"github.com/whalepod/whalepod/master/internal/controllers/binding"
 	ct "github.com/whalepod/whalepod/master/internal/controllers/controllertest"
 	"github.com/whalepod/whalepod/master/internal/controllers/persistentvolume"
+	"github.com/whalepod/whalepod/master/internal/registry"
 )
 
 // disks starts what binds pods and claims, with a class whose volumes only people make.
@@ -137,6 +138,41 @@ func TestPodsThatComeTogetherGetVolumes(t *testing.T) {
 		}
 		if running != 4 {
 			t.Errorf("%d pods have their volumes", running)
+		}
+	})
+}
+
+// Pods that share a claim and come together go where its volume is; no other volume is kept for it.
+func TestPodsThatShareAClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := disks(t)
+		ct.Create(e, disk("node1", "a", "5Gi", nil))
+		ct.Create(e, disk("node2", "b", "5Gi", nil))
+		ct.Create(e, asking("data", "1Gi", nil))
+		ct.Settle(time.Second)
+		e.Update(func(tx *registry.Tx) error {
+			for _, name := range []string{"one", "two"} {
+				p := claiming(name, "data")
+				p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}
+				if _, err := registry.Create(tx, p); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		ct.Settle(10 * time.Second)
+		one, two := ct.Get[*corev1.Pod](e, "default", "one").Spec.NodeName, ct.Get[*corev1.Pod](e, "default", "two").Spec.NodeName
+		if one == "" || one != two {
+			t.Errorf("one on %q, two on %q", one, two)
+		}
+		kept := 0
+		for _, v := range ct.List[*corev1.PersistentVolume](e, "") {
+			if v.Spec.ClaimRef != nil {
+				kept++
+			}
+		}
+		if kept != 1 {
+			t.Errorf("%d volumes are kept", kept)
 		}
 	})
 }
