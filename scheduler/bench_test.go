@@ -78,3 +78,19 @@ func BenchmarkPreempt(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkAlike is the price of a pod that is like one that was found to fit nowhere: with the parts that pods of one
+// template share in memory, and with parts of its own.
+func BenchmarkAlike(b *testing.B) {
+	s, p := NewSnapshot(), template()
+	for name, other := range map[string]*corev1.Pod{"shared": another(p), "copied": p.DeepCopy()} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if !s.Alike(p, other) {
+					b.Fatal("not alike")
+				}
+			}
+		})
+	}
+}

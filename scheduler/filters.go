@@ -30,6 +30,7 @@ const (
 	byAffinity
 	byAntiAffinity
 	byLoners // the anti-affinity of pods that are there
+	byUsers  // who has a claim for one pod only
 )
 
 // refusal is why a node cannot take a pod, in kube-scheduler's words.
@@ -61,6 +62,9 @@ func newFilters(s *Snapshot, pod *corev1.Pod, info *podInfo) []filter {
 	}
 	filters = append(filters, resourceFilter{&info.requests})
 	if s != nil {
+		if f := s.exclusive(pod, info); f != nil {
+			filters = append(filters, f)
+		}
 		if _, f := s.claims(pod); f != nil {
 			filters = append(filters, f)
 		}

@@ -15,8 +15,8 @@ type News struct {
 	node   *Node
 	set    bool
 	before *Node
-	// domains: nodes came, went or have other labels.
-	domains bool
+	// domains: nodes came, went or have other labels. taints: one has other taints.
+	domains, taints bool
 	// left and came are a pod that went and one that came; both, of one whose labels changed or that began to end.
 	left, came *corev1.Pod
 	namespaces bool
@@ -40,6 +40,8 @@ type Waiting struct {
 	// apart are its anti-affinity's terms, spreads the selectors of its constraints.
 	apart   []podTerm
 	spreads []labels.Selector
+	// tainted: a constraint leaves out nodes for their taints.
+	tainted bool
 	never   bool
 }
 
@@ -51,6 +53,7 @@ func NewWaiting(pod *corev1.Pod, d *Decision) *Waiting {
 	for i := range pod.Spec.TopologySpreadConstraints {
 		if c := &pod.Spec.TopologySpreadConstraints[i]; c.WhenUnsatisfiable == corev1.DoNotSchedule {
 			w.spreads = append(w.spreads, spreadSelector(pod, c))
+			w.tainted = w.tainted || honorsTaints(c)
 		}
 	}
 	w.never = pod.Spec.PreemptionPolicy != nil && *pod.Spec.PreemptionPolicy == corev1.PreemptNever
@@ -75,10 +78,15 @@ func (s *Snapshot) Concerns(n *News, w *Waiting) bool {
 		return true
 	case n.domains && (has(bySpread|byAffinity|byAntiAffinity|byLoners) || has(byVolumes) && has(byNode)):
 		return true
+	case n.taints && w.tainted && has(bySpread):
+		return true
 	case n.namespaces && (has(byLoners) || anySelector(w.company) && has(byAffinity) || anySelector(w.apart) && has(byAntiAffinity)):
 		return true
 	}
-	if n.claim != nil && has(byVolumes) && n.claim.Namespace == pod.Namespace && slices.Contains(claimNames(pod), n.claim.Name) {
+	if n.claim != nil && has(byVolumes|byUsers) && n.claim.Namespace == pod.Namespace && slices.Contains(claimNames(pod), n.claim.Name) {
+		return true
+	}
+	if gone := n.left; gone != nil && n.came == nil && has(byUsers) && gone.Namespace == pod.Namespace && usesClaim(gone, claimNames(pod)) {
 		return true
 	}
 	if n.volume != nil || n.class != nil {
@@ -135,14 +143,22 @@ func (w *Waiting) mayFit(n *Node) bool {
 
 func claimNames(pod *corev1.Pod) (names []string) {
 	for i := range pod.Spec.Volumes {
-		switch v := &pod.Spec.Volumes[i]; {
-		case v.PersistentVolumeClaim != nil:
-			names = append(names, v.PersistentVolumeClaim.ClaimName)
-		case v.Ephemeral != nil:
-			names = append(names, pod.Name+"-"+v.Name)
+		if name := claimName(pod, &pod.Spec.Volumes[i]); name != "" {
+			names = append(names, name)
 		}
 	}
 	return names
+}
+
+// claimName is the claim that a volume of a pod is; empty when it is something else.
+func claimName(pod *corev1.Pod, v *corev1.Volume) string {
+	switch {
+	case v.PersistentVolumeClaim != nil:
+		return v.PersistentVolumeClaim.ClaimName
+	case v.Ephemeral != nil:
+		return pod.Name + "-" + v.Name // as Kubernetes' ephemeral volume controller names it
+	}
+	return ""
 }
 
 // OnlyCame: a pod was placed, and that is all; it concerns those who wait for company or spread.

@@ -24,7 +24,7 @@ func (s *Snapshot) Nominate(pod *corev1.Pod, node string) News {
 	return news
 }
 
-// Denominate takes a reservation back.
+// Denominate takes a reservation back. Who was to come to the node kept others away like one that is there.
 func (s *Snapshot) Denominate(uid types.UID) News {
 	info := s.nominated[uid]
 	if info == nil {
@@ -34,7 +34,7 @@ func (s *Snapshot) Denominate(uid types.UID) News {
 	n := info.node
 	n.nominated = slices.DeleteFunc(n.nominated, func(p *podInfo) bool { return p == info })
 	s.dropIfEmpty(n)
-	return News{node: n}
+	return News{node: n, left: info.pod}
 }
 
 // Nominated is where the pod has a reservation; empty without one.

@@ -80,8 +80,9 @@ func (s *Snapshot) SetNode(obj *corev1.Node) News {
 	old := n.obj
 	fresh := newNode(obj)
 	var news News
-	if old == nil || !sameForScheduling(old, obj) || !slices.EqualFunc(n.taints, fresh.taints, sameTaint) {
-		news = News{node: n, set: true, domains: old == nil || !maps.Equal(old.Labels, obj.Labels)}
+	tainted := old != nil && !slices.EqualFunc(n.taints, fresh.taints, sameTaint)
+	if old == nil || tainted || !sameForScheduling(old, obj) {
+		news = News{node: n, set: true, domains: old == nil || !maps.Equal(old.Labels, obj.Labels), taints: tainted}
 		if old != nil {
 			before := *n
 			news.before = &before
@@ -121,13 +122,14 @@ func (s *Snapshot) SetPod(pod *corev1.Pod) News {
 	if pod.Spec.NodeName == "" || Ended(pod) {
 		return s.RemovePod(pod.UID)
 	}
-	var reserved *Node
-	if n := s.Denominate(pod.UID).node; n != nil && n.name != pod.Spec.NodeName {
-		reserved = n
+	reserved := s.Denominate(pod.UID)
+	if reserved.node != nil && reserved.node.name == pod.Spec.NodeName {
+		reserved = News{} // where it was expected
 	}
 	if old == nil {
 		s.place(newPodInfo(pod), pod.Spec.NodeName)
-		return News{node: reserved, came: pod}
+		reserved.came = pod
+		return reserved
 	}
 	same := old.node.name == pod.Spec.NodeName && old.generation == pod.Generation
 	var info *podInfo
@@ -152,10 +154,16 @@ func (s *Snapshot) SetPod(pod *corev1.Pod) News {
 	return news
 }
 
-// Assume counts a pod on a node before it is bound there, so that the next decision of the same batch knows of it.
-func (s *Snapshot) Assume(pod *corev1.Pod, node string) {
-	s.RemovePod(pod.UID)
+// Assume counts a pod on a node before it is bound there, so that the next decision of the same batch knows of it. The news
+// is of another node that was reserved for it.
+func (s *Snapshot) Assume(pod *corev1.Pod, node string) News {
+	elsewhere := s.Nominated(pod.UID) != node
+	news := s.RemovePod(pod.UID)
 	s.place(newPodInfo(pod), node)
+	if !elsewhere {
+		return News{}
+	}
+	return news
 }
 
 func (s *Snapshot) place(info *podInfo, node string) {
@@ -298,13 +306,5 @@ func sameForScheduling(a, b *corev1.Node) bool {
 			return false
 		}
 	}
-	if len(a.Status.Allocatable) != len(b.Status.Allocatable) {
-		return false
-	}
-	for name, q := range a.Status.Allocatable {
-		if p, ok := b.Status.Allocatable[name]; !ok || p.Cmp(q) != 0 {
-			return false
-		}
-	}
-	return true
+	return sameAmounts(a.Status.Allocatable, b.Status.Allocatable)
 }

@@ -92,10 +92,11 @@ func (s *Snapshot) countsForSpread(pod *corev1.Pod, c *corev1.TopologySpreadCons
 			return false
 		}
 	}
-	if c.NodeTaintsPolicy != nil && *c.NodeTaintsPolicy == corev1.NodeInclusionPolicyHonor {
-		return (taintFilter{pod.Spec.Tolerations}).fits(n)
-	}
-	return true
+	return !honorsTaints(c) || (taintFilter{pod.Spec.Tolerations}).fits(n)
+}
+
+func honorsTaints(c *corev1.TopologySpreadConstraint) bool {
+	return c.NodeTaintsPolicy != nil && *c.NodeTaintsPolicy == corev1.NodeInclusionPolicyHonor
 }
 
 func (f *spreadFilter) fits(n *Node) bool {

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -10,25 +11,35 @@ import (
 )
 
 // volumes is what the snapshot knows of claims and what they are bound to; all by name, claims with their namespace.
+// exclusive counts the claims that are for one pod only.
 type volumes struct {
-	claims  map[string]*corev1.PersistentVolumeClaim
-	volumes map[string]*corev1.PersistentVolume
-	classes map[string]*storagev1.StorageClass
+	claims    map[string]*corev1.PersistentVolumeClaim
+	volumes   map[string]*corev1.PersistentVolume
+	classes   map[string]*storagev1.StorageClass
+	exclusive int
 }
 
 func newVolumes() volumes {
-	return volumes{map[string]*corev1.PersistentVolumeClaim{}, map[string]*corev1.PersistentVolume{}, map[string]*storagev1.StorageClass{}}
+	return volumes{map[string]*corev1.PersistentVolumeClaim{}, map[string]*corev1.PersistentVolume{}, map[string]*storagev1.StorageClass{}, 0}
 }
 
 // SetClaim takes over the state of a claim; the snapshot keeps it.
 func (s *Snapshot) SetClaim(c *corev1.PersistentVolumeClaim) News {
+	s.RemoveClaim(c.Namespace, c.Name)
 	s.volumes.claims[c.Namespace+"/"+c.Name] = c
+	if isExclusive(c) {
+		s.volumes.exclusive++
+	}
 	return News{claim: c}
 }
 
 // RemoveClaim forgets a claim.
 func (s *Snapshot) RemoveClaim(namespace, name string) {
-	delete(s.volumes.claims, namespace+"/"+name)
+	key := namespace + "/" + name
+	if isExclusive(s.volumes.claims[key]) {
+		s.volumes.exclusive--
+	}
+	delete(s.volumes.claims, key)
 }
 
 // SetVolume takes over the state of a volume; the snapshot keeps it.
@@ -76,6 +87,7 @@ func (s *Snapshot) claims(pod *corev1.Pod) (blocked string, f filter) {
 		return blocked, nil
 	}
 	out := volumeFilter{}
+	var waiting []*corev1.PersistentVolumeClaim
 	for _, claim := range claims {
 		switch {
 		case claim.Spec.VolumeName != "" && metav1.HasAnnotation(claim.ObjectMeta, annBindCompleted):
@@ -85,10 +97,15 @@ func (s *Snapshot) claims(pod *corev1.Pod) (blocked string, f filter) {
 				out.bound = append(out.bound, v)
 			}
 		case claim.Spec.VolumeName == "" && WaitsForConsumer(s.volumes.classes[ClassOf(claim)]):
-			out.delayed = append(out.delayed, s.delay(claim))
+			if !slices.Contains(waiting, claim) { // two volumes may be one claim
+				waiting = append(waiting, claim)
+			}
 		default:
 			return "pod has unbound immediate PersistentVolumeClaims", nil
 		}
+	}
+	if out.delayed = s.delay(waiting, maps.Values(s.volumes.volumes)); len(out.delayed) > 1 {
+		inOrder(out.delayed) // for one any volume shows that there is one
 	}
 	return "", out
 }
@@ -96,13 +113,8 @@ func (s *Snapshot) claims(pod *corev1.Pod) (blocked string, f filter) {
 func (s *Snapshot) claimsOf(pod *corev1.Pod) (claims []*corev1.PersistentVolumeClaim, blocked string) {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		name := ""
-		switch {
-		case v.PersistentVolumeClaim != nil:
-			name = v.PersistentVolumeClaim.ClaimName
-		case v.Ephemeral != nil:
-			name = pod.Name + "-" + v.Name // as Kubernetes' ephemeral volume controller names it
-		default:
+		name := claimName(pod, v)
+		if name == "" {
 			continue
 		}
 		claim := s.volumes.claims[pod.Namespace+"/"+name]
@@ -123,39 +135,6 @@ func (s *Snapshot) claimsOf(pod *corev1.Pod) (claims []*corev1.PersistentVolumeC
 	return claims, ""
 }
 
-// Delayed are the pod's claims that get a volume when its node is chosen.
-func (s *Snapshot) Delayed(pod *corev1.Pod) []*corev1.PersistentVolumeClaim {
-	_, f := s.claims(pod)
-	v, _ := f.(volumeFilter)
-	out := make([]*corev1.PersistentVolumeClaim, 0, len(v.delayed))
-	for _, d := range v.delayed {
-		out = append(out, d.claim)
-	}
-	return out
-}
-
-// delayed is a claim that waits for a node, and what it can have there.
-type delayed struct {
-	claim *corev1.PersistentVolumeClaim
-	class *storagev1.StorageClass
-	free  []*corev1.PersistentVolume
-}
-
-func (s *Snapshot) delay(claim *corev1.PersistentVolumeClaim) delayed {
-	d := delayed{claim: claim, class: s.volumes.classes[ClassOf(claim)]}
-	for _, v := range s.volumes.volumes {
-		if Free(v, claim) {
-			d.free = append(d.free, v)
-		}
-	}
-	return d
-}
-
-func (d delayed) possible(n *Node) bool {
-	return n.obj != nil && (provisions(d.class, n.obj) ||
-		slices.ContainsFunc(d.free, func(v *corev1.PersistentVolume) bool { return Reachable(v, n.obj) }))
-}
-
 // volumeFilter refuses nodes from which the volumes of the pod's claims cannot be reached.
 type volumeFilter struct {
 	bound   []*corev1.PersistentVolume
@@ -164,15 +143,6 @@ type volumeFilter struct {
 }
 
 func (f volumeFilter) fits(n *Node) bool { return !f.missing && f.bindable(n) && f.reachable(n) }
-
-func (f volumeFilter) bindable(n *Node) bool {
-	for _, d := range f.delayed {
-		if !d.possible(n) {
-			return false
-		}
-	}
-	return true
-}
 
 func (f volumeFilter) reachable(n *Node) bool {
 	for _, v := range f.bound {

@@ -1,11 +1,15 @@
 package scheduler
 
 import (
+	"maps"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 func claiming(names ...string) *corev1.Pod {
@@ -101,4 +105,68 @@ func TestClaims(t *testing.T) {
 	if d := Schedule(s, claiming("bound")); d.Node != "" {
 		t.Error("a claim that is gone holds nobody up")
 	}
+}
+
+// Claims that wait for a node take a volume each: the smallest chooses first, and takes the smallest that will do.
+func TestDelayedClaimsShareNoVolume(t *testing.T) {
+	late, class := storagev1.VolumeBindingWaitForFirstConsumer, "late"
+	size := func(s string) corev1.ResourceList { return corev1.ResourceList{"storage": resource.MustParse(s)} }
+	s := snapshotOf(testNode("n1", "1", "1Gi"), testNode("n2", "1", "1Gi"))
+	s.SetClass(&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: class}, VolumeBindingMode: &late, Provisioner: noProvisioner})
+	claim := func(name, request string) {
+		s.SetClaim(&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID(name)},
+			Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: &class, Resources: corev1.VolumeResourceRequirements{Requests: size(request)}}})
+	}
+	volume := func(name, capacity, node string) *corev1.PersistentVolume {
+		v := &corev1.PersistentVolume{
+			ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.PersistentVolumeStatus{Phase: corev1.VolumeAvailable},
+			Spec: corev1.PersistentVolumeSpec{StorageClassName: class, Capacity: size(capacity),
+				NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+					MatchExpressions: []corev1.NodeSelectorRequirement{{Key: host, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}},
+				}}}}},
+		}
+		s.SetVolume(v)
+		return v
+	}
+	claim("data", "5Gi")
+	claim("wal", "1Gi")
+	check := func(what, want string, claims ...string) {
+		t.Helper()
+		p := claiming(claims...)
+		got := ""
+		if d := Schedule(s, p); d.Node != "" {
+			chosen, ok := s.Choose(s.Delayed(p), maps.Values(s.volumes.volumes), s.Node(d.Node).obj)
+			if !ok {
+				t.Errorf("%s: fits, and nothing can be chosen", what)
+			}
+			got = d.Node
+			for _, c := range chosen {
+				got += " " + c.Claim.Name + "=" + c.Volume.Name
+			}
+		} else if !strings.HasPrefix(d.Message, "0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind.") {
+			t.Errorf("%s: %s", what, d.Message)
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+	}
+	volume("v9", "9Gi", "n1")
+	volume("w1", "1Gi", "n2")
+	check("one volume for two", "", "data", "wal")
+	check("one claim twice", "n1 data=v9", "data", "data")
+	volume("w2", "2Gi", "n2")
+	check("one of two is too small", "", "data", "wal")
+	volume("w5", "5Gi", "n2")
+	check("enough", "n2 wal=w1 data=w5", "data", "wal")
+	w5 := volume("w5", "5Gi", "n2")
+	w5.Spec.ClaimRef = &corev1.ObjectReference{Namespace: "default", Name: "wal"}
+	volume("w8", "8Gi", "n2")
+	check("promised", "n2 wal=w5 data=w8", "data", "wal")
+	volume("v1", "1Gi", "n1")
+	check("promised on the other node", "n2 wal=w5", "wal")
+	check("each elsewhere", "n2 wal=w5 data=w8", "wal", "data")
+	s.SetClass(&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: class}, VolumeBindingMode: &late, Provisioner: "example.com/disk",
+		AllowedTopologies: []corev1.TopologySelectorTerm{{MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{{Key: host, Values: []string{"n1"}}}}}})
+	s.RemoveVolume("w8")
+	check("made on the other node", "n1", "data", "wal")
 }

@@ -15,18 +15,13 @@ import (
 	"github.com/whalepod/whalepod/scheduler"
 )
 
-// shape stands for pods that ask for the same: those of one ReplicaSet or Job.
-type shape struct {
-	owner      types.UID
-	generation int64
-}
-
-func shapeOf(pod *corev1.Pod) (shape, bool) {
+// ownerOf is whose pods may ask for the same: a ReplicaSet or Job.
+func ownerOf(pod *corev1.Pod) (types.UID, bool) {
 	ref := metav1.GetControllerOfNoCopy(pod)
 	if ref == nil || ref.Kind != "ReplicaSet" && ref.Kind != "Job" || scheduler.Claims(pod) { // claims can be a pod's own
-		return shape{}, false
+		return "", false
 	}
-	return shape{ref.UID, pod.Generation}, true
+	return ref.UID, true
 }
 
 // decision is what was found for a pod, and what became of it.
@@ -46,7 +41,7 @@ const (
 	gone result = iota
 	// done: what was decided is committed.
 	done
-	// again: the node has changed meanwhile; decide anew.
+	// again: the node, or what the pod wants there, has changed meanwhile; decide anew.
 	again
 	// held: the pod's claims get their volumes for the node that was chosen; then it is bound.
 	held
@@ -57,9 +52,9 @@ func (c *Controller) scheduleBatch(ctx context.Context) {
 	batch := c.queue.pop(batchSize)
 	c.inBatch = true
 	defer c.catchUp()
-	decisions := make([]*decision, len(batch))
+	decisions, began := make([]*decision, len(batch)), time.Now()
 	for i, it := range batch {
-		decisions[i] = c.decide(it)
+		decisions[i] = c.decide(it, began)
 	}
 	err := c.cfg.Registry.Transact(ctx, func(tx *registry.Tx) error {
 		for _, d := range decisions {
@@ -83,27 +78,42 @@ func (c *Controller) scheduleBatch(ctx context.Context) {
 	}
 }
 
-// hopeless is what was found for a pod that fits nowhere, and that nobody's leaving would help.
+// hopeless is what was found for a pod that fits nowhere, and that nobody's leaving would help. It is believed for as long as
+// a parked pod is: the net below the hints is one for all of an owner's pods.
 type hopeless struct {
 	scheduler.Decision
+	pod     *corev1.Pod
 	waiting *scheduler.Waiting
+	since   time.Time
+}
+
+// maxHopeless bounds what is remembered: beyond, all is forgotten, and learned again from the pods that still wait.
+const maxHopeless = 1000
+
+// known is what was found for another pod that asks for the same as this one; nil when there is none.
+func (c *Controller) known(owner types.UID, pod *corev1.Pod, now time.Time) *hopeless {
+	h := c.hopeless[owner]
+	if h == nil || now.Sub(h.since) >= flushAfter || !c.snapshot.Alike(h.pod, pod) {
+		return nil
+	}
+	return h
 }
 
 // decide asks the scheduler and counts the pod on its node at once, for the decisions that follow; one that is to have
 // another's place has a reservation for it.
-func (c *Controller) decide(it *item) *decision {
+func (c *Controller) decide(it *item, now time.Time) *decision {
 	d := &decision{item: it}
-	s, alike := shapeOf(it.pod)
-	reserved := c.snapshot.Nominated(it.pod.UID)
-	alike = alike && reserved == ""
-	if known := c.hopeless[s]; alike && known != nil {
-		d.Decision, d.waiting = known.Decision, known.waiting
-		return d
+	owner, shares := ownerOf(it.pod)
+	if shares = shares && c.snapshot.Nominated(it.pod.UID) == ""; shares {
+		if known := c.known(owner, it.pod, now); known != nil {
+			d.Decision, d.waiting = known.Decision, known.waiting
+			return d
+		}
 	}
 	c.asked.Add(1)
 	d.Decision = scheduler.Schedule(c.snapshot, it.pod)
 	if d.Node != "" {
-		c.snapshot.Assume(it.pod, d.Node)
+		c.hear(c.snapshot.Assume(it.pod, d.Node))
 		return d
 	}
 	d.waiting = scheduler.NewWaiting(it.pod, &d.Decision)
@@ -116,8 +126,11 @@ func (c *Controller) decide(it *item) *decision {
 		it.nominated = ""
 		c.hear(c.snapshot.Denominate(it.pod.UID))
 	}
-	if alike && d.Nominated == "" {
-		c.hopeless[s] = &hopeless{d.Decision, d.waiting}
+	if shares && d.Nominated == "" {
+		if len(c.hopeless) >= maxHopeless {
+			clear(c.hopeless)
+		}
+		c.hopeless[owner] = &hopeless{d.Decision, it.pod, d.waiting, now}
 	}
 	return d
 }
@@ -143,13 +156,16 @@ func (c *Controller) commit(tx *registry.Tx, d *decision) error {
 		return nil
 	}
 	current := c.snapshot.Recount(node, registry.ByIndex[*corev1.Pod](tx, registry.IndexNode, node.Name))
-	if fits, _ := scheduler.Fits(current, pod); !fits {
+	if fits, _ := scheduler.Fits(current, pod); !fits || c.snapshot.InUse(pod, registry.List[*corev1.Pod](tx, pod.Namespace)) {
 		d.result = again
 		return nil
 	}
 	if claims := c.snapshot.Delayed(pod); len(claims) > 0 {
-		d.result = held
-		return selectNode(tx, claims, d.Node)
+		ok, err := c.selectNode(tx, claims, node)
+		if d.result = held; !ok {
+			d.result = again
+		}
+		return err
 	}
 	if err := tx.Bind(pod, d.Node); err != nil {
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/whalepod/whalepod/master/internal/registry"
 	"github.com/whalepod/whalepod/scheduler"
@@ -39,8 +40,8 @@ type Controller struct {
 	snapshot *scheduler.Snapshot
 	queue    *queue
 	// hopeless are the owners of whom a pod was found to fit nowhere, while nothing has changed that concerns it: their other
-	// pods are alike and need no look at the nodes.
-	hopeless map[shape]*hopeless
+	// pods that ask for the same need no look at the nodes.
+	hopeless map[types.UID]*hopeless
 	// unheard are news of a batch whose pods have not all been parked yet: they have to hear them too.
 	inBatch bool
 	unheard []scheduler.News
@@ -146,7 +147,7 @@ func (c *Controller) serve(ctx context.Context, batches <-chan []registry.Event,
 }
 
 func (c *Controller) reset(v *registry.View) {
-	c.snapshot, c.queue, c.hopeless = scheduler.NewSnapshot(), newQueue(), map[shape]*hopeless{}
+	c.snapshot, c.queue, c.hopeless = scheduler.NewSnapshot(), newQueue(), map[types.UID]*hopeless{}
 	c.snapshot.Seed = c.cfg.Seed
 	for ns := range registry.List[*corev1.Namespace](v, "") {
 		c.snapshot.SetNamespace(ns.Name, ns.Labels)
@@ -249,9 +250,9 @@ func (c *Controller) hear(news scheduler.News) {
 	if !news.Any() {
 		return
 	}
-	for s, h := range c.hopeless {
+	for owner, h := range c.hopeless {
 		if news.Shows() || c.snapshot.Concerns(&news, h.waiting) {
-			delete(c.hopeless, s)
+			delete(c.hopeless, owner)
 		}
 	}
 	if c.inBatch {

@@ -261,19 +261,29 @@ func TestRetriedOnlyForAReason(t *testing.T) {
 	}
 }
 
-// Nothing happens for a long time: the net below the hints asks once in five minutes.
+// Nothing happens for a long time: the net below the hints asks once in five minutes, for pods of one owner together.
 func TestFlush(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := ct.New(t)
-		c := New(Config{Registry: e.Registry, Logger: e.Logger})
-		e.Start(c.Run)
-		ct.Node(e, "node1")
-		ct.Create(e, requesting("waits", "100"))
-		ct.Settle(29 * time.Minute)
-		if n := c.asked.Load(); n < 5 || n > 6 {
-			t.Errorf("asked %d times in 29 minutes", n)
-		}
-	})
+	for name, of := range map[string]func(*corev1.Pod) *corev1.Pod{
+		"alone": func(p *corev1.Pod) *corev1.Pod { return p },
+		"owned": func(p *corev1.Pod) *corev1.Pod { return of("job", p) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := ct.New(t)
+				c := New(Config{Registry: e.Registry, Logger: e.Logger})
+				e.Start(c.Run)
+				ct.Node(e, "node1")
+				ct.Create(e, of(requesting("waits", "100")))
+				if name == "owned" {
+					ct.Create(e, of(requesting("waits-too", "100")))
+				}
+				ct.Settle(29 * time.Minute)
+				if n := c.asked.Load(); n < 5 || n > 6 {
+					t.Errorf("asked %d times in 29 minutes", n)
+				}
+			})
+		})
+	}
 }
 
 // A pod whose last gate goes is placed at once; one of another scheduler is left alone.

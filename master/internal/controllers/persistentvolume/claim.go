@@ -117,7 +117,7 @@ func (o *outcome) search(w world, claim *corev1.PersistentVolumeClaim) {
 	var node *corev1.Node
 	if selected != "" {
 		if node = w.node(selected); node == nil {
-			o.reselect(claim, "node %q, which was selected for the volume, is gone", selected)
+			o.reselect(w, claim, "node %q, which was selected for the volume, is gone", selected)
 			return
 		}
 	}
@@ -138,9 +138,16 @@ func (o *outcome) search(w world, claim *corev1.PersistentVolumeClaim) {
 	}
 }
 
-// reselect has the scheduler choose a node anew.
-func (o *outcome) reselect(claim *corev1.PersistentVolumeClaim, format string, args ...any) {
+// reselect has the scheduler choose a node anew, and a volume: one that it promised to the claim is free again.
+func (o *outcome) reselect(w world, claim *corev1.PersistentVolumeClaim, format string, args ...any) {
 	delete(claim.Annotations, annSelectedNode)
+	for v := range w.volumes {
+		if ref := v.Spec.ClaimRef; ref != nil && ref.UID == claim.UID && promised(v) {
+			o.volume = v.DeepCopy()
+			free(o.volume)
+			break
+		}
+	}
 	o.tell(corev1.EventTypeWarning, "ProvisioningFailed", format, args...)
 }
 

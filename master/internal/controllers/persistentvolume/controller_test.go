@@ -361,3 +361,55 @@ func TestClaimGrows(t *testing.T) {
 		}
 	})
 }
+
+// A volume that the scheduler has promised to a claim is free again when nothing came of it; one that people promised is not.
+func TestPromiseIsTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := start(t)
+		late := storagev1.VolumeBindingWaitForFirstConsumer
+		ct.Create(e, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, VolumeBindingMode: &late, Provisioner: "kubernetes.io/no-provisioner"})
+		for _, name := range []string{"disk", "lost", "given"} {
+			ct.Create(e, volume(name, "late", "5Gi"))
+		}
+		ct.Settle(time.Second)
+		promise := func(name string, c *corev1.PersistentVolumeClaim, byUs bool) {
+			ct.Change(e, "", name, func(v *corev1.PersistentVolume) {
+				v.Spec.ClaimRef = refTo(c)
+				if byUs {
+					metav1.SetMetaDataAnnotation(&v.ObjectMeta, annBoundByUs, "yes")
+				}
+			})
+		}
+		gone := claim("gone", "late", "5Gi")
+		gone.UID = "gone"
+		promise("lost", gone, true)
+		promise("given", gone, false)
+		c := claim("data", "late", "5Gi")
+		c.Annotations = map[string]string{annSelectedNode: "gone"}
+		e.Update(func(tx *registry.Tx) error { // as the scheduler does it
+			created, err := registry.Create(tx, c)
+			if err != nil {
+				return err
+			}
+			v, err := registry.Get[*corev1.PersistentVolume](tx, "", "disk")
+			if err != nil {
+				return err
+			}
+			v = v.DeepCopy()
+			v.Spec.ClaimRef = refTo(created)
+			metav1.SetMetaDataAnnotation(&v.ObjectMeta, annBoundByUs, "yes")
+			_, err = registry.Put(tx, v)
+			return err
+		})
+		ct.Settle(time.Second)
+		if got := state(e, "data"); got != "Pending" || has(&ct.Get[*corev1.PersistentVolumeClaim](e, "default", "data").ObjectMeta, annSelectedNode) {
+			t.Errorf("claim for a node that is gone: %s", got)
+		}
+		for name, want := range map[string]corev1.PersistentVolumePhase{"disk": corev1.VolumeAvailable, "lost": corev1.VolumeAvailable, "given": corev1.VolumeReleased} {
+			v := ct.Get[*corev1.PersistentVolume](e, "", name)
+			if v.Status.Phase != want || (v.Spec.ClaimRef == nil) != (want == corev1.VolumeAvailable) {
+				t.Errorf("%s: %s, for %v", name, v.Status.Phase, v.Spec.ClaimRef)
+			}
+		}
+	})
+}

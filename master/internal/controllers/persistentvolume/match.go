@@ -1,7 +1,6 @@
 package persistentvolume
 
 import (
-	"cmp"
 	"iter"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,17 +16,9 @@ func best(claim *corev1.PersistentVolumeClaim, volumes iter.Seq[*corev1.Persiste
 		if !scheduler.Free(v, claim) || node != nil && !scheduler.Reachable(v, node) {
 			continue
 		}
-		if v.Spec.ClaimRef != nil {
-			return v
-		}
-		if found == nil || smaller(v, found) {
+		if found == nil || scheduler.BySize(v, found) < 0 {
 			found = v
 		}
 	}
 	return found
-}
-
-func smaller(a, b *corev1.PersistentVolume) bool {
-	x, y := a.Spec.Capacity[corev1.ResourceStorage], b.Spec.Capacity[corev1.ResourceStorage]
-	return cmp.Or(x.Cmp(y), cmp.Compare(a.Name, b.Name)) < 0
 }

@@ -19,7 +19,7 @@ func (o *outcome) provision(w world, claim *corev1.PersistentVolumeClaim, node *
 	class := w.class
 	switch {
 	case class.Provisioner == "kubernetes.io/no-provisioner" && node != nil:
-		o.reselect(claim, "no persistent volume for this claim can be reached from node %q any more", node.Name)
+		o.reselect(w, claim, "no persistent volume for this claim can be reached from node %q any more", node.Name)
 		return
 	case class.Provisioner == "kubernetes.io/no-provisioner":
 		o.tell(corev1.EventTypeNormal, "FailedBinding", "no persistent volumes available for this claim and no storage class is set")

@@ -23,6 +23,8 @@ func planVolume(volume *corev1.PersistentVolume, claim *corev1.PersistentVolumeC
 		default:
 			o.misbound(v)
 		}
+	case promised(v):
+		free(v) // its claim has gone before the two were bound
 	default:
 		o.release(v)
 	}
@@ -43,13 +45,22 @@ func (o *outcome) misbound(v *corev1.PersistentVolume) {
 	case v.Annotations[annProvisionedBy] != "" && v.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete:
 		o.release(v)
 	case has(&v.ObjectMeta, annBoundByUs):
-		v.Spec.ClaimRef = nil
-		delete(v.Annotations, annBoundByUs)
-		v.Status.Phase = corev1.VolumeAvailable
+		free(v)
 	default:
 		v.Spec.ClaimRef.UID, v.Spec.ClaimRef.ResourceVersion = "", ""
 		v.Status.Phase = corev1.VolumeAvailable
 	}
+}
+
+// promised says that the scheduler has chosen the volume for a claim and that the two have not been bound: there are no data.
+func promised(v *corev1.PersistentVolume) bool {
+	return v.Status.Phase == corev1.VolumeAvailable && has(&v.ObjectMeta, annBoundByUs)
+}
+
+func free(v *corev1.PersistentVolume) {
+	v.Spec.ClaimRef = nil
+	delete(v.Annotations, annBoundByUs)
+	v.Status.Phase = corev1.VolumeAvailable
 }
 
 // release: nobody claims the volume any more.
