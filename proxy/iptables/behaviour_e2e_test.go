@@ -170,6 +170,30 @@ func TestE2EAffinityOutlivesChanges(t *testing.T) {
 	})
 }
 
+// Marks that others are known to set do not have their packets masqueraded, and are no obstacle to masquerading ours.
+func TestE2EMarksOfOthers(t *testing.T) {
+	eachBackend(t, func(t *testing.T, b backend) {
+		topology(t, "1")
+		serve(t, "wpp-p1", ":8080")
+		r := start(t, b)
+		defer r.stop()
+		r.apply(t, func() {
+			r.SetService(svc("web", "10.254.0.9", nodePort(30080)))
+			r.SetSlice(eps("web", "TCP", 8080, podIPs["wpp-p1"]))
+			r.Synced()
+		})
+		netnstest.RunIn(t, nodeNS, "nft", "add table ip others; add chain ip others prerouting { type filter hook prerouting priority -150; }")
+		for _, mark := range []string{"0x40000", "0x80000", "0x2000", "0x4000", "0x8000", "0x1bd00", "0x1bd10", "0xca6c", "0xd0c4e3", "0xffff0000", "0x0f00"} {
+			netnstest.RunIn(t, nodeNS, "nft", "flush chain ip others prerouting; add rule ip others prerouting ip saddr 198.51.100.1 meta mark set "+mark)
+			for to, seen := range map[string]string{podIPs["wpp-p1"] + ":8080": "198.51.100.1", nodeIP + ":30080": "10.244.1.1"} {
+				if _, saw, err := ask(clientNS, "198.51.100.1", to); err != nil || saw != seen {
+					t.Errorf("marked %s, to %s: the pod saw %q (%v), want %q", mark, to, saw, err, seen)
+				}
+			}
+		}
+	})
+}
+
 // load keeps opening connections through each kind of address until it is stopped, and counts those that failed.
 type load struct {
 	opened, failed atomic.Int64

@@ -50,8 +50,8 @@ const (
 	setConcat = 0x80
 	// maxClients is how many clients are remembered for session affinity; more are sent anywhere.
 	maxClients = 65535
-	// masqMark is the bit that package proxy uses in iptables, too.
-	masqMark = 0x40000
+	// masqMark is what the bits masqBits of a packet's mark are when it must be masqueraded; the same in package proxy for iptables.
+	masqMark, masqBits = 0x1000, 0x3000
 	// localList is added to the number of an endpoint in the list for clients from outside of a Service with policy Local.
 	localList = 0x10000
 	// Before and after those of iptables: what we refuse is refused, what we translate is translated.
@@ -124,11 +124,15 @@ func notLocal(flag uint32) []expression {
 }
 
 func mark() []expression {
-	return []expression{meta(0, unix.NFT_META_MARK), bitwise(0, native(^uint32(masqMark)), native(masqMark)), setMark(0)}
+	return []expression{meta(0, unix.NFT_META_MARK), bitwise(0, native(^uint32(masqBits)), native(masqMark)), setMark(0)}
 }
 
 func unmark() []expression {
-	return []expression{meta(0, unix.NFT_META_MARK), bitwise(0, native(^uint32(masqMark)), make([]byte, 4)), setMark(0)}
+	return []expression{meta(0, unix.NFT_META_MARK), bitwise(0, native(^uint32(masqBits)), make([]byte, 4)), setMark(0)}
+}
+
+func marked() []expression {
+	return []expression{meta(0, unix.NFT_META_MARK), bitwise(0, native(masqBits), make([]byte, 4)), compare(0, unix.NFT_CMP_EQ, native(masqMark))}
 }
 
 // where loads what Services are looked up by: the address that the packet goes to, or 0.0.0.0 for any of the node's.
@@ -186,7 +190,7 @@ func (c *Config) base() []chain {
 		{"output", "nat", unix.NF_INET_LOCAL_OUT, priorityDNAT, []rule{{"services", leadTo("services")}}},
 		{"postrouting", "nat", unix.NF_INET_POST_ROUTING, prioritySNAT, []rule{
 			// The mark must not go on into a tunnel's outer packet.
-			{"marked", steps(some(meta(0, unix.NFT_META_MARK), masqMark), unmark(), one(masquerade(randomFully)))},
+			{"marked", steps(marked(), unmark(), one(masquerade(randomFully)))},
 			{"pods that reach themselves", steps(from(c.PodCIDR), to(c.PodCIDR), some(ct(0, unix.NFT_CT_STATUS), statusDNAT),
 				[]expression{saddr(0), daddr(1), in("hairpins", 0), masquerade(0)})},
 			{"leaves the cluster", steps(from(c.PodCIDR), notTo(c.ClusterPodCIDR),
