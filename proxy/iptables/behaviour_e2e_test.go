@@ -123,53 +123,6 @@ func TestE2EPolicies(t *testing.T) {
 	})
 }
 
-// A client with affinity stays where it is whatever happens to the others, to the agent, and to the rules.
-func TestE2EAffinityOutlivesChanges(t *testing.T) {
-	eachBackend(t, func(t *testing.T, b backend) {
-		topology(t, "1")
-		for ns := range podIPs {
-			serve(t, ns, ":8080")
-		}
-		r := start(t, b)
-		const nobody = "10.244.1.4" // comes before the others in every list
-		p1, p2 := podIPs["wpp-p1"], podIPs["wpp-p2"]
-		all := func(ips ...string) func() {
-			return func() {
-				r.SetService(svc("sticky", "10.254.0.31", nodePort(30131), func(s *corev1.Service) { s.Spec.SessionAffinity = "ClientIP" }))
-				r.SetSlice(eps("sticky", "TCP", 8080, ips...))
-				r.Synced()
-			}
-		}
-		r.apply(t, all(p1, p2))
-		first, _, err := ask(clientNS, "", nodeIP+":30131")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, step := range []struct {
-			what string
-			do   func()
-		}{
-			{"an endpoint more", func() { r.apply(t, all(nobody, p1, p2)) }},
-			{"the others are gone", func() { r.apply(t, all(podIPs[first])) }},
-			{"others again", func() { r.apply(t, all(nobody, p1, p2)) }},
-			{"everything compared", func() { r.apply(t, r.Repair) }},
-			{"another agent", func() {
-				r.stop()
-				r = start(t, b)
-				r.apply(t, all(nobody, p1, p2))
-			}},
-		} {
-			step.do()
-			for range 10 {
-				if pod, _, err := ask(clientNS, "", nodeIP+":30131"); err != nil || pod != first {
-					t.Fatalf("%s: the client of %s came to %q, %v", step.what, first, pod, err)
-				}
-			}
-		}
-		r.stop()
-	})
-}
-
 // Marks that others are known to set do not have their packets masqueraded, and are no obstacle to masquerading ours.
 func TestE2EMarksOfOthers(t *testing.T) {
 	eachBackend(t, func(t *testing.T, b backend) {
