@@ -21,9 +21,9 @@ func TestHostPorts(t *testing.T) {
 		p.SetHostPorts("default/web", []HostPort{{Port: 8080, Pod: netip.MustParseAddrPort("10.244.1.5:80")},
 			{Protocol: corev1.ProtocolUDP, HostIP: netip.MustParseAddr("198.51.100.11"), Port: 53, Pod: netip.MustParseAddrPort("10.244.1.5:5353")}})
 		settleDown()
-		want := `-A WP-HOSTPORTS -s 127.0.0.0/8 -p tcp -m comment --comment "default/web hostPort" -m tcp --dport 8080 -j MARK --set-xmark 0x40000/0x40000
+		want := `-A WP-HOSTPORTS -s 127.0.0.0/8 -p tcp -m comment --comment "default/web hostPort" -m tcp --dport 8080 -j MARK --set-xmark 0x1000/0x3000
 -A WP-HOSTPORTS -p tcp -m comment --comment "default/web hostPort" -m tcp --dport 8080 -j DNAT --to-destination 10.244.1.5:80
--A WP-HOSTPORTS -s 127.0.0.0/8 -d 198.51.100.11/32 -p udp -m comment --comment "default/web hostPort" -m udp --dport 53 -j MARK --set-xmark 0x40000/0x40000
+-A WP-HOSTPORTS -s 127.0.0.0/8 -d 198.51.100.11/32 -p udp -m comment --comment "default/web hostPort" -m udp --dport 53 -j MARK --set-xmark 0x1000/0x3000
 -A WP-HOSTPORTS -d 198.51.100.11/32 -p udp -m comment --comment "default/web hostPort" -m udp --dport 53 -j DNAT --to-destination 10.244.1.5:5353
 `
 		if d := cmp.Diff(want, tables.tables["nat"][chainHostPorts]); d != "" {

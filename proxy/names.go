@@ -37,10 +37,12 @@ const (
 const (
 	tableNat    = "nat"
 	tableFilter = "filter"
-	// masqMark is set on packets that must be masqueraded; no bit that Kubernetes, Docker or Calico use by default.
-	masqMark = "0x40000/0x40000"
-	// unmark clears the bit.
-	unmark = "0x0/0x40000"
+	// masqMark is set on packets that must be masqueraded. It is two bits, 01, for no single one is left that nobody sets: kube-proxy
+	// and kubelet have 0x4000 and 0x8000, Podman and CNI's portmap 0x2000, Tailscale 0xff0000, Calico 0xffff0000, Cilium and Istio
+	// the lower twelve; NetBird marks with 0x1bd00, Docker's encrypted overlays with 0xd0c4e3, wg-quick with 0xca6c.
+	masqMark = "0x1000/0x3000"
+	// unmark clears both.
+	unmark = "0x0/0x3000"
 	// bucketPorts is how many ports share one chain below WP-NODEPORTS.
 	bucketPorts = 64
 )

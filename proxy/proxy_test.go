@@ -385,3 +385,43 @@ func TestProbabilitiesAreEqual(t *testing.T) {
 		}
 	}
 }
+
+// Rules of an agent that marked packets otherwise go when this one's are there.
+func TestAnotherMarkOfAnOlderAgentGoes(t *testing.T) {
+	const older = "0x40000/0x40000"
+	for _, bare := range []bool{false, true} {
+		kernel, cfg := newFake(), testConfig()
+		cfg.Applier = kernel
+		run := func() {
+			tables := newTables(&cfg, bare)
+			if !bare {
+				for name, ports := range planOf(cfg, []*corev1.Service{service("web", "10.254.0.9", nodePort(30080))}, []*discoveryv1.EndpointSlice{slice("web", 8080, endpoint{ip: "10.244.2.7", node: "n2"})}) {
+					tables.SetPorts(name, nil, ports)
+				}
+			}
+			if _, err := tables.Read(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tables.Apply(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run()
+		want, changed := kernel.text(cfg), 0
+		for _, chains := range kernel.tables {
+			for chain, rules := range chains {
+				chains[chain] = strings.NewReplacer(masqMark, older, unmark, "0x0/0x40000").Replace(rules)
+				if chains[chain] != rules {
+					changed++
+				}
+			}
+		}
+		if changed == 0 {
+			t.Fatal("no rule has the mark:", want)
+		}
+		run()
+		if d := cmp.Diff(want, kernel.text(cfg)); d != "" {
+			t.Errorf("bare %v: %s", bare, d)
+		}
+	}
+}

@@ -123,50 +123,27 @@ func TestE2EPolicies(t *testing.T) {
 	})
 }
 
-// A client with affinity stays where it is whatever happens to the others, to the agent, and to the rules.
-func TestE2EAffinityOutlivesChanges(t *testing.T) {
+// Marks that others are known to set do not have their packets masqueraded, and are no obstacle to masquerading ours.
+func TestE2EMarksOfOthers(t *testing.T) {
 	eachBackend(t, func(t *testing.T, b backend) {
 		topology(t, "1")
-		for ns := range podIPs {
-			serve(t, ns, ":8080")
-		}
+		serve(t, "wpp-p1", ":8080")
 		r := start(t, b)
-		const nobody = "10.244.1.4" // comes before the others in every list
-		p1, p2 := podIPs["wpp-p1"], podIPs["wpp-p2"]
-		all := func(ips ...string) func() {
-			return func() {
-				r.SetService(svc("sticky", "10.254.0.31", nodePort(30131), func(s *corev1.Service) { s.Spec.SessionAffinity = "ClientIP" }))
-				r.SetSlice(eps("sticky", "TCP", 8080, ips...))
-				r.Synced()
-			}
-		}
-		r.apply(t, all(p1, p2))
-		first, _, err := ask(clientNS, "", nodeIP+":30131")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, step := range []struct {
-			what string
-			do   func()
-		}{
-			{"an endpoint more", func() { r.apply(t, all(nobody, p1, p2)) }},
-			{"the others are gone", func() { r.apply(t, all(podIPs[first])) }},
-			{"others again", func() { r.apply(t, all(nobody, p1, p2)) }},
-			{"everything compared", func() { r.apply(t, r.Repair) }},
-			{"another agent", func() {
-				r.stop()
-				r = start(t, b)
-				r.apply(t, all(nobody, p1, p2))
-			}},
-		} {
-			step.do()
-			for range 10 {
-				if pod, _, err := ask(clientNS, "", nodeIP+":30131"); err != nil || pod != first {
-					t.Fatalf("%s: the client of %s came to %q, %v", step.what, first, pod, err)
+		defer r.stop()
+		r.apply(t, func() {
+			r.SetService(svc("web", "10.254.0.9", nodePort(30080)))
+			r.SetSlice(eps("web", "TCP", 8080, podIPs["wpp-p1"]))
+			r.Synced()
+		})
+		netnstest.RunIn(t, nodeNS, "nft", "add table ip others; add chain ip others prerouting { type filter hook prerouting priority -150; }")
+		for _, mark := range []string{"0x40000", "0x80000", "0x2000", "0x4000", "0x8000", "0x1bd00", "0x1bd10", "0xca6c", "0xd0c4e3", "0xffff0000", "0x0f00"} {
+			netnstest.RunIn(t, nodeNS, "nft", "flush chain ip others prerouting; add rule ip others prerouting ip saddr 198.51.100.1 meta mark set "+mark)
+			for to, seen := range map[string]string{podIPs["wpp-p1"] + ":8080": "198.51.100.1", nodeIP + ":30080": "10.244.1.1"} {
+				if _, saw, err := ask(clientNS, "198.51.100.1", to); err != nil || saw != seen {
+					t.Errorf("marked %s, to %s: the pod saw %q (%v), want %q", mark, to, saw, err, seen)
 				}
 			}
 		}
-		r.stop()
 	})
 }
 

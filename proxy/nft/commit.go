@@ -14,10 +14,14 @@ type commit struct {
 	anew     bool // the table is made anew
 	all      bool // everything was compared
 	entries  map[at]*entry
-	newWays  []way
+	wishes   *wishes
+	newChain []chain
+	newSets  []string
 	drop     []string // chains that nothing leads to any more
+	dropSets []string
 	del, add []change
-	chains   map[string]struct{} // those of ways afterwards
+	chains   map[string]struct{} // those of ways and memories afterwards
+	sets     map[string]struct{} // those of memories afterwards
 	hairs    map[netip.Addr]struct{}
 	leaving  map[netip.Addr]struct{}
 }
@@ -29,19 +33,18 @@ type change struct {
 }
 
 func (c *commit) empty() bool {
-	return c.tidies() && len(c.drop) == 0
+	return c.tidies() && len(c.drop)+len(c.dropSets) == 0
 }
 
-// tidies tells that nothing is changed but that chains go which nothing leads to.
+// tidies tells that nothing is changed but that chains and sets go which nothing leads to.
 func (c *commit) tidies() bool {
-	return !c.anew && len(c.newWays)+len(c.del)+len(c.add) == 0
+	return !c.anew && len(c.newChain)+len(c.newSets)+len(c.del)+len(c.add) == 0
 }
 
-// changes are those since the last Apply. Chains stay, also those that nothing leads to any more: a change of rules makes the
-// kernel walk through all of them.
+// changes are those since the last Apply. Chains that Services share stay, also those that nothing leads to any more: a new rule
+// makes the kernel walk through all of them.
 func (t *Tables) changes() *commit {
-	c := &commit{entries: map[at]*entry{}, chains: t.chains}
-	ways := map[way]bool{}
+	c := &commit{entries: map[at]*entry{}, wishes: newWishes(&t.cfg), chains: t.chains, sets: t.sets}
 	for place := range t.touched {
 		old := t.have[place]
 		now := t.wanted(place, old)
@@ -52,12 +55,13 @@ func (t *Tables) changes() *commit {
 		}
 		if now != nil {
 			now.elements(place, c.compare(before))
-			ways[now.way] = true
+			c.wishes.add(now)
 		}
 		c.leftOver(before)
 	}
 	c.changeHairpins(t)
-	c.need(t, ways)
+	c.outgrow(t)
+	c.need()
 	return c
 }
 
@@ -105,17 +109,16 @@ func (c *commit) leftOver(before map[id]content) {
 	}
 }
 
-// need notes the ways whose chains are not there.
-func (c *commit) need(t *Tables, ways map[way]bool) {
-	for w := range ways {
-		if w == (way{}) {
-			continue
+// need notes what is wished for and not there.
+func (c *commit) need() {
+	for _, ch := range c.wishes.chains {
+		if _, ok := c.chains[ch.name]; !ok {
+			c.newChain = append(c.newChain, ch)
 		}
-		for _, ch := range t.cfg.chains(w) {
-			if _, ok := c.chains[ch.name]; !ok {
-				c.newWays = append(c.newWays, w)
-				break
-			}
+	}
+	for _, name := range c.wishes.sets {
+		if _, ok := c.sets[name]; !ok {
+			c.newSets = append(c.newSets, name)
 		}
 	}
 }
@@ -123,7 +126,7 @@ func (c *commit) need(t *Tables, ways map[way]bool) {
 // whole compares all that is wanted with what Read found.
 func (t *Tables) whole() *commit {
 	s := t.snapshot
-	c := &commit{all: true, anew: !s.sound, entries: map[at]*entry{}, chains: map[string]struct{}{}, hairs: map[netip.Addr]struct{}{}, leaving: map[netip.Addr]struct{}{}}
+	c := &commit{all: true, anew: !s.sound, entries: map[at]*entry{}, wishes: newWishes(&t.cfg), chains: map[string]struct{}{}, sets: map[string]struct{}{}, hairs: map[netip.Addr]struct{}{}, leaving: map[netip.Addr]struct{}{}}
 	before, lists := s.elements, s.lists()
 	if c.anew {
 		before = map[id]content{}
@@ -131,12 +134,11 @@ func (t *Tables) whole() *commit {
 	for place := range t.have {
 		c.entries[place] = nil
 	}
-	ways := map[way]bool{}
 	for place := range t.claims {
 		now := t.wanted(place, lists[place])
 		c.entries[place] = now
 		now.elements(place, c.compare(before))
-		ways[now.way] = true
+		c.wishes.add(now)
 	}
 	for ip := range t.hairpins {
 		c.hairs[ip] = struct{}{}
@@ -152,35 +154,33 @@ func (t *Tables) whole() *commit {
 		c.compare(before)(i, what)
 	}
 	c.leftOver(before)
-	needed := map[string]bool{}
-	for w := range ways {
-		for _, ch := range t.cfg.chains(w) {
-			needed[ch.name] = true
-		}
-	}
 	if !c.anew {
 		for name := range s.ways {
-			if needed[name] && s.right(t.cfg.chainsOf(ways, name)) {
+			ch := c.wishes.chain(name)
+			if s.right(ch) {
 				c.chains[name] = struct{}{}
+				continue
+			}
+			if ch != nil { // it cannot be mended while others lead to it
+				return t.anew(c)
+			}
+			c.drop = append(c.drop, name)
+		}
+		for name := range s.clients {
+			if c.wishes.known[name] {
+				c.sets[name] = struct{}{}
 			} else {
-				c.drop = append(c.drop, name)
+				c.dropSets = append(c.dropSets, name)
 			}
 		}
 	}
-	// A chain that is wrong cannot be mended while others lead to it.
-	for _, name := range c.drop {
-		if needed[name] {
-			c.anew, c.drop, c.chains = true, nil, map[string]struct{}{}
-			return t.anew(c, ways)
-		}
-	}
-	c.need(t, ways)
+	c.need()
 	return c
 }
 
 // anew writes everything.
-func (t *Tables) anew(c *commit, ways map[way]bool) *commit {
-	c.del, c.add = nil, nil
+func (t *Tables) anew(c *commit) *commit {
+	c.anew, c.del, c.add, c.drop, c.chains = true, nil, nil, nil, map[string]struct{}{}
 	for place, e := range c.entries {
 		if e != nil {
 			e.elements(place, func(i id, what content) { c.add = append(c.add, change{i, what}) })
@@ -190,12 +190,12 @@ func (t *Tables) anew(c *commit, ways map[way]bool) *commit {
 		i, what := hairpin(ip)
 		c.add = append(c.add, change{i, what})
 	}
-	c.need(t, ways)
+	c.need()
 	return c
 }
 
-// batch is nil when nothing is to be changed.
-func (c *commit) batch(t *Tables) *batch {
+// batches are none when nothing is to be changed.
+func (c *commit) batches(t *Tables) (out []*batch) {
 	if c.empty() {
 		return nil
 	}
@@ -206,17 +206,25 @@ func (c *commit) batch(t *Tables) *batch {
 		addTable(b, Table, 0)
 		t.cfg.define(b, Table, t.version, t.cfg.base())
 	}
-	after := maps.Clone(c.chains)
-	for _, w := range c.newWays {
-		for _, ch := range t.cfg.chains(w) {
-			if _, ok := after[ch.name]; !ok {
-				after[ch.name] = struct{}{}
-				addChain(b, Table, ch)
-				addRules(b, Table, ch)
-			}
-		}
+	if len(c.newChain)+len(c.newSets)+len(c.drop)+len(c.dropSets) > 0 {
+		c.chains, c.sets = maps.Clone(c.chains), maps.Clone(c.sets)
 	}
-	c.chains = after
+	for _, name := range c.newSets {
+		c.sets[name] = struct{}{}
+		addSet(b, Table, memorySet(name))
+	}
+	for _, ch := range c.newChain {
+		c.chains[ch.name] = struct{}{}
+		addChain(b, Table, ch)
+		addRules(b, Table, ch)
+	}
+	if len(c.newChain)+len(c.newSets) > 0 && !c.anew {
+		out = append(out, b)
+		b = newBatch()
+	}
+	if len(c.del)+len(c.add)+len(c.drop)+len(c.dropSets) == 0 && !c.anew {
+		return out
+	}
 	if !c.anew {
 		b.elements(unix.NFT_MSG_DELSETELEM, c.del)
 	}
@@ -224,17 +232,22 @@ func (c *commit) batch(t *Tables) *batch {
 	// What leads to others goes first.
 	slices.SortFunc(c.drop, func(x, y string) int { return depth(x) - depth(y) })
 	for _, name := range c.drop {
+		delete(c.chains, name)
 		deleteChain(b, Table, name)
 	}
-	return b
+	for _, name := range c.dropSets {
+		delete(c.sets, name)
+		deleteSet(b, Table, name)
+	}
+	return append(out, b)
 }
 
-// depth of a way's chain: guarded ones lead to those that mark, and those to the ones that choose.
+// depth of a chain: guarded ones lead to those that mark, and those to the ones that choose.
 func depth(name string) int {
 	switch {
 	case strings.HasPrefix(name, "guarded-"):
 		return 0
-	case strings.HasPrefix(name, "endpoints-"):
+	case strings.HasPrefix(name, "endpoints-"), strings.HasPrefix(name, clientsChain):
 		return 2
 	}
 	return 1

@@ -14,5 +14,6 @@
 // a first Service has so many endpoints. Every rule and every element carries a comment: namespace/name:port.
 //
 // Why maps of data and not a chain for each Service, as kube-proxy has: after a change of a rule or of a verdict the kernel
-// walks through all chains that can be reached, to see that they have no loops.
+// walks through all chains that can be reached, to see that they have no loops. Only Services with session affinity have some
+// (memory.go).
 package nft

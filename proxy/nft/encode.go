@@ -197,6 +197,14 @@ func compare(r reg, op uint32, data []byte) expression {
 	})
 }
 
+// load puts what is known beforehand into a register.
+func load(to reg, data []byte) expression {
+	return express("immediate", func(b *buffer) {
+		b.u32(unix.NFTA_IMMEDIATE_DREG, to.number())
+		value(b, unix.NFTA_IMMEDIATE_DATA, data)
+	})
+}
+
 // decide ends the rule with a verdict; chain names where to go.
 func decide(code int32, chain string) expression {
 	return express("immediate", func(b *buffer) {
@@ -244,7 +252,6 @@ func lookup(set string, from reg, to uint32) expression {
 
 const (
 	dynsetUpdate = unix.NFT_DYNSET_OP_UPDATE
-	dynsetDelete = 2
 )
 
 // remember writes into a set from within a rule.

@@ -61,6 +61,7 @@ type entry struct {
 	refuse         string
 	cluster, local []target
 	sources        []netip.Prefix
+	memories       []*memory
 }
 
 // What refused leads to.
@@ -105,12 +106,17 @@ func claimsOf(ports []proxy.Port, yield func(at, claim)) {
 		place := func(ip netip.Addr, port uint16) at { return at{ip.As4(), protocols[p.Protocol], port} }
 		comment := short(p.String())
 		cluster, local := packed(p.Cluster), packed(p.Local)
+		var all, here *memory
+		if p.Sticky > 0 {
+			all, here = newMemory(p.Service+":"+p.Name+"/"+p.Protocol, p.Sticky, cluster), newMemory(p.Service+":"+p.Name+"/"+p.Protocol, p.Sticky, local)
+		}
 		if inside := p.Inside(); !p.NodeAnswers && len(inside) > 0 {
-			list := cluster
+			list, memory := cluster, all
 			if p.InternalLocal {
-				list = local
+				list, memory = local, here
 			}
-			e := &entry{comment: comment, way: way{kind: wayCluster, n: len(list), sticky: p.Sticky}, cluster: list}
+			e := &entry{comment: comment, way: way{kind: wayCluster, n: len(list)}, cluster: list}
+			e.remember(memory, nil)
 			yield(place(p.ClusterIP, p.Port), claim{rankCluster, p.Service, e})
 		}
 		if p.Dropped() {
@@ -121,10 +127,12 @@ func claimsOf(ports []proxy.Port, yield func(at, claim)) {
 		case p.Dead():
 			outside.refuse = refuseReject
 		case !p.ExternalLocal:
-			outside.way, outside.cluster = way{kind: wayExternal, n: len(cluster), sticky: p.Sticky}, cluster
+			outside.way, outside.cluster = way{kind: wayExternal, n: len(cluster)}, cluster
+			outside.remember(all, nil)
 		default:
-			outside.way = way{kind: wayLocal, n: len(cluster), local: len(local), sticky: p.Sticky}
+			outside.way = way{kind: wayLocal, n: len(cluster), local: len(local)}
 			outside.cluster, outside.local = cluster, local
+			outside.remember(all, here)
 			if len(local) == 0 {
 				// Another node has endpoints: silence makes a load balancer in front look elsewhere, as Kubernetes promises.
 				outside.refuse = refuseDrop
@@ -207,49 +215,6 @@ func arranged(old, want []target) []target {
 	return out
 }
 
-// free is a number that no endpoint has.
-const free target = 0
-
-// kept is arranged for Services with session affinity, whose clients are remembered by the endpoint's number: none changes its
-// number, and those of endpoints that are gone stay free until others come. When most are free, they are numbered anew.
-func kept(old, want []target) []target {
-	left := make(map[target]bool, len(want))
-	for _, e := range want {
-		left[e] = true
-	}
-	out := make([]target, len(old), max(len(old), len(want)))
-	for i, e := range old {
-		if left[e] {
-			out[i] = e
-			delete(left, e)
-		}
-	}
-	next := 0
-	for _, e := range want {
-		if !left[e] {
-			continue
-		}
-		delete(left, e)
-		for next < len(out) && out[next] != free {
-			next++
-		}
-		if next == len(out) {
-			out = append(out, free)
-		}
-		out[next] = e
-	}
-	for len(out) > 0 && out[len(out)-1] == free {
-		out = out[:len(out)-1]
-	}
-	if len(out) > manyFree && len(out) > 4*len(want) {
-		return want
-	}
-	return out
-}
-
-// manyFree is how many numbers may be there whatever is free.
-const manyFree = 16
-
 // maxKey is the longest key of an element.
 const maxKey = 20
 
@@ -278,9 +243,6 @@ func (e *entry) elements(place at, yield func(id, content)) {
 	}
 	list := func(targets []target, first uint32) {
 		for i, t := range targets {
-			if t == free {
-				continue
-			}
 			k := key
 			binary.NativeEndian.PutUint32(k[12:], first+uint32(i))
 			yield(id{set: setEndpoints, key: k}, content{to: t.bytes(), comment: e.comment})

@@ -112,6 +112,8 @@ func do(tables map[string]*fakeTable, typ byte, attrs []byte) error {
 		s := text(get(attrs, unix.NFTA_SET_NAME))
 		t.sets = append(t.sets, s)
 		t.elems[s] = map[string][]byte{}
+	case unix.NFT_MSG_DELSET:
+		return t.deleteSet(text(get(attrs, unix.NFTA_SET_NAME)))
 	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
 		return t.element(typ == unix.NFT_MSG_NEWSETELEM, attrs)
 	default:
@@ -130,16 +132,40 @@ func (t *fakeTable) addRule(attrs []byte) error {
 			return fmt.Errorf("%w: chain %s for a rule of %s", unix.ENOENT, to, c)
 		}
 	}
-	var bad error
-	each(get(attrs, unix.NFTA_RULE_EXPRESSIONS), func(_ uint16, e []byte) {
+	for _, s := range looksIn(attrs) {
+		if t.elems[s] == nil {
+			return fmt.Errorf("%w: set %q", unix.ENOENT, s)
+		}
+	}
+	t.rules[c] = append(slices.Clone(t.rules[c]), bytes.Clone(attrs))
+	return nil
+}
+
+// looksIn are the sets that a rule names.
+func looksIn(rule []byte) (out []string) {
+	each(get(rule, unix.NFTA_RULE_EXPRESSIONS), func(_ uint16, e []byte) {
 		if n := text(get(e, unix.NFTA_EXPR_NAME)); n == "lookup" || n == "dynset" {
-			if s := text(get(get(e, unix.NFTA_EXPR_DATA), 1)); t.elems[s] == nil {
-				bad = fmt.Errorf("%w: set %q", unix.ENOENT, s)
-			}
+			out = append(out, text(get(get(e, unix.NFTA_EXPR_DATA), 1)))
 		}
 	})
-	t.rules[c] = append(slices.Clone(t.rules[c]), bytes.Clone(attrs))
-	return bad
+	return out
+}
+
+func (t *fakeTable) deleteSet(name string) error {
+	i := slices.Index(t.sets, name)
+	if i < 0 {
+		return fmt.Errorf("%w: %s", unix.ENOENT, name)
+	}
+	for c, rules := range t.rules {
+		for _, r := range rules {
+			if slices.Contains(looksIn(r), name) {
+				return fmt.Errorf("%w: %s is looked up in %s", unix.EBUSY, name, c)
+			}
+		}
+	}
+	t.sets = slices.Delete(slices.Clone(t.sets), i, i+1)
+	delete(t.elems, name)
+	return nil
 }
 
 // leads are the chains that a rule goes to.
@@ -326,4 +352,18 @@ func (k *fakeKernel) String() string {
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
+}
+
+// affinity are the chains that Services with session affinity have for themselves.
+func (k *fakeKernel) affinity() (out []string) {
+	if k.table == nil {
+		return nil
+	}
+	for _, c := range k.table.chains {
+		if strings.Contains(c, "-sticky-") || strings.HasPrefix(c, clientsChain) {
+			out = append(out, c)
+		}
+	}
+	slices.Sort(out)
+	return out
 }

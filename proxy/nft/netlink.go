@@ -90,7 +90,7 @@ const headers = unix.NLMSG_HDRLEN + 4
 // actions by the numbers of their messages.
 var actions = [...]string{
 	unix.NFT_MSG_NEWTABLE: "add table", unix.NFT_MSG_DELTABLE: "delete table", unix.NFT_MSG_NEWCHAIN: "add chain", unix.NFT_MSG_DELCHAIN: "delete chain",
-	unix.NFT_MSG_NEWRULE: "add rule", unix.NFT_MSG_DELRULE: "delete rules", unix.NFT_MSG_NEWSET: "add set",
+	unix.NFT_MSG_NEWRULE: "add rule", unix.NFT_MSG_DELRULE: "delete rules", unix.NFT_MSG_NEWSET: "add set", unix.NFT_MSG_DELSET: "delete set",
 	unix.NFT_MSG_NEWSETELEM: "add element", unix.NFT_MSG_DELSETELEM: "delete element",
 }
 

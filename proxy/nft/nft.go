@@ -32,7 +32,8 @@ type Tables struct {
 
 	// What the kernel holds, but for what was changed since.
 	have    map[at]*entry
-	chains  map[string]struct{} // those of ways
+	chains  map[string]struct{} // those of ways and memories
+	sets    map[string]struct{} // those of memories
 	touched map[at]struct{}
 	own     map[netip.Addr]struct{} // of hairpins, those touched
 	hairs   map[netip.Addr]struct{} // of hairpins, those that the kernel has
@@ -77,7 +78,7 @@ func over(cfg Config, sock, look kernel) (*Tables, error) {
 	return &Tables{
 		cfg: cfg, version: cfg.version(), sock: sock, look: look,
 		claims: map[at][]claim{}, hostPorts: map[string][]proxy.HostPort{}, hairpins: map[netip.Addr]int{},
-		have: map[at]*entry{}, chains: map[string]struct{}{}, touched: map[at]struct{}{}, own: map[netip.Addr]struct{}{},
+		have: map[at]*entry{}, chains: map[string]struct{}{}, sets: map[string]struct{}{}, touched: map[at]struct{}{}, own: map[netip.Addr]struct{}{},
 		hairs: map[netip.Addr]struct{}{}, leaving: map[netip.Addr]struct{}{},
 	}, nil
 }
@@ -94,16 +95,7 @@ func (t *Tables) Try() error {
 	b := newBatch()
 	addTable(b, name, dormant)
 	t.cfg.define(b, name, t.version, t.cfg.base())
-	done := map[string]bool{}
-	for _, w := range sample {
-		for _, ch := range t.cfg.chains(w) {
-			if !done[ch.name] {
-				done[ch.name] = true
-				addChain(b, name, ch)
-				addRules(b, name, ch)
-			}
-		}
-	}
+	t.cfg.sample().write(b, name)
 	deleteTable(b, name)
 	return t.sock.commit(b)
 }
@@ -200,14 +192,8 @@ func (t *Tables) wanted(place at, old *entry) *entry {
 	if old == nil {
 		return e
 	}
-	out, arrange := *e, arranged
-	if e.way.sticky > 0 {
-		arrange = kept
-	}
-	out.cluster, out.local = arrange(old.cluster, e.cluster), arrange(old.local, e.local)
-	if e.way != (way{}) && e.way.kind != wayHost {
-		out.way.n, out.way.local = len(out.cluster), len(out.local)
-	}
+	out := *e
+	out.cluster, out.local = arranged(old.cluster, e.cluster), arranged(old.local, e.local)
 	return &out
 }
 
@@ -228,7 +214,8 @@ func (t *Tables) Read(ctx context.Context) (map[string][]proxy.HostPort, error) 
 	return s.hostPorts(), nil
 }
 
-// Apply implements proxy.Backend: one batch with what differs.
+// Apply implements proxy.Backend: one batch with what differs. New chains come in one before it: to a packet that is on its way
+// through the rules of before they would be empty.
 func (t *Tables) Apply(context.Context) (int, error) {
 	var c *commit
 	if t.snapshot != nil {
@@ -236,11 +223,12 @@ func (t *Tables) Apply(context.Context) (int, error) {
 	} else {
 		c = t.changes()
 	}
-	b := c.batch(t)
-	if b != nil {
+	written := 0
+	for _, b := range c.batches(t) {
 		if err := t.sock.commit(b); err != nil {
 			return 0, err
 		}
+		written += len(b.b)
 	}
 	maps.Copy(t.have, c.entries)
 	for place, e := range c.entries {
@@ -248,11 +236,11 @@ func (t *Tables) Apply(context.Context) (int, error) {
 			delete(t.have, place)
 		}
 	}
-	t.chains, t.hairs, t.leaving = c.chains, c.hairs, c.leaving
+	t.chains, t.sets, t.hairs, t.leaving = c.chains, c.sets, c.hairs, c.leaving
 	t.snapshot = nil
 	clear(t.touched)
 	clear(t.own)
-	if b == nil && t.gen != 0 && !c.all {
+	if written == 0 && t.gen != 0 && !c.all {
 		return 0, nil
 	}
 	gen, err := t.generation()
@@ -260,10 +248,10 @@ func (t *Tables) Apply(context.Context) (int, error) {
 		return 0, err
 	}
 	t.gen = gen
-	if b == nil || c.tidies() {
+	if c.tidies() {
 		return 0, nil
 	}
-	return len(b.b), nil
+	return written, nil
 }
 
 // thorough is how many looks that find other tables changed pass before all elements are compared, too: Docker and the rules of
@@ -286,16 +274,13 @@ func (t *Tables) Intact(context.Context) (bool, error) {
 	if err != nil || !t.complete(s, present) {
 		return false, err
 	}
-	ways := map[way]bool{{}: true}
+	w := newWishes(&t.cfg)
 	for _, e := range t.have {
-		if ways[e.way] {
-			continue
-		}
-		ways[e.way] = true
-		for _, ch := range t.cfg.chains(e.way) {
-			if !s.right(&ch) {
-				return false, nil
-			}
+		w.add(e)
+	}
+	for i := range w.chains {
+		if !s.right(&w.chains[i]) {
+			return false, nil
 		}
 	}
 	t.gen = gen

@@ -239,34 +239,31 @@ func TestFailureIsTriedAgainFromWhatTheKernelHas(t *testing.T) {
 func TestEndpointsKeepTheirNumbers(t *testing.T) {
 	list := func(s string) (out []target) {
 		for _, c := range s {
-			if c == '.' {
-				out = append(out, free)
+			if c == '.' { // nobody
+				out = append(out, 0)
 			} else {
 				out = append(out, target(c))
 			}
 		}
 		return out
 	}
-	for _, c := range []struct{ old, want, arranged, kept string }{
-		{"", "abc", "abc", "abc"},
-		{"abc", "abc", "abc", "abc"},
-		{"abc", "bc", "cb", ".bc"},
-		{"abc", "ac", "ac", "a.c"},
-		{"abc", "ab", "ab", "ab"},
-		{"abc", "abcd", "abcd", "abcd"},
-		{"abc", "bcd", "dbc", "dbc"},
-		{"abc", "xyz", "xyz", "xyz"},
-		{".bc", "abc", "abc", "abc"},
-		{"abc", "", "", ""},
-		{"abcdefghijklmnopqrstuvwxyz", "zy", "yz", "yz"},
+	for _, c := range []struct{ old, want, arranged string }{
+		{"", "abc", "abc"},
+		{"abc", "abc", "abc"},
+		{"abc", "bc", "cb"},
+		{"abc", "ac", "ac"},
+		{"abc", "ab", "ab"},
+		{"abc", "abcd", "abcd"},
+		{"abc", "bcd", "dbc"},
+		{"abc", "xyz", "xyz"},
+		{".bc", "abc", "abc"},
+		{"abc", "", ""},
+		{"abcdefghijklmnopqrstuvwxyz", "zy", "yz"},
 	} {
 		old, want := list(c.old), list(c.want)
 		slices.Sort(want)
 		if got := arranged(old, want); !slices.Equal(got, list(c.arranged)) {
 			t.Errorf("%s → %s: arranged as %v, want %v", c.old, c.want, got, list(c.arranged))
-		}
-		if got := kept(old, want); !slices.Equal(got, list(c.kept)) {
-			t.Errorf("%s → %s: kept as %v, want %v", c.old, c.want, got, list(c.kept))
 		}
 	}
 }
@@ -334,7 +331,6 @@ func meaning(t failer, k *fakeKernel, state string) string {
 		}
 	}
 	for place, chain := range names {
-		sticky := strings.Contains(chain, "sticky")
 		n := numbers.FindAllString(chain, -1)
 		for i, kind := range []string{"cluster", "local"} {
 			list := lists[place+kind]
@@ -345,7 +341,7 @@ func meaning(t failer, k *fakeKernel, state string) string {
 			} else if i == 1 {
 				size = len(list)
 			}
-			if len(list) > 0 && int(list[len(list)-1])+1 != size || !sticky && len(list) != size {
+			if len(list) > 0 && int(list[len(list)-1])+1 != size || len(list) > 0 && len(list) != size {
 				t.Fatal(place, kind, "leads to", chain, "but has numbers", list)
 			}
 		}
@@ -455,10 +451,18 @@ func stepByStep(r *rapid.T, k *fakeKernel, over kernel, damage bool) {
 	if n := len(slices.Collect(maps.Keys(tables.have))); n != len(tables.claims) {
 		r.Fatalf("%d entries for %d claims", n, len(tables.claims))
 	}
+	if d := cmp.Diff(fresh.affinity(), k.affinity()); d != "" {
+		r.Fatalf("of session affinity (- at once, + step by step)\n%s", d)
+	}
 	again := newTables(r, over)
 	fill(again)
 	before := k.String()
 	apply(r, again)
+	if k.table != nil {
+		if d := cmp.Diff(slices.Sorted(slices.Values(fresh.table.sets)), slices.Sorted(slices.Values(k.table.sets))); d != "" {
+			r.Fatalf("sets (- at once, + step by step)\n%s", d)
+		}
+	}
 	if d := cmp.Diff(before, k.String()); d != "" {
 		r.Fatalf("a restart changed\n%s", d)
 	}
@@ -467,6 +471,67 @@ func stepByStep(r *rapid.T, k *fakeKernel, over kernel, damage bool) {
 func TestIncrementalEqualsWhole(t *testing.T) { rapid.Check(t, incrementalEqualsWhole) }
 
 func FuzzRules(f *testing.F) { f.Fuzz(rapid.MakeFuzz(incrementalEqualsWhole)) }
+
+// Chains of session affinity and sets of clients follow their Service at once, and clients of endpoints that stay are remembered.
+func TestChainsOfAffinityComeAndGo(t *testing.T) {
+	k := &fakeKernel{}
+	tables := newTables(t, k)
+	sticky := func(name string, n int) []proxy.Port {
+		return web(func(p *proxy.Port) {
+			p.Service, p.ClusterIP, p.Sticky, p.NodePort = "default/"+name, netip.AddrFrom4([4]byte{10, 254, 0, name[0]}), 10800, 30080
+			p.Cluster = p.Cluster[:n]
+		})
+	}
+	// a has its chain of clients, and those of ClusterIP and NodePort; b's NodePort is the same and a's.
+	tables.SetPorts("default/a", nil, sticky("a", 3))
+	tables.SetPorts("default/b", nil, sticky("b", 3))
+	apply(t, tables)
+	of := func(port string) string { return newMemory(port, 1, []target{1 << 16}).owner }
+	a, b := of("default/a:http/tcp"), of("default/b:http/tcp")
+	expect := func(what string, aChains, aSets, bChains, bSets int) {
+		t.Helper()
+		chains, sets := strings.Join(k.affinity(), "\n")+"\n", strings.Join(k.table.sets, "\n")
+		got := []int{strings.Count(chains, a), strings.Count(sets, a), strings.Count(chains, b), strings.Count(sets, b)}
+		if want := []int{aChains, aSets, bChains, bSets}; !slices.Equal(got, want) {
+			t.Errorf("%s: %d chains and sets of a and b, want %d:\n%s\n%s", what, got, want, chains, sets)
+		}
+	}
+	expect("at first", 3, 3, 2, 3)
+	first := clientsSet + a + "-10.244.1.5/8080"
+	k.table.elems[first]["a client"] = nil
+	tables.SetPorts("default/a", sticky("a", 3), sticky("a", 2))
+	apply(t, tables)
+	expect("an endpoint less", 3, 2, 2, 3)
+	tables.SetPorts("default/a", sticky("a", 2), sticky("a", 3))
+	apply(t, tables)
+	expect("all again", 3, 3, 2, 3)
+	for range 2 {
+		tables = newTables(t, k)
+		tables.SetPorts("default/a", nil, sticky("a", 3))
+		tables.SetPorts("default/b", nil, sticky("b", 3))
+		if n := apply(t, tables); n != 0 {
+			t.Errorf("a restart wrote %d bytes", n)
+		}
+	}
+	if len(k.table.elems[first]) != 1 {
+		t.Error("clients were forgotten")
+	}
+	tables.SetPorts("default/a", sticky("a", 3), nil)
+	apply(t, tables)
+	expect("a is gone, and b gets the port", 0, 0, 3, 3)
+	tables.SetPorts("default/a", nil, sticky("a", 3))
+	apply(t, tables)
+	expect("and gives it back", 3, 3, 2, 3)
+	// What a killed agent left.
+	k.table.chains, k.table.sets = append(k.table.chains, "clients-X-Y"), append(k.table.sets, "affinity-X-10.244.1.5/80")
+	tables = newTables(t, k)
+	tables.SetPorts("default/b", nil, sticky("b", 3))
+	apply(t, tables)
+	expect("another agent without a", 0, 0, 3, 3)
+	if len(k.affinity()) != 3 || len(k.table.sets) != len(sets)+3 {
+		t.Error("left over:", k.affinity(), k.table.sets)
+	}
+}
 
 // A batch of elements is cut into messages that the kernel can take, and none is lost.
 func TestManyElementsAreManyMessages(t *testing.T) {

@@ -19,6 +19,7 @@ type snapshot struct {
 	sound    bool // sets and base chains are as they should be
 	rules    map[string][]string
 	ways     map[string]struct{} // chains that are not base chains
+	clients  map[string]struct{} // sets of memories
 	elements map[id]content
 }
 
@@ -60,7 +61,7 @@ func (t *Tables) generation() (gen uint32, err error) {
 
 // readShape reads everything but elements.
 func (t *Tables) readShape() (s *snapshot, present map[string]bool, err error) {
-	s, present = &snapshot{rules: map[string][]string{}, ways: map[string]struct{}{}, elements: map[id]content{}}, map[string]bool{}
+	s, present = &snapshot{rules: map[string][]string{}, ways: map[string]struct{}{}, clients: map[string]struct{}{}, elements: map[id]content{}}, map[string]bool{}
 	there, err := t.there()
 	if err != nil || !there {
 		return s, present, err
@@ -70,7 +71,12 @@ func (t *Tables) readShape() (s *snapshot, present map[string]bool, err error) {
 	}
 	err = t.list(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, func(b *buffer) { b.string(unix.NFTA_SET_TABLE, Table) }, func(attrs []byte) {
 		if text(get(attrs, unix.NFTA_SET_TABLE)) == Table {
-			present[text(get(attrs, unix.NFTA_SET_NAME))] = true
+			name := text(get(attrs, unix.NFTA_SET_NAME))
+			if strings.HasPrefix(name, clientsSet) {
+				s.clients[name] = struct{}{}
+			} else {
+				present[name] = true
+			}
 		}
 	})
 	return s, present, err
@@ -97,7 +103,7 @@ func (t *Tables) read() (*snapshot, error) {
 	}
 	words := map[string]string{}
 	for i := range sets {
-		if !sets[i].managed || !present[sets[i].name] {
+		if !present[sets[i].name] {
 			continue
 		}
 		if err := t.readSet(s, uint8(i), words); err != nil {
@@ -143,18 +149,6 @@ func (t *Tables) sound(s *snapshot) bool {
 
 func (s *snapshot) right(ch *chain) bool {
 	return ch != nil && slices.EqualFunc(ch.rules, s.rules[ch.name], func(r rule, comment string) bool { return r.comment == comment })
-}
-
-// chainsOf finds a chain by its name.
-func (c *Config) chainsOf(ways map[way]bool, name string) *chain {
-	for w := range ways {
-		for _, ch := range c.chains(w) {
-			if ch.name == name {
-				return &ch
-			}
-		}
-	}
-	return nil
 }
 
 func (t *Tables) readSet(s *snapshot, which uint8, words map[string]string) error {

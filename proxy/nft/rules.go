@@ -19,7 +19,6 @@ const (
 	setRefused
 	setAllowed
 	setHairpins
-	setAffinity
 )
 
 // Types of nft, six bits each in a concatenation.
@@ -30,28 +29,24 @@ const (
 
 // set describes one of them.
 type set struct {
-	name    string
-	flags   uint32
-	key     []uint32 // types; each takes four bytes
-	data    []uint32 // nil: no map; empty: verdicts
-	managed bool     // its elements are ours; others are written by rules
+	name  string
+	flags uint32
+	key   []uint32 // types; each takes four bytes
+	data  []uint32 // nil: no map; empty: verdicts
 }
 
 var sets = [...]set{
-	setServices:  {"services", unix.NFT_SET_MAP, []uint32{typeAddr, typeProto, typePort}, []uint32{}, true},
-	setEndpoints: {"endpoints", unix.NFT_SET_MAP, []uint32{typeAddr, typeProto, typePort, typeMark}, []uint32{typeAddr, typePort}, true},
-	setRefused:   {"refused", unix.NFT_SET_MAP, []uint32{typeAddr, typeProto, typePort}, []uint32{}, true},
-	setAllowed:   {"allowed", unix.NFT_SET_INTERVAL | setConcat, []uint32{typeAddr, typeProto, typePort, typeAddr}, nil, true},
-	setHairpins:  {"hairpins", 0, []uint32{typeAddr, typeAddr}, nil, true},
-	setAffinity:  {"affinity", unix.NFT_SET_TIMEOUT | unix.NFT_SET_EVAL, []uint32{typeAddr, typeAddr, typeProto, typePort, typeMark}, nil, false},
+	setServices:  {"services", unix.NFT_SET_MAP, []uint32{typeAddr, typeProto, typePort}, []uint32{}},
+	setEndpoints: {"endpoints", unix.NFT_SET_MAP, []uint32{typeAddr, typeProto, typePort, typeMark}, []uint32{typeAddr, typePort}},
+	setRefused:   {"refused", unix.NFT_SET_MAP, []uint32{typeAddr, typeProto, typePort}, []uint32{}},
+	setAllowed:   {"allowed", unix.NFT_SET_INTERVAL | setConcat, []uint32{typeAddr, typeProto, typePort, typeAddr}, nil},
+	setHairpins:  {"hairpins", 0, []uint32{typeAddr, typeAddr}, nil},
 }
 
 const (
 	setConcat = 0x80
-	// maxClients is how many clients are remembered for session affinity; more are sent anywhere.
-	maxClients = 65535
-	// masqMark is the bit that package proxy uses in iptables, too.
-	masqMark = 0x40000
+	// masqMark is what the bits masqBits of a packet's mark are when it must be masqueraded; the same in package proxy for iptables.
+	masqMark, masqBits = 0x1000, 0x3000
 	// localList is added to the number of an endpoint in the list for clients from outside of a Service with policy Local.
 	localList = 0x10000
 	// Before and after those of iptables: what we refuse is refused, what we translate is translated.
@@ -124,11 +119,15 @@ func notLocal(flag uint32) []expression {
 }
 
 func mark() []expression {
-	return []expression{meta(0, unix.NFT_META_MARK), bitwise(0, native(^uint32(masqMark)), native(masqMark)), setMark(0)}
+	return []expression{meta(0, unix.NFT_META_MARK), bitwise(0, native(^uint32(masqBits)), native(masqMark)), setMark(0)}
 }
 
 func unmark() []expression {
-	return []expression{meta(0, unix.NFT_META_MARK), bitwise(0, native(^uint32(masqMark)), make([]byte, 4)), setMark(0)}
+	return []expression{meta(0, unix.NFT_META_MARK), bitwise(0, native(^uint32(masqBits)), make([]byte, 4)), setMark(0)}
+}
+
+func marked() []expression {
+	return []expression{meta(0, unix.NFT_META_MARK), bitwise(0, native(masqBits), make([]byte, 4)), compare(0, unix.NFT_CMP_EQ, native(masqMark))}
 }
 
 // where loads what Services are looked up by: the address that the packet goes to, or 0.0.0.0 for any of the node's.
@@ -186,7 +185,7 @@ func (c *Config) base() []chain {
 		{"output", "nat", unix.NF_INET_LOCAL_OUT, priorityDNAT, []rule{{"services", leadTo("services")}}},
 		{"postrouting", "nat", unix.NF_INET_POST_ROUTING, prioritySNAT, []rule{
 			// The mark must not go on into a tunnel's outer packet.
-			{"marked", steps(some(meta(0, unix.NFT_META_MARK), masqMark), unmark(), one(masquerade(randomFully)))},
+			{"marked", steps(marked(), unmark(), one(masquerade(randomFully)))},
 			{"pods that reach themselves", steps(from(c.PodCIDR), to(c.PodCIDR), some(ct(0, unix.NFT_CT_STATUS), statusDNAT),
 				[]expression{saddr(0), daddr(1), in("hairpins", 0), masquerade(0)})},
 			{"leaves the cluster", steps(from(c.PodCIDR), notTo(c.ClusterPodCIDR),
@@ -213,8 +212,9 @@ type way struct {
 	kind     string // one of the kinds below
 	node     bool   // a port of the node, looked up with 0.0.0.0
 	n, local int    // endpoints for the cluster, and for clients from outside with policy Local
-	sticky   int32  // seconds
 	guarded  bool
+	// With session affinity: whose port it is, and what the memories of the two lists are called. Such chains are not shared.
+	sticky, all, here string
 }
 
 const (
@@ -234,8 +234,8 @@ func (w way) String() string {
 	default:
 		name = fmt.Sprintf("%s-%d", name, w.n)
 	}
-	if w.sticky > 0 {
-		name += fmt.Sprintf("-sticky-%d", w.sticky)
+	if w.sticky != "" {
+		name += "-sticky-" + w.sticky + suffix(w.all != "", "-"+w.all) + suffix(w.here != "", "-"+w.here)
 	}
 	return suffix(w.guarded, "guarded-") + name + suffix(w.node, "-node")
 }
@@ -249,51 +249,54 @@ func suffix(yes bool, s string) string {
 
 // spread is a chain that chooses an endpoint.
 type spread struct {
-	n      int
-	local  bool // of the list for policy Local
-	node   bool
-	sticky int32
+	n     int
+	local bool // of the list for policy Local
+	node  bool
 }
 
 func (s spread) String() string {
-	name := fmt.Sprintf("endpoints-%d", s.n) + suffix(s.local, "-local")
-	if s.sticky > 0 {
-		name += fmt.Sprintf("-sticky-%d", s.sticky)
-	}
-	return name + suffix(s.node, "-node")
+	return fmt.Sprintf("endpoints-%d", s.n) + suffix(s.local, "-local") + suffix(s.node, "-node")
 }
 
-// chains that the way needs; those led to come first.
+// chains that the way needs besides those of memories; those led to come first.
 func (c *Config) chains(w way) []chain {
 	var out []chain
-	lead := func(s spread) []expression {
-		out = append(out, chain{name: s.String(), rules: s.rules()})
-		return leadTo(s.String())
-	}
-	all := spread{n: w.n, node: w.node, sticky: w.sticky}
 	var rules []rule
+	// choose leads those who match to an endpoint of the list. A memory comes back with those of whom it has no room to take note.
+	choose := func(comment, memory string, s spread, match ...expression) {
+		if memory != "" {
+			rules = append(rules, rule{comment + ", the same again", steps(match, one(decide(unix.NFT_JUMP, memoryChain(w.sticky, memory))))})
+		}
+		if name := s.String(); len(out) == 0 || out[len(out)-1].name != name {
+			out = append(out, chain{name: name, rules: s.rules()})
+		}
+		rules = append(rules, rule{comment, steps(match, leadTo(s.String()))})
+	}
+	all := spread{n: w.n, node: w.node}
 	switch w.kind {
 	case wayCluster:
-		rules = append(rules, rule{"not from a pod", steps(notFrom(c.ClusterPodCIDR), mark())}, rule{"any endpoint", lead(all)})
+		rules = append(rules, rule{"not from a pod", steps(notFrom(c.ClusterPodCIDR), mark())})
+		choose("any endpoint", w.all, all)
 	case wayExternal:
 		// The endpoint may be on another node and must answer through this one.
-		rules = append(rules, rule{"from outside", mark()}, rule{"any endpoint", lead(all)})
+		rules = append(rules, rule{"from outside", mark()})
+		choose("any endpoint", w.all, all)
 	case wayLocal:
 		if w.n > 0 {
 			// Pods and the node itself are inside: they reach every endpoint.
-			rules = append(rules, rule{"pods reach any", steps(from(c.ClusterPodCIDR), lead(all))},
-				rule{"from the node itself", steps(local(unix.NFTA_FIB_F_SADDR), mark())},
-				rule{"the node reaches any", steps(local(unix.NFTA_FIB_F_SADDR), leadTo(all.String()))})
+			choose("pods reach any", w.all, all, from(c.ClusterPodCIDR)...)
+			rules = append(rules, rule{"from the node itself", steps(local(unix.NFTA_FIB_F_SADDR), mark())})
+			choose("the node reaches any", w.all, all, local(unix.NFTA_FIB_F_SADDR)...)
 		}
 		if w.local > 0 {
-			rules = append(rules, rule{"endpoints on this node", lead(spread{w.local, true, w.node, w.sticky})})
+			choose("endpoints on this node", w.here, spread{w.local, true, w.node})
 		}
 	case wayHost:
 		rules = append(rules,
 			rule{"not this node's", steps([]expression{fibType(0, unix.NFTA_FIB_F_DADDR), compare(0, unix.NFT_CMP_NEQ, native(addrLocal)), decide(verdictReturn, "")})},
 			// A client on 127.0.0.1 is masqueraded, since the pod could not answer it.
-			rule{"from the node's loopback", steps(from(netip.MustParsePrefix("127.0.0.0/8")), mark())},
-			rule{"the pod", lead(spread{n: 1, node: w.node})})
+			rule{"from the node's loopback", steps(from(netip.MustParsePrefix("127.0.0.0/8")), mark())})
+		choose("the pod", "", spread{n: 1, node: w.node})
 	}
 	if w.guarded {
 		open := w
@@ -312,13 +315,7 @@ func (s spread) rules() (out []rule) {
 	}
 	// A number of a choice of one is a constant that nft can show.
 	at := func(n uint32) []expression { return steps(where(0, s.node), one(random(3, 1, first+n))) }
-	if s.sticky > 0 {
-		out = s.stickyRules(first)
-	}
 	out = append(out, rule{fmt.Sprintf("one of %d", s.n), steps(where(0, s.node), []expression{random(3, uint32(s.n), first), mapped("endpoints", 0, 4), dnat(4, 5)})})
-	if s.n > 1 && s.sticky > 0 {
-		out = append(out, rule{"one that is there", steps(at(uint32(s.n-1)), []expression{mapped("endpoints", 0, 4), dnat(4, 5)})})
-	}
 	if s.n > 1 {
 		// Between the look at services and the one at endpoints their number may have become smaller.
 		out = append(out, rule{"while the list changes", steps(at(0), []expression{mapped("endpoints", 0, 4), dnat(4, 5)})})
@@ -326,46 +323,26 @@ func (s spread) rules() (out []rule) {
 	return out
 }
 
-// stickyRules look for a client in the set of those seen, once for each number: nft 1.0 cannot show a rule that looks up what
-// another map gave, and dies. Numbers of endpoints that are gone stay free until others take them (see kept).
-func (s spread) stickyRules(first uint32) (out []rule) {
-	numbered := func(n int) []expression {
-		number := random(12, 1, first+uint32(n))
-		return steps(one(saddr(8)), where(9, s.node), []expression{number})
-	}
-	// The number is in register 12 for the set and in 3 for the map.
-	endpoint := func(n int) []expression {
-		return steps(where(0, s.node), []expression{random(3, 1, first+uint32(n)), mapped("endpoints", 0, 4)})
-	}
-	again := remember("affinity", dynsetUpdate, 8, uint64(s.sticky)*1000)
-	for i := range s.n {
-		out = append(out,
-			rule{fmt.Sprintf("clients of endpoint %d", i), steps(numbered(i), one(in("affinity", 8)), endpoint(i), []expression{again, dnat(4, 5)})},
-			rule{fmt.Sprintf("forget clients of endpoint %d, if it is gone", i), steps(numbered(i), one(remember("affinity", dynsetDelete, 8, 0)))})
-	}
-	for i := range s.n {
-		chance := []expression{random(0, uint32(s.n-i), 0), compare(0, unix.NFT_CMP_EQ, native(0))}
-		out = append(out, rule{fmt.Sprintf("new clients of endpoint %d", i), steps(chance, endpoint(i), numbered(i), []expression{again, dnat(4, 5)})})
-	}
-	return out
-}
-
 // sample are ways of each kind: what a kernel must know.
-var sample = []way{
-	{kind: wayCluster, n: 2, sticky: 10800}, {kind: wayExternal, n: 1, guarded: true}, {kind: wayLocal, n: 2, local: 2, node: true, sticky: 1},
-	{kind: wayHost}, {kind: wayHost, node: true},
+func (c *Config) sample() *wishes {
+	all, here := newMemory("sample", 10800, []target{1 << 16, 2 << 16}), newMemory("sample", 1, []target{1 << 16})
+	sticky := entry{way: way{kind: wayLocal, n: 2, local: 1, node: true}}
+	sticky.remember(all, here)
+	w := newWishes(c)
+	for _, e := range []*entry{
+		{way: way{kind: wayCluster, n: 2}}, {way: way{kind: wayExternal, n: 1, guarded: true}}, {way: way{kind: wayLocal, n: 2, local: 2, node: true}},
+		{way: way{kind: wayHost}}, {way: way{kind: wayHost, node: true}}, &sticky,
+	} {
+		w.add(e)
+	}
+	return w
 }
 
 // version changes with everything that stands in the rules.
 func (c *Config) version() string {
 	b := &batch{}
 	c.define(b, Table, "", c.base())
-	for _, w := range sample {
-		for _, ch := range c.chains(w) {
-			addChain(b, Table, ch)
-			addRules(b, Table, ch)
-		}
-	}
+	c.sample().write(b, Table)
 	sum := sha256.Sum256(b.b)
 	return fmt.Sprintf("%x", sum[:6])
 }
@@ -373,7 +350,7 @@ func (c *Config) version() string {
 // define adds a table's sets and base chains. The version stands in the first rule's comment.
 func (c *Config) define(b *batch, table, version string, base []chain) {
 	for i := range sets {
-		addSet(b, table, i)
+		addSet(b, table, &sets[i])
 	}
 	for _, ch := range base {
 		addChain(b, table, ch)
@@ -399,8 +376,8 @@ func deleteTable(b *batch, table string) {
 	b.message(unix.NFT_MSG_DELTABLE, 0, func(b *buffer) { b.string(unix.NFTA_TABLE_NAME, table) })
 }
 
-func addSet(b *batch, table string, i int) {
-	s := &sets[i]
+func addSet(b *batch, table string, s *set) {
+	number := b.seq // another for each; nobody asks for it
 	b.message(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, func(b *buffer) {
 		b.string(unix.NFTA_SET_TABLE, table)
 		b.string(unix.NFTA_SET_NAME, s.name)
@@ -415,13 +392,20 @@ func addSet(b *batch, table string, i int) {
 			b.u32(unix.NFTA_SET_DATA_TYPE, concat(s.data))
 			b.u32(unix.NFTA_SET_DATA_LEN, uint32(4*len(s.data)))
 		}
-		b.u32(unix.NFTA_SET_ID, uint32(i+1))
-		if s.flags&unix.NFT_SET_EVAL != 0 {
-			b.nest(unix.NFTA_SET_DESC, func() { b.u32(unix.NFTA_SET_DESC_SIZE, maxClients) })
+		b.u32(unix.NFTA_SET_ID, number)
+		if s.flags&unix.NFT_SET_TIMEOUT != 0 {
+			b.u32(unix.NFTA_SET_GC_INTERVAL, tidyEvery)
 		}
 		if s.flags&setConcat != 0 {
 			b.nest(unix.NFTA_SET_DESC, func() { describe(b, s.key) })
 		}
+	})
+}
+
+func deleteSet(b *batch, table, name string) {
+	b.message(unix.NFT_MSG_DELSET, 0, func(b *buffer) {
+		b.string(unix.NFTA_SET_TABLE, table)
+		b.string(unix.NFTA_SET_NAME, name)
 	})
 }
 
