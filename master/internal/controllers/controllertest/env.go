@@ -63,7 +63,8 @@ func New(t testing.TB) *Env {
 	return e
 }
 
-// Start runs a controller until the returned function is called or the test ends.
+// Start runs a controller until the returned function is called or the test ends. It returns when the controller has seen what there
+// is: what comes afterwards are events to it.
 func (e *Env) Start(run func(context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(e.Ctx)
 	done := make(chan struct{})
@@ -78,6 +79,7 @@ func (e *Env) Start(run func(context.Context) error) (stop func()) {
 		<-done
 	}
 	e.T.Cleanup(stop)
+	synctest.Wait()
 	return stop
 }
 
