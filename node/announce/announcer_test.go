@@ -326,7 +326,8 @@ func TestSplitBrainHeals(t *testing.T) {
 		know(append(slices.DeleteFunc(slices.Clone(all), func(m *machine) bool { return m == cut }), alone)...)
 		time.Sleep(time.Second)
 		joined.answeredBy(t, "healed", first.mac())
-		if by := joined.took(web.IP); by[first.mac()] < 2 || by[alone.mac()] != 0 {
+		// The other may contradict once: it need not have heard of the winner when the winner's correction comes, who says it again then.
+		if by := joined.took(web.IP); by[first.mac()] < 2+2*by[alone.mac()] || by[alone.mac()] > 1 {
 			t.Errorf("the winner has to correct those who believed the other: %v", by)
 		}
 		if len(*first.events) != 1 {
