@@ -69,7 +69,7 @@ func (w *worker) decideResize() {
 
 // reallot makes w.pod what the pod has been granted.
 func (w *worker) reallot() {
-	w.pod = w.granted.restarting(w.granted.over(w.wish))
+	w.reapply()
 	w.mu.Lock()
 	w.placed = w.pod
 	w.mu.Unlock()
